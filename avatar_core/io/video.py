@@ -1,0 +1,181 @@
+"""Video in and out, frame by frame: H.264 + AAC in MP4, 25 fps, the same bytes every time; memory does not grow with length.
+
+T frames of H x W pixels, uint8 RGB. One encoder thread and ffmpeg's bit-exact flags make the bytes a function of the pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import ffmpeg as ffmpeg_python
+import numpy as np
+
+from avatar_core.errors import UserError
+from avatar_core.io import audio as audio_io
+from avatar_core.io import ffmpeg
+from avatar_core.io.atomic import atomic_file
+from avatar_core.io.images import to_uint8
+
+FPS = 25
+MAX_SIDE = 4096
+MAX_FRAMES = 4 * 3600 * FPS
+
+
+class VideoWriter:
+    """`with VideoWriter(path, width, height, audio=samples) as w: w.write(frames)`; the file appears when the block ends well.
+
+    audio: (S,) mono samples at 16 kHz, or None. Sides must be even (4:2:0 colour). crf: 0 best .. 51 worst.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        width: int,
+        height: int,
+        *,
+        audio: np.ndarray | None = None,
+        fps: int = FPS,
+        crf: int = 16,
+        preset: str = "medium",
+    ):
+        if width % 2 or height % 2 or not (2 <= width <= MAX_SIDE and 2 <= height <= MAX_SIDE):
+            raise UserError(f"{path}: expected even sides of 2 to {MAX_SIDE} px, found {width} x {height}")
+        self.path, self.width, self.height, self.frames = Path(path), width, height, 0
+        self._audio, self._fps, self._crf, self._preset = audio, fps, crf, preset
+
+    def __enter__(self) -> VideoWriter:
+        self._file = atomic_file(self.path)
+        self._temporary = self._file.__enter__()
+        self._folder = tempfile.TemporaryDirectory()
+        size = f"{self.width}x{self.height}"
+        inputs = [ffmpeg_python.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=size, r=self._fps)]
+        options = {
+            "format": "mp4",
+            "vcodec": "libx264",
+            "pix_fmt": "yuv420p",
+            "crf": self._crf,
+            "preset": self._preset,
+            "threads": 1,
+            "movflags": "+faststart",
+            "colorspace": "bt709",
+            "color_primaries": "bt709",
+            "color_trc": "bt709",
+            "vf": "scale=out_color_matrix=bt709:out_range=tv",
+            **ffmpeg.BITEXACT,
+        }
+        if self._audio is not None:
+            wav = Path(self._folder.name, "audio.wav")
+            audio_io.write_wav(wav, self._audio)
+            inputs.append(ffmpeg_python.input(str(wav), format="wav"))
+            options |= {"acodec": "aac", "audio_bitrate": "96k"}
+        self._process = ffmpeg.Process(
+            ffmpeg_python.output(*inputs, str(self._temporary), **options), feeds=True
+        )
+        return self
+
+    def write(self, frames: np.ndarray) -> None:
+        """Add one frame (H, W, 3) or several (T, H, W, 3), uint8 or float in [0, 1]."""
+        frames = to_uint8(frames)
+        frames = frames[None] if frames.ndim == 3 else frames
+        if frames.shape[1:] != (self.height, self.width, 3):
+            raise ValueError(
+                f"{self.path}: frames of {self.height} x {self.width} x 3 expected, got {frames.shape[1:]}"
+            )
+        assert self._process.process.stdin is not None
+        try:
+            for frame in frames:
+                self._process.process.stdin.write(np.ascontiguousarray(frame).data)
+        except BrokenPipeError:
+            self._process.process.wait()
+            raise UserError(f"{self.path}: cannot write the video: {self._process.message()}") from None
+        self.frames += len(frames)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        failure: BaseException | None = error
+        try:
+            if error is None:
+                code = self._process.wait()
+                if code or self.frames == 0:
+                    reason = self._process.message() if code else "no frames"
+                    failure = UserError(f"{self.path}: cannot write the video: {reason}")
+        finally:
+            self._process.stop()
+            self._folder.cleanup()
+            # with an error, the temporary file goes; without, it becomes the video
+            self._file.__exit__(type(failure) if failure else None, failure, None)
+        if failure is not None and failure is not error:
+            raise failure
+
+
+def write_mp4(
+    path: str | os.PathLike,
+    frames: Iterable[np.ndarray] | np.ndarray,
+    *,
+    audio: np.ndarray | None = None,
+    fps: int = FPS,
+    crf: int = 16,
+    preset: str = "medium",
+) -> int:
+    """Write frames (an array (T, H, W, 3), or any iterator of (H, W, 3)) with sound (S,) at 16 kHz; returns the frame count."""
+    iterator = iter(frames)
+    try:
+        first = np.asarray(next(iterator))
+    except StopIteration:
+        raise UserError(f"{path}: cannot write the video: no frames") from None
+    height, width = first.shape[:2]
+    with VideoWriter(path, width, height, audio=audio, fps=fps, crf=crf, preset=preset) as writer:
+        writer.write(first)
+        for frame in iterator:
+            writer.write(np.asarray(frame))
+    return writer.frames
+
+
+def iterate_video(
+    path: str | os.PathLike, *, fps: int = FPS, max_side: int = MAX_SIDE, max_frames: int = MAX_FRAMES
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a video as (H, W, 3) uint8, resampled to `fps`, upright.
+
+    Raises UserError: missing, not a video, damaged, sides over `max_side`, more than `max_frames` frames.
+    """
+    path = Path(path)
+    # PPM frames say their own size, so the file need not be probed first.
+    node = ffmpeg.open_input(path, "video").video.output(
+        "pipe:", format="image2pipe", vcodec="ppm", r=fps, pix_fmt="rgb24", frames=max_frames + 1, threads=1
+    )
+    process = ffmpeg.Process(node, reads=True)
+    try:
+        assert process.process.stdout is not None
+        count = 0
+        while header := process.process.stdout.readline():
+            width, height = (int(v) for v in process.process.stdout.readline().split())
+            process.process.stdout.readline()
+            if header.strip() != b"P6" or max(width, height) > max_side:
+                raise UserError(f"{path}: expected frames of at most {max_side} px, found {width} x {height}")
+            data = process.process.stdout.read(width * height * 3)
+            if len(data) < width * height * 3:
+                break
+            count += 1
+            if count > max_frames:
+                raise UserError(f"{path}: expected at most {max_frames} frames, found more")
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        if process.wait() != 0 or count == 0:
+            raise UserError(
+                f"{path}: expected a whole video, found a damaged or empty one ({process.message()})"
+            )
+    finally:
+        process.stop()
+
+
+def read_video(
+    path: str | os.PathLike, *, max_frames: int = 60 * FPS, max_side: int = MAX_SIDE
+) -> np.ndarray:
+    """All frames of a short video, (T, H, W, 3) uint8 at 25 fps; errors as `iterate_video`."""
+    return np.stack(list(iterate_video(path, max_frames=max_frames, max_side=max_side)))
+
+
+def read_video_audio(path: str | os.PathLike) -> np.ndarray:
+    """The sound of a video, (S,) float32 mono at 16 kHz; errors as `read_audio`."""
+    return audio_io.read_audio(path)
