@@ -1,0 +1,59 @@
+"""Speech backend `folder`: recordings the user brings.
+
+name.wav | name.flac     the sound (any rate, mono or stereo)
+name.txt                 optional: what is said
+name.json                optional: phoneme timings, [{"start_s", "end_s", "ipa", "stress"}, ...]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avatar_core.audio.files import read_audio
+from avatar_core.errors import UserError
+from avatar_core.speech.types import Speech, pad_to_frames, phonemes_from_json
+
+_SUFFIXES = (".wav", ".flac")
+
+
+def list_recordings(folder: Path | str) -> list[Path]:
+    """Sound files of `folder`, sorted by name. Raises UserError when the folder or any sound is missing."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder of wav or flac files, found none")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if not paths:
+        raise UserError(f"{folder}: expected wav or flac files, found none")
+    stems = [p.stem for p in paths]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise UserError(f"{folder}: expected one sound named {stem!r}, found a .wav and a .flac")
+    return paths
+
+
+def read_recording(path: Path | str, language: str = "", voice: str = "") -> Speech:
+    """One recording with what lies beside it; `phonemes` is empty where no .json is given.
+
+    Raises:
+        UserError: the sound or the files beside it cannot be read.
+    """
+    path = Path(path)
+    audio = pad_to_frames(read_audio(path))
+    timings, words = path.with_suffix(".json"), path.with_suffix(".txt")
+    speech = Speech(audio, [], "", language, voice)
+    if timings.exists():
+        speech = phonemes_from_json(timings, audio)
+        if speech.phonemes and speech.phonemes[-1].end_s > speech.duration_s + 0.1:
+            raise UserError(
+                f"{timings}: expected phonemes within the {speech.duration_s:.2f} s of sound, "
+                f"found one ending at {speech.phonemes[-1].end_s:.2f} s"
+            )
+    text = speech.text
+    if words.exists():
+        try:
+            text = " ".join(words.read_text(encoding="utf-8").split())
+        except UnicodeDecodeError:
+            raise UserError(f"{words}: expected UTF-8 text, found something else") from None
+    return Speech(
+        audio, speech.phonemes, text, speech.language or language, speech.voice or voice or path.stem
+    )
