@@ -1,0 +1,1 @@
+"""Distillation: end-to-end fine-tuning of the generator through decoder and renderer."""

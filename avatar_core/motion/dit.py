@@ -1,0 +1,165 @@
+"""Diffusion transformer F: clean motion x0 from noisy motion x_tau, audio A and the diffusion step tau.
+
+Source: paper section "Audio-driven Particle Motion Generation" (x0 = F(x_tau | A, tau); audio concatenated with the noisy
+motion, tau by FiLM). Depthwise convolutions carry most of what little data can teach; banded self-attention with
+rotary positions adds the rest. Every layer sees a bounded neighbourhood, so the network runs on any length, and a
+window with `CONTEXT` frames on either side gives exactly the frames of one long pass.
+
+Shapes: B windows, T frames at 25 fps, 4T mel frames at 100 Hz, D latents, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CONTEXT = 25  # frames, an upper bound of the receptive field on either side (see receptive_field)
+MEL_FLOOR = -16.12  # ln(1e-7), digital silence
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    dims: int = 64  # D
+    channels: int = 128
+    audio_blocks: int = 2
+    motion_blocks: int = 2
+    kernel: int = 7
+    heads: int = 4
+    attention_radius: int = 5  # frames
+    dropout: float = 0.1
+    mels: int = 80
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames on either side that can change an output frame."""
+        blocks = (self.audio_blocks + self.motion_blocks) * (self.kernel // 2)
+        return 2 + blocks + self.motion_blocks * self.attention_radius  # 2: the stem's 18 mel frames
+
+
+class AudioTrunk(nn.Module):
+    """Log-mel (B,4T,80) -> features (B,T,C): normalisation, two convolutions down to 25 fps, residual blocks."""
+
+    mel_mean: Tensor
+    mel_std: Tensor
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        c = config.channels
+        self.register_buffer("mel_mean", torch.zeros(config.mels))
+        self.register_buffer("mel_std", torch.ones(config.mels))
+        self.stem = nn.Conv1d(config.mels, c, 5, padding=2)
+        self.down = nn.Conv1d(c, c, 6, stride=4, padding=1)
+        self.blocks = nn.ModuleList(
+            [ConvBlock(c, config.kernel, config.dropout) for _ in range(config.audio_blocks)]
+        )
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        h = ((log_mel - self.mel_mean) / self.mel_std).transpose(1, 2)
+        h = F.gelu(self.down(F.gelu(self.stem(h)))).transpose(1, 2)
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+
+class DiT(nn.Module):
+    """F. forward(x_tau (B,T,D), timesteps (B,), audio (B,T,C)) -> x0 (B,T,D).
+
+    The output is a prior read from the audio alone plus what the noisy motion adds to it.
+    """
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        c = config.channels
+        self.trunk = AudioTrunk(config)
+        self.no_audio = nn.Parameter(torch.zeros(c))  # stands for dropped audio in classifier-free guidance
+        self.steps = Timesteps(c, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.step_mlp = TimestepEmbedding(c, c)
+        self.join = nn.Linear(c + config.dims, c)
+        self.blocks = nn.ModuleList([DiTBlock(config) for _ in range(config.motion_blocks)])
+        self.norm = nn.LayerNorm(c)
+        self.head = nn.Linear(c, config.dims)
+        self.prior = nn.Linear(c, config.dims)
+
+    def encode_audio(self, log_mel: Tensor) -> Tensor:
+        return self.trunk(log_mel)
+
+    def drop_audio(self, audio: Tensor, dropped: Tensor) -> Tensor:
+        """Audio features (B,T,C) with those of the windows marked in dropped (B,) replaced by the learned blank."""
+        return torch.where(dropped[:, None, None], self.no_audio, audio)
+
+    def forward(self, x_tau: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
+        film = self.step_mlp(self.steps(timesteps).to(x_tau.dtype))
+        h = self.join(torch.cat([audio, x_tau], -1))
+        for block in self.blocks:
+            h = block(h, film)
+        return self.prior(audio) + self.head(self.norm(h))
+
+
+class ConvBlock(nn.Module):
+    """Depthwise convolution in time, then a two-layer perceptron; residual."""
+
+    def __init__(self, channels: int, kernel: int, dropout: float):
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 2 * channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * channels, channels),
+        )
+
+    def forward(self, h: Tensor, scale: Tensor | float = 0.0, shift: Tensor | float = 0.0) -> Tensor:
+        y = self.norm(self.conv(h.transpose(1, 2)).transpose(1, 2))
+        return h + self.mlp(y * (1 + scale) + shift)
+
+
+class DiTBlock(nn.Module):
+    """Convolution and banded attention, both modulated by the diffusion step; the attention starts closed."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        c = config.channels
+        self.film = nn.Linear(c, 5 * c)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        self.conv = ConvBlock(c, config.kernel, config.dropout)
+        self.attention = BandedAttention(c, config.heads, config.attention_radius)
+        self.norm = nn.LayerNorm(c, elementwise_affine=False)
+
+    def forward(self, h: Tensor, film: Tensor) -> Tensor:
+        scale, shift, scale_a, shift_a, gate = self.film(F.silu(film))[:, None].chunk(5, -1)
+        h = self.conv(h, scale, shift)
+        return h + gate * self.attention(self.norm(h) * (1 + scale_a) + shift_a)
+
+
+class BandedAttention(nn.Module):
+    """Multi-head self-attention over the frames within `radius`, with rotary positions."""
+
+    def __init__(self, channels: int, heads: int, radius: int):
+        super().__init__()
+        self.heads, self.radius = heads, radius
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        batch, frames, channels = h.shape
+        q, k, v = self.qkv(h).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        time = torch.arange(frames, device=h.device)
+        q, k = _rotary(q, time), _rotary(k, time)
+        band = (time[:, None] - time[None]).abs() <= self.radius
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=band)
+        return self.out(mixed.transpose(1, 2).reshape(batch, frames, channels))
+
+
+def _rotary(x: Tensor, time: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    rate = 100.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
+    angle = time[:, None].to(x.dtype) * rate
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)

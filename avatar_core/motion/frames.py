@@ -1,0 +1,259 @@
+"""Local frames of the deformation dG: compose a posed avatar from it, and decompose a posed avatar into it.
+
+Most particles of an avatar move almost rigidly with the head or with a wrist. Expressed in the head's or wrist's
+own frame what is left (lips, lids, fingers) is small and means the same on every person; expressed in the world it
+does not transfer. The frames need no pose parameters: each is recovered from the motion of its carriers,
+world-frame particles that are rigid with it (skull, back of the wrist), by the best rigid fit [Horn 1987].
+
+Frame ids: 0 world, 1 head, 2 left wrist, 3 right wrist. Metres, Z up, quaternions wxyz, rotations are rotation
+vectors (radians). Shapes: T frames, N base particles, S shell particles, C carriers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORLD, HEAD, WRIST_LEFT, WRIST_RIGHT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """dG of a clip, base particles only, each in its particle's local frame. numpy arrays or torch tensors.
+
+    mean_offset (T,N,3) m; rotation (T,N,3) rotation vectors; log_scale (T,N,3), logit_opacity (T,N) and
+    color (T,N,3) are offsets, None where they are zero everywhere.
+    """
+
+    mean_offset: Any
+    rotation: Any
+    log_scale: Any = None
+    logit_opacity: Any = None
+    color: Any = None
+
+    def __len__(self) -> int:
+        return int(self.mean_offset.shape[0])
+
+    def _map(self, function) -> Deformation:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: None if v is None else function(v) for k, v in values.items()})
+
+    def __getitem__(self, frames) -> Deformation:
+        """The same deformation restricted to some frames (a slice or an index array)."""
+        return self._map(lambda value: value[frames])
+
+    def numpy(self) -> Deformation:
+        return self._map(lambda v: v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v))
+
+    def torch(self) -> Deformation:
+        return self._map(_tensor)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What compose and decompose need of one identity, as tensors: make it once, reuse it for every window."""
+
+    means: Tensor  # (N+S,3)
+    quats: Tensor  # (N+S,4)
+    log_scales: Tensor
+    logit_opacities: Tensor
+    colors: Tensor
+    n_base: int
+    members: tuple[Tensor, ...]  # particle indices of frames 0..3
+    order: Tensor  # (N,) takes the concatenation of the members back to particle order
+    carriers: tuple[Tensor | None, ...]  # of frames 0..3; None where the frame has no members
+    shell_anchor: Tensor  # (S,)
+
+
+def make_rig(canonical, layout, dtype: torch.dtype = torch.float32) -> Rig:
+    """Index tables and tensors of `canonical` (Canonical) under `layout` (ParticleLayout)."""
+    n_base = int(canonical.n_base)
+    frame = np.asarray(layout.frame)[:n_base]
+    if frame.shape[0] != n_base:
+        raise ValueError(f"layout has {frame.shape[0]} particles, the canonical avatar has {n_base}")
+    members = tuple(torch.from_numpy(np.flatnonzero(frame == f)) for f in range(4))
+    carriers: list[Tensor | None] = [None]
+    for f in (HEAD, WRIST_LEFT, WRIST_RIGHT):
+        index = _carriers(layout.carriers, f)
+        if len(members[f]) and (len(index) < 3 or (frame[index] != WORLD).any()):
+            raise ValueError(f"frame {f} needs at least 3 carriers, all of them world-frame particles")
+        carriers.append(torch.from_numpy(index) if len(members[f]) else None)
+    return Rig(
+        means=_tensor(canonical.means, dtype),
+        quats=torch.nn.functional.normalize(_tensor(canonical.quats, dtype), dim=-1),
+        log_scales=_tensor(canonical.log_scales, dtype),
+        logit_opacities=_tensor(canonical.logit_opacities, dtype),
+        colors=_tensor(canonical.colors, dtype),
+        n_base=n_base,
+        members=members,
+        order=torch.argsort(torch.cat(members)),
+        carriers=tuple(carriers),
+        shell_anchor=torch.from_numpy(np.asarray(canonical.anchor)[n_base:].astype(np.int64)),
+    )
+
+
+def compose(
+    canonical, layout, deformation: Deformation, rig: Rig | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Posed avatar of every frame: means (T,N+S,3), quats (T,N+S,4), log_scales, logit_opacities, colors.
+
+    The last three keep their canonical shape (N+S,...) where the deformation does not change them and have a leading
+    T where it does. Shell particles move rigidly with their anchor. Differentiable in the deformation.
+    """
+    rig = rig or make_rig(canonical, layout)
+    offset = _tensor(deformation.mean_offset, rig.means.dtype)
+    turn = quat_from_rotvec(_tensor(deformation.rotation, rig.means.dtype))
+    rest = rig.means[: rig.n_base]
+    means, turns = [rest[rig.members[0]] + offset[:, rig.members[0]]], [turn[:, rig.members[0]]]
+    for frame in (HEAD, WRIST_LEFT, WRIST_RIGHT):
+        carriers, members = rig.carriers[frame], rig.members[frame]
+        if carriers is None:
+            continue
+        quat, centre, centre_t = rigid_fit(rest[carriers], rest[carriers] + offset[:, carriers])
+        local = rest[members] - centre + offset[:, members]
+        means.append(local @ quat_to_matrix(quat).transpose(-1, -2) + centre_t[:, None])
+        turns.append(quat_mul(quat[:, None], turn[:, members]))
+    posed, turned = torch.cat(means, 1)[:, rig.order], torch.cat(turns, 1)[:, rig.order]
+    if len(rig.shell_anchor):
+        anchor_turn = turned[:, rig.shell_anchor]
+        lever = rig.means[rig.n_base :] - rest[rig.shell_anchor]
+        posed = torch.cat([posed, posed[:, rig.shell_anchor] + quat_rotate(anchor_turn, lever)], 1)
+        turned = torch.cat([turned, anchor_turn], 1)
+    return (
+        posed,
+        quat_mul(turned, rig.quats),
+        _add_base(rig.log_scales, deformation.log_scale, rig.n_base),
+        _add_base(rig.logit_opacities, deformation.logit_opacity, rig.n_base),
+        _add_base(rig.colors, deformation.color, rig.n_base),
+    )
+
+
+def decompose(canonical, layout, means, quats, rig: Rig | None = None) -> Deformation:
+    """Inverse of compose for the base particles: posed means (T,N,3) and quats (T,N,4) -> mean_offset, rotation."""
+    rig = rig or make_rig(canonical, layout)
+    means, quats = _tensor(means, rig.means.dtype), _tensor(quats, rig.means.dtype)
+    rest, rest_inverse = rig.means[: rig.n_base], quat_conj(rig.quats[: rig.n_base])
+    turn = quat_mul(torch.nn.functional.normalize(quats[:, : rig.n_base], dim=-1), rest_inverse)
+    world = rig.members[WORLD]
+    offsets, turns = [means[:, world] - rest[world]], [turn[:, world]]
+    for frame in (HEAD, WRIST_LEFT, WRIST_RIGHT):
+        carriers, members = rig.carriers[frame], rig.members[frame]
+        if carriers is None:
+            continue
+        quat, centre, centre_t = rigid_fit(rest[carriers], means[:, carriers])
+        local = (means[:, members] - centre_t[:, None]) @ quat_to_matrix(quat)
+        offsets.append(local - (rest[members] - centre))
+        turns.append(quat_mul(quat_conj(quat)[:, None], turn[:, members]))
+    offset, turn = torch.cat(offsets, 1)[:, rig.order], torch.cat(turns, 1)[:, rig.order]
+    return Deformation(offset, rotvec_from_quat(turn))
+
+
+def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Best rigid motion of points (C,3) onto (T,C,3): quaternion (T,4), source centroid (3), target centroids (T,3).
+
+    The rotation is the top eigenvector of Horn's 4x4 matrix, found without gradients. One Newton step of the same
+    least-squares problem, which is zero there, then carries the exact first derivative: unlike the derivative of an
+    SVD it stays finite when singular values coincide, and for flat carriers.
+    """
+    centre, centre_t = source.mean(0), target.mean(1)
+    cross = (target - centre_t[:, None]).transpose(-1, -2) @ (source - centre)  # (T,3,3) sum of q p^T
+    with torch.no_grad():
+        h = cross.double().transpose(-1, -2)  # sum of p q^T, as in Horn
+        skew = torch.stack([h[:, 1, 2] - h[:, 2, 1], h[:, 2, 0] - h[:, 0, 2], h[:, 0, 1] - h[:, 1, 0]], -1)
+        trace = h.diagonal(dim1=-2, dim2=-1).sum(-1)
+        horn = h.new_zeros(len(h), 4, 4)
+        horn[:, 0, 0] = trace
+        horn[:, 0, 1:] = horn[:, 1:, 0] = skew
+        horn[:, 1:, 1:] = h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype)
+        best = torch.linalg.eigh(horn).eigenvectors[..., -1]
+        best = torch.where(best[:, :1] < 0, -best, best).to(cross.dtype)
+    s = cross @ quat_to_matrix(best).transpose(-1, -2)  # sum of q (R p)^T, symmetric at the optimum
+    slope = torch.stack([s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]], -1)
+    sym = 0.5 * (s + s.transpose(-1, -2)).detach()
+    trace = sym.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    eye = torch.eye(3, dtype=s.dtype)
+    curvature = trace * eye - sym + (1e-6 * trace.abs() + 1e-12) * eye
+    step = torch.linalg.solve(curvature, slope)
+    step = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step], -1)
+    return quat_mul(torch.nn.functional.normalize(step, dim=-1), best), centre, centre_t
+
+
+def lip_aperture(means, layout) -> Any:
+    """Mean distance in metres between the facing mid-lip particles: means (...,N,3) -> (...)."""
+    upper, lower = np.asarray(layout.lips_upper), np.asarray(layout.lips_lower)
+    gap = means[..., upper, :].mean(-2) - means[..., lower, :].mean(-2)
+    return (gap**2).sum(-1) ** 0.5
+
+
+def quat_mul(a: Tensor, b: Tensor) -> Tensor:
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        -1,
+    )
+
+
+def quat_conj(q: Tensor) -> Tensor:
+    return q * q.new_tensor([1.0, -1.0, -1.0, -1.0])
+
+
+def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
+    w, u = q[..., :1], q[..., 1:]
+    v = v.expand_as(u)
+    twice = 2 * torch.linalg.cross(u, v)
+    return v + w * twice + torch.linalg.cross(u, twice)
+
+
+def quat_from_rotvec(rotvec: Tensor) -> Tensor:
+    half = 0.5 * rotvec
+    angle = (half.square().sum(-1, keepdim=True) + 1e-24).sqrt()
+    return torch.cat([angle.cos(), half * torch.sinc(angle / torch.pi)], -1)
+
+
+def rotvec_from_quat(q: Tensor) -> Tensor:
+    q = torch.where(q[..., :1] < 0, -q, q)
+    w, v = q[..., :1], q[..., 1:]
+    size = (v.square().sum(-1, keepdim=True) + 1e-24).sqrt()
+    return v * (2 * torch.atan2(size, w) / size)
+
+
+def quat_to_matrix(q: Tensor) -> Tensor:
+    w, x, y, z = q.unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def _carriers(carriers: Mapping, frame: int) -> np.ndarray:
+    names = {HEAD: "head", WRIST_LEFT: "wrist_left", WRIST_RIGHT: "wrist_right"}
+    found = carriers.get(frame, carriers.get(names[frame]))
+    return np.zeros(0, np.int64) if found is None else np.asarray(found).astype(np.int64)
+
+
+def _add_base(rest: Tensor, change, n_base: int) -> Tensor:
+    if change is None:
+        return rest
+    change = _tensor(change, rest.dtype)
+    base = rest[:n_base] + change
+    shells = rest[n_base:].expand(len(change), *rest[n_base:].shape)
+    return torch.cat([base, shells], 1)
+
+
+def _tensor(value, dtype: torch.dtype = torch.float32) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return torch.from_numpy(np.ascontiguousarray(value)).to(dtype)

@@ -1,0 +1,63 @@
+"""Face and hand refiner: a small transformer conditioned on the time index t of the frame, not on the diffusion step.
+
+Source: paper section "Audio-driven Particle Motion Generation". It adds a residual, zero at the start, to the face and
+hand latents of the diffusion transformer's clean motion. In training the time index starts anywhere, so
+the refiner learns rhythm in t but cannot memorise what happens at a clip's first second.
+
+Shapes: B windows, T frames, D latents, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avatar_core.motion.dit import BandedAttention, ConvBlock
+
+PERIODS = (4, 8, 16, 32, 64, 128)  # frames
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    channels: int = 96
+    blocks: int = 2
+    heads: int = 4
+    radius: int = 5  # frames of attention on either side
+    kernel: int = 5
+    dropout: float = 0.1
+
+
+class Refiner(nn.Module):
+    """forward(x0 (B,T,D), audio (B,T,C), time (B,T) frames) -> x0 with face and hand latents refined."""
+
+    def __init__(self, config: RefinerConfig, dims: int, audio_channels: int, start: int):
+        """Latents from `start` on (face, then hand) are refined; those before it (body) pass through."""
+        super().__init__()
+        c, self.start = config.channels, start
+        self.config = config
+        self.join = nn.Linear(dims - start + audio_channels + 2 * len(PERIODS), c)
+        self.convs = nn.ModuleList(
+            [ConvBlock(c, config.kernel, config.dropout) for _ in range(config.blocks)]
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(c) for _ in range(config.blocks)])
+        self.attentions = nn.ModuleList(
+            [BandedAttention(c, config.heads, config.radius) for _ in range(config.blocks)]
+        )
+        self.head = nn.Linear(c, dims - start)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def receptive_field(self) -> int:
+        return self.config.blocks * (self.config.kernel // 2 + self.config.radius)
+
+    def forward(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
+        phase = time[..., None].to(x0.dtype) * (2 * torch.pi / x0.new_tensor(PERIODS))
+        part = x0[..., self.start :]
+        h = self.join(torch.cat([part, audio, phase.sin(), phase.cos()], -1))
+        for conv, norm, attention in zip(self.convs, self.norms, self.attentions, strict=True):
+            h = conv(h)
+            h = h + attention(norm(h))
+        return torch.cat([x0[..., : self.start], part + self.head(h)], -1)

@@ -1,0 +1,177 @@
+"""Sampling motion for speech of any length: DDIM over x0 predictions, step by step, window by window.
+
+Each diffusion step runs the network over windows with 25 frames of context on either side and keeps their middles.
+The network sees no further, so that is exactly the step of one long pass and there are no seams to blend. The noise is
+one field for the whole clip. Only latents (256 bytes a frame) and audio features (512) grow with the length.
+
+Shapes: S samples at 16 kHz, T frames at 25 fps (T = S / 640), D latents, C audio channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from avatar_core.audio.features import log_mel
+from avatar_core.errors import UserError
+from avatar_core.motion.dit import CONTEXT, DiT, DiTConfig
+from avatar_core.motion.refiner import Refiner, RefinerConfig
+
+SAMPLES_PER_FRAME = 640
+TRAIN_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    body_dims: int = 24  # latents [0, body_dims) are body
+    face_dims: int = 32  # then face, then hand
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    steps: int = 10
+    guidance: float = 1.0  # 1 = no guidance; above, lips lose accuracy and the head speeds up
+    temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
+    temperature_motion: float = 1.0  # body and hands keep their full variety
+    smooth: float = 1.0  # frames, standard deviation of the low-pass over body and hands; never the face
+    window: int = 250  # frames a network call
+
+
+class Generator(nn.Module):
+    """Diffusion transformer and refiner with their schedule: what a checkpoint holds."""
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.config = config
+        self.dit = DiT(config.dit)
+        self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
+        limit = max(config.dit.receptive_field, self.refiner.receptive_field)
+        if limit > CONTEXT:
+            raise UserError(
+                f"generator: expected a receptive field of {CONTEXT} frames or less, found {limit}"
+            )
+
+    @property
+    def face(self) -> slice:
+        return slice(self.config.body_dims, self.config.body_dims + self.config.face_dims)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        return dict(self.state_dict()), asdict(self.config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
+        values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
+        model = cls(GeneratorConfig(**values))
+        model.load_state_dict(dict(tensors))
+        return model.eval()
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Cosine noise schedule with x0 prediction, shared by training and sampling."""
+    return DDIMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+
+
+@torch.no_grad()
+def generate(
+    model: Generator,
+    audio: np.ndarray,
+    seed: int = 0,
+    config: SampleConfig = SampleConfig(),
+    progress: Callable[[float, str], None] | None = None,
+) -> Tensor:
+    """Motion latents (T,D) for audio (S,) at 16 kHz, T = ceil(S / 640). Same seed, same motion."""
+    model.eval()
+    frames = -(-len(audio) // SAMPLES_PER_FRAME)
+    if frames == 0:
+        raise UserError("audio: expected at least one sample, found none")
+    audio = np.pad(np.asarray(audio, np.float32), (0, frames * SAMPLES_PER_FRAME - len(audio)))
+
+    def encode(a: int, b: int) -> Tensor:
+        return audio_features(model, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
+
+    features = _windows(encode, frames, config)
+    return sample(model, features, seed, config, progress)
+
+
+@torch.no_grad()
+def sample(
+    model: Generator,
+    features: Tensor,
+    seed: int = 0,
+    config: SampleConfig = SampleConfig(),
+    progress: Callable[[float, str], None] | None = None,
+) -> Tensor:
+    """As generate, from audio features (T,C)."""
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(config.steps)
+    frames, dims = len(features), model.config.dit.dims
+    x = torch.randn(frames, dims, generator=torch.Generator().manual_seed(seed)) * config.temperature_motion
+    x[:, model.face] *= config.temperature_face / max(config.temperature_motion, 1e-6)
+    x0 = x
+    for number, step in enumerate(scheduler.timesteps):
+
+        def clean(a: int, b: int, x: Tensor = x, step: Tensor = step) -> Tensor:
+            return _clean(model, x[a:b], step, features[a:b], config.guidance)
+
+        x0 = _windows(clean, frames, config)
+        x = scheduler.step(x0, int(step), x).prev_sample
+        if progress:
+            progress((number + 1) / config.steps, "sampling")
+    x0 = _windows(lambda a, b: _refined(model, x0[a:b], features[a:b], a), frames, config)
+    motion = torch.ones(dims, dtype=torch.bool)
+    motion[model.face] = False
+    x0[:, motion] = low_pass(x0[:, motion], config.smooth)
+    return x0
+
+
+def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
+    """Audio (S,) -> features (T,C) of the audio trunk."""
+    return model.dit.encode_audio(log_mel(torch.from_numpy(audio))[None])[0]
+
+
+def low_pass(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian low-pass in time of x (T,K), edges held; sigma in frames, 0 leaves x alone."""
+    if sigma <= 0 or len(x) < 2:
+        return x
+    radius = int(np.ceil(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    padded = torch.cat([x[:1].expand(radius, -1), x, x[-1:].expand(radius, -1)])
+    return torch.nn.functional.conv1d(padded.T[:, None], (kernel / kernel.sum())[None, None])[:, 0].T
+
+
+def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:
+    timesteps = step.reshape(1)
+    x0 = model.dit(x[None], timesteps, features[None])[0]
+    if guidance == 1.0:
+        return x0
+    blank = model.dit.drop_audio(features[None], torch.ones(1, dtype=torch.bool))
+    free = model.dit(x[None], timesteps, blank)[0]
+    return free + guidance * (x0 - free)
+
+
+def _refined(model: Generator, x0: Tensor, features: Tensor, start: int) -> Tensor:
+    time = torch.arange(start, start + len(x0))[None]
+    return model.refiner(x0[None], features[None], time)[0]
+
+
+def _windows(function: Callable[[int, int], Tensor], frames: int, config: SampleConfig) -> Tensor:
+    """Concatenate function(a, b) over windows with context, keeping each window's own frames."""
+    parts = []
+    for start in range(0, frames, config.window):
+        stop = min(start + config.window, frames)
+        a, b = max(0, start - CONTEXT), min(frames, stop + CONTEXT)
+        parts.append(function(a, b)[start - a : stop - a])
+    return torch.cat(parts)

@@ -1,0 +1,294 @@
+"""Training the generator (diffusion transformer and refiner together) on latent motion clips.
+
+The loss is the diffusion loss on x0 in particle space (each clip only over what it shows), the same on velocities, and
+on the lip aperture. A share of the windows is silence or faint noise with shut lips as the target: few clips hold enough of it
+for the mouth to learn to stay shut. Deterministic with one thread: stopping and resuming at a checkpoint gives
+the same bytes as not stopping.
+
+Shapes: B windows, W frames a window, D latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.audio.features import log_mel
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.sampler import (
+    SAMPLES_PER_FRAME,
+    TRAIN_STEPS,
+    Generator,
+    GeneratorConfig,
+    make_scheduler,
+)
+from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]  # log-mel (B,4W,80) -> the same shape
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 1200
+    batch: int = 16
+    window: int = 64  # frames
+    edge: int = 4  # frames of held edges around a clip, so that onsets are seen at any place
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.99
+    velocity: float = 1.0
+    aperture: float = 1.0
+    aperture_unit: float = 0.004  # m
+    face: float = 1.0  # region weights
+    body: float = 0.09
+    hand: float = 0.09
+    prior: float = 0.5  # loss of the audio-only prior inside F
+    refiner: float = 1.0
+    drop_audio: float = 0.1
+    pure_noise: float = 0.3  # share of windows at the last diffusion step, the one sampling starts from
+    silence: float = 0.06  # share of windows
+    checkpoint_every: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MotionClip:
+    """log_mel (4T,80), latents x (T,D), what the clip shows (valid, see codec), confidence (T,) or None."""
+
+    log_mel: np.ndarray
+    x: np.ndarray
+    valid: Mapping[str, bool]
+    confidence: np.ndarray | None = None
+
+
+class Batches:
+    """Windows drawn from the clips and from a bank of silence; all chance comes from the generator given to draw."""
+
+    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: TrainConfig):
+        if not clips:
+            raise UserError("generator: expected at least one training clip, found none")
+        self.config = config
+        weights = {"face": config.face, "body": config.body, "hand": config.hand}
+        kinds: dict[tuple, int] = {}
+        factors = [codec.lips_factor() * config.face**0.5]  # kind 0: silence, only the lips are known
+        self.kind = []
+        for clip in clips:
+            key = tuple(sorted((k, bool(v)) for k, v in clip.valid.items()))
+            if key not in kinds:
+                kinds[key] = len(factors)
+                factors.append(codec.loss_factor(clip.valid, weights))
+            self.kind.append(kinds[key])
+        self.factors = torch.stack(factors)  # (kinds,D,D)
+        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in kinds)])
+        self.lengths = [len(c.x) for c in clips]
+        self.mels, self.x, self.weight = [], [], []
+        pad = config.edge
+        for clip in clips:
+            short = max(
+                0, config.window - len(clip.x) - 2 * pad
+            )  # clips shorter than a window hold their last frame
+            confidence = np.ones(len(clip.x)) if clip.confidence is None else clip.confidence
+            self.mels.append(_hold(clip.log_mel, 4 * pad, 4 * (pad + short)))
+            self.x.append(_hold(clip.x, pad, pad + short))
+            self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
+        self.share = torch.tensor([float(n) for n in self.lengths])
+        self.neutral = codec.neutral()
+        self.silence = silence_bank(config.window, config.seed)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log_mel (B,4W,80), x (B,W,D), weight (B,W), kind (B,)."""
+        config, window = self.config, self.config.window
+        chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=generator).tolist()
+        place = torch.rand(config.batch, generator=generator).tolist()
+        silent = (torch.rand(config.batch, generator=generator) < config.silence).tolist()
+        mels, xs, weights, kinds = [], [], [], []
+        for clip, where, is_silent in zip(chosen, place, silent, strict=True):
+            if is_silent:
+                mels.append(self.silence[int(where * len(self.silence))])
+                xs.append(self.neutral.expand(window, -1))
+                weights.append(torch.ones(window))
+                kinds.append(0)
+                continue
+            start = int(where * (len(self.x[clip]) - window + 1))
+            mels.append(self.mels[clip][4 * start : 4 * (start + window)])
+            xs.append(self.x[clip][start : start + window])
+            weights.append(self.weight[clip][start : start + window])
+            kinds.append(self.kind[clip])
+        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(kinds)
+
+
+class MotionLoss:
+    """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
+
+    def __init__(self, batches: Batches, codec: MotionCodec, config: TrainConfig):
+        self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
+        row, _ = codec._aperture_row()
+        self.aperture_row = (row / config.aperture_unit).detach()
+        self.face = codec.slices["face"]
+
+    def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor, kind: Tensor) -> Tensor:
+        error = predicted - target
+        spatial = error @ self.factors[kind].transpose(1, 2)
+        loss = (spatial.square().sum(-1) * weight).mean()
+        both = torch.minimum(weight[:, 1:], weight[:, :-1])
+        loss = loss + self.config.velocity * (spatial.diff(dim=1).square().sum(-1) * both).mean()
+        lips = (error[..., self.face] @ self.aperture_row) * self.has_lips[kind][:, None]
+        return loss + self.config.aperture * (lips.square() * weight).mean()
+
+
+def train_generator(
+    clips: Sequence[MotionClip],
+    codec: MotionCodec,
+    config: TrainConfig = TrainConfig(),
+    model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
+    augment: Augment | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    init: Generator | None = None,
+) -> tuple[Generator, list[dict[str, float]]]:
+    """Train from scratch (or from init), or resume from checkpoint_dir. Returns the averaged model and the loss curve.
+
+    progress(step, steps, {"loss": ...}) is called every 20 steps.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nets this small run slower on two, and one thread is repeatable
+    try:
+        return _train(clips, codec, config, model_config, augment, checkpoint_dir, progress, init)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(clips, codec, config, model_config, augment, checkpoint_dir, progress, init):
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    batches = Batches(clips, codec, config)
+    loss_of = MotionLoss(batches, codec, config)
+    model = init if init is not None else Generator(model_config)
+    if init is None:
+        normalise_audio(model, clips)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    )
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    curve: list[float] = []  # the loss of every step
+    mark = fingerprint_of(config, model.config, *(np.asarray(c.x) for c in clips))
+    start = (
+        load_latest(checkpoint_dir, model, optimizer, average, generator, curve, mark)
+        if checkpoint_dir
+        else 0
+    )
+    bad = 0
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config.steps)
+        model.train()
+        mel, x, weight, kind = batches.draw(generator)
+        if augment is not None:
+            mel = augment(mel, generator)
+        loss = diffusion_loss(model, loss_of, mel, x, weight, kind, config, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            optimizer.step()
+            bad = 0
+        else:
+            bad += 1
+            if bad >= 10:
+                raise UserError(
+                    f"generator: loss not finite for {bad} steps up to step {step}; lower learning_rate"
+                )
+        decay = min(config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(
+                    value
+                )
+        curve.append(float(loss.detach()))
+        if progress and (step % 20 == 19 or step + 1 == config.steps):
+            progress(step + 1, config.steps, loss_curve(curve)[-1])
+        done = step + 1
+        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
+            save_state(checkpoint_dir, done, model, optimizer, average, generator, curve, mark)
+    model.load_state_dict(average)
+    return model.eval(), loss_curve(curve)
+
+
+def diffusion_loss(
+    model: Generator,
+    loss_of: MotionLoss,
+    mel: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    kind: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """L_simple of F, of its audio prior and of the refiner on one batch."""
+    batch, frames = x.shape[:2]
+    scheduler = _SCHEDULER
+    timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=generator)
+    pure = torch.rand(batch, generator=generator) < config.pure_noise
+    timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
+    noise = torch.randn(x.shape, generator=generator)
+    dropped = torch.rand(batch, generator=generator) < config.drop_audio
+    offset = torch.randint(0, 4096, (batch, 1), generator=generator)
+    features = model.dit.encode_audio(mel)
+    audio = model.dit.drop_audio(features, dropped)
+    x0 = model.dit(scheduler.add_noise(x, noise, timesteps), timesteps, audio)  # type: ignore[arg-type]
+    refined = model.refiner(x0.detach(), features, offset + torch.arange(frames))
+    loss = loss_of(x0, x, weight, kind)
+    loss = loss + config.prior * loss_of(model.dit.prior(features), x, weight, kind)
+    return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
+
+
+def loss_curve(losses: Sequence[float], every: int = 20) -> list[dict[str, float]]:
+    """Means over runs of `every` steps: [{step, loss}], the last one maybe shorter."""
+    return [
+        {"step": min(start + every, len(losses)), "loss": float(np.nanmean(losses[start : start + every]))}
+        for start in range(0, len(losses), every)
+    ]
+
+
+def normalise_audio(model: Generator, clips: Sequence[MotionClip]) -> None:
+    """Set the audio trunk's global mean and deviation from the training clips."""
+    frames = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
+    model.dit.trunk.mel_mean.copy_(torch.from_numpy(frames.mean(0)))
+    model.dit.trunk.mel_std.copy_(torch.from_numpy(frames.std(0) + 0.1))
+
+
+def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:
+    """Log-mel windows (count,4W,80) of digital silence and of faint coloured noise, -75 to -45 dB."""
+    rng = np.random.default_rng([seed, 77])
+    bank, samples = [], window * SAMPLES_PER_FRAME
+    for number in range(count):
+        if number < count // 4:
+            noise = np.zeros(samples, np.float32)
+        else:
+            spectrum = np.fft.rfft(rng.standard_normal(samples))
+            tilt = np.maximum(np.arange(len(spectrum)), 20.0) ** -rng.choice([0.0, 0.5, 1.0])
+            noise = np.fft.irfft(spectrum * tilt, samples)
+            noise *= 10 ** (rng.uniform(-75, -45) / 20) / noise.std()
+        bank.append(log_mel(torch.from_numpy(noise.astype(np.float32))))
+    return torch.stack(bank)
+
+
+def schedule(step: int, steps: int, warmup: int = 20) -> float:
+    """Linear warm-up, then a cosine to 0.02."""
+    warm = min(1.0, (step + 1) / warmup)
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))))
+
+
+def _hold(values: np.ndarray, before: int, after: int) -> Tensor:
+    return torch.from_numpy(np.pad(np.asarray(values, np.float32), ((before, after), (0, 0)), mode="edge"))
+
+
+_SCHEDULER = make_scheduler()

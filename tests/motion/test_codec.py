@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import ClipMotion, CodecConfig, MotionCodec, fit_codec
+from avatar_core.motion.frames import Deformation
+from avatar_core.motion.pca import fit_pca, ridge
+
+SMALL = CodecConfig(body_dims=8, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=60)
+
+
+@pytest.fixture(scope="module")
+def codec(clips, person):
+    return fit_codec([c for _, c in clips], person[1], SMALL)
+
+
+def test_round_trip_on_an_unseen_clip(codec, talk):
+    _, truth = talk(99)
+    back = codec.decode(codec.encode(truth))
+    for rows, limit in ((slice(0, 200), 1e-3), (slice(200, 350), 2e-4), (slice(350, 430), 5e-4)):
+        error = (back.mean_offset[:, rows] - truth.mean_offset[:, rows]).norm(dim=-1).mean()
+        moved = truth.mean_offset[:, rows].norm(dim=-1).mean()
+        assert error < max(limit, 0.05 * float(moved))
+    skull = (back.rotation[:, :40] - truth.rotation[:, :40]).norm(dim=-1).mean()
+    assert skull < 0.2 * truth.rotation[:, :40].norm(dim=-1).mean()  # predicted from the latents alone
+
+
+def test_latents_are_white_and_aperture_is_read_from_them(codec, clips, talk):
+    x = torch.cat([codec.encode(c.deformation) for _, c in clips])
+    assert 0.7 < float(x[:, codec.slices["face"]][:, 0].std()) < 1.3
+    _, truth = talk(99)
+    gap = truth.mean_offset[:, 200:210, 2].mean(1) - truth.mean_offset[:, 210:220, 2].mean(1)
+    assert torch.allclose(codec.aperture(codec.encode(truth)), gap, atol=4e-4)
+
+
+def test_face_view_gives_head_motion_without_a_body(codec, talk):
+    """The body of a face view is whatever the fit left there: latents must come from the skull alone."""
+    _, truth = talk(98)
+    wrong = truth.mean_offset.clone()
+    wrong[:, 40:200] = 0.3
+    valid = {"body": False, "head": True, "face": True, "hand": False}
+    x = codec.encode(Deformation(wrong, truth.rotation), valid=valid)
+    skull = codec.decode(x).mean_offset[:, :40]
+    assert (skull - truth.mean_offset[:, :40]).norm(dim=-1).mean() < 0.25 * truth.mean_offset[:, :40].norm(
+        dim=-1
+    ).mean()
+    assert (x[:, codec.slices["hand"]] == 0).all()
+
+
+def test_hidden_regions_do_not_enter_the_basis(clips, person):
+    def spoiled(clip):
+        offset = clip.deformation.mean_offset.clone()
+        if not clip.valid["body"]:
+            offset[:, 40:200] = 7.0
+            offset[:, 350:] = -7.0
+        return ClipMotion(Deformation(offset, clip.deformation.rotation), clip.valid)
+
+    good = fit_codec([c for _, c in clips], person[1], SMALL)
+    same = fit_codec([spoiled(c) for _, c in clips], person[1], SMALL)
+    for name, value in good.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name]), name
+
+
+def test_loss_factor_measures_only_what_is_shown(codec):
+    weights = {"body": 1.0, "face": 1.0, "hand": 1.0}
+    head_only = codec.loss_factor({"body": False, "head": True, "face": False, "hand": False}, weights)
+    error = torch.randn(codec.dims, generator=torch.Generator().manual_seed(0))
+    seen = head_only @ error
+    skull = codec.decode(error[None]).mean_offset - codec.decode(torch.zeros(1, codec.dims)).mean_offset
+    codec_body = codec.regions["body"]
+    moved = skull[0, :40] * codec_body.weight.unflatten(0, (-1, 3))[codec.carriers]
+    assert torch.allclose(seen.square().sum() * codec_body.std[0] ** 2, moved.square().sum(), rtol=0.2)
+    nothing = codec.loss_factor(dict.fromkeys(("body", "head", "face", "hand"), False), weights)
+    assert (nothing == 0).all()
+
+
+def test_stature_scales_the_body_but_not_the_face(codec, talk):
+    _, truth = talk(97)
+    x = codec.encode(truth)
+    tall, plain = codec.decode(x, stature=1.7 * 1.1), codec.decode(x)
+    assert torch.allclose(tall.mean_offset[:, :200], 1.1 * plain.mean_offset[:, :200])
+    assert torch.equal(tall.mean_offset[:, 200:350], plain.mean_offset[:, 200:350])
+
+
+def test_saved_codec_is_the_same(codec, talk):
+    tensors, about = codec.tensors()
+    again = MotionCodec.from_tensors(tensors, about)
+    _, truth = talk(96)
+    assert torch.equal(codec.encode(truth), again.encode(truth))
+
+
+def test_missing_region_is_a_user_error(clips, person):
+    nothing = [ClipMotion(c.deformation, {**c.valid, "hand": False}) for _, c in clips]
+    with pytest.raises(UserError, match="hand"):
+        fit_codec(nothing, person[1], SMALL)
+
+
+def test_pca_finds_the_plane_and_ignores_frames_of_no_weight():
+    rng = np.random.default_rng(0)
+    plane = rng.standard_normal((200, 2)) @ rng.standard_normal((2, 30))
+    rows = torch.from_numpy(plane).float()
+    rows[::10] = 50.0
+    weight = torch.ones(200)
+    weight[::10] = 0
+    mean, basis, std = fit_pca(rows, 4, weight)
+    left = (rows[1] - mean) - ((rows[1] - mean) @ basis.T) @ basis
+    assert left.abs().max() < 1e-3 and std[2] < 1e-2 * std[0]
+    assert torch.allclose(basis[:2] @ basis[:2].T, torch.eye(2), atol=1e-4)
+
+
+def test_ridge_recovers_a_linear_map_with_its_constant():
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
+    table = torch.tensor([[1.0, -2.0], [0.5, 0.0], [0.0, 3.0]])
+    found = ridge(x, x @ table + 4.0, 1e-4, torch.ones(500))
+    assert torch.allclose(found[:-1], table, atol=1e-2) and torch.allclose(
+        found[-1], torch.full((2,), 4.0), atol=1e-2
+    )

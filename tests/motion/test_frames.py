@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.motion.frames import (
+    Deformation,
+    compose,
+    decompose,
+    lip_aperture,
+    make_rig,
+    quat_from_rotvec,
+    quat_to_matrix,
+    rigid_fit,
+    rotvec_from_quat,
+)
+
+
+def test_no_deformation_is_the_canonical_avatar(person):
+    canonical, layout = person
+    zero = torch.zeros(2, 430, 3)
+    means, quats, log_scales, logits, colors = compose(canonical, layout, Deformation(zero, zero))
+    assert torch.allclose(means, torch.from_numpy(canonical.means), atol=1e-5)
+    assert torch.allclose(quats, torch.from_numpy(canonical.quats), atol=1e-5)
+    assert log_scales.shape == (460, 3) and logits.shape == (460,) and colors.shape == (460, 3)
+
+
+def test_decompose_inverts_compose(person):
+    canonical, layout = person
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.randn(3, 430, 3, generator=generator) * 0.05
+    rotation = torch.randn(3, 430, 3, generator=generator) * 0.5
+    means, quats, *_ = compose(canonical, layout, Deformation(offset, rotation))
+    back = decompose(canonical, layout, means[:, :430], quats[:, :430])
+    assert torch.allclose(back.mean_offset, offset, atol=1e-5)
+    assert torch.allclose(back.rotation, rotation, atol=1e-5)
+
+
+def test_rigid_head_motion_leaves_the_face_still_and_carries_its_hair(person):
+    canonical, layout = person
+    turn = quat_to_matrix(quat_from_rotvec(torch.tensor([0.2, -0.4, 0.3])))
+    rest = torch.from_numpy(canonical.means)
+    offset = torch.zeros(1, 430, 3)
+    skull = torch.from_numpy(layout.carriers[1])
+    moved = rest @ turn.T + torch.tensor([0.1, 0.2, -0.1])
+    offset[0, skull] = moved[skull] - rest[skull]
+    rotation = torch.zeros_like(offset)
+    rotation[:, skull] = torch.tensor([0.2, -0.4, 0.3])
+    means, *_ = compose(canonical, layout, Deformation(offset, rotation))
+    assert torch.allclose(means[0, 200:350], moved[200:350], atol=1e-5)
+    assert torch.allclose(means[0, 430:], moved[430:], atol=1e-5)  # shells anchored to the skull
+    assert torch.allclose(means[0, 350:430], rest[350:430], atol=1e-6)  # hands do not follow the head
+
+
+def test_rigid_fit_gradient_is_exact_for_flat_and_symmetric_points():
+    square = torch.tensor([[1.0, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0]], dtype=torch.float64)
+    turn = quat_to_matrix(quat_from_rotvec(torch.tensor([[0.3, 0.1, -0.2]], dtype=torch.float64)))
+    target = (square @ turn.transpose(1, 2) + 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: rigid_fit(square, p)[0], (target,))
+    assert torch.autograd.gradcheck(lambda p: rigid_fit(square, p)[2], (target,))
+
+
+def test_compose_has_finite_gradients_at_rest(person):
+    canonical, layout = person
+    offset, rotation = (torch.zeros(2, 430, 3, requires_grad=True) for _ in range(2))
+    means, quats, *_ = compose(canonical, layout, Deformation(offset, rotation))
+    (means.square().sum() + quats[..., 1].sum()).backward()
+    assert torch.isfinite(offset.grad).all() and torch.isfinite(rotation.grad).all()
+    assert offset.grad[:, layout.carriers[1]].abs().sum() > 0
+
+
+def test_rotvec_round_trip_up_to_half_a_turn():
+    vectors = torch.tensor([[0.0, 0, 0], [1e-7, 0, 0], [0, 3.1, 0], [1.0, -1.0, 0.5]])
+    assert torch.allclose(rotvec_from_quat(quat_from_rotvec(vectors)), vectors, atol=1e-5)
+
+
+def test_opacity_and_colour_offsets_reach_base_particles_only(person):
+    canonical, layout = person
+    zero = torch.zeros(2, 430, 3)
+    _, _, _, logits, colors = compose(
+        canonical, layout, Deformation(zero, zero, logit_opacity=torch.ones(2, 430), color=zero + 0.1)
+    )
+    assert torch.allclose(logits[:, :430], torch.from_numpy(canonical.logit_opacities[:430]) + 1)
+    assert torch.allclose(logits[:, 430:], torch.from_numpy(canonical.logit_opacities[430:]).expand(2, -1))
+    assert torch.allclose(colors[1, :430] - 0.1, torch.from_numpy(canonical.colors[:430]), atol=1e-6)
+
+
+def test_lip_aperture_is_the_mid_lip_distance(person):
+    canonical, layout = person
+    means = canonical.means.copy()
+    means[210:220, 2] -= 0.005
+    assert np.isclose(lip_aperture(means, layout) - lip_aperture(canonical.means, layout), 0.005, atol=1e-5)
+
+
+def test_carriers_must_be_world_particles(person):
+    canonical, layout = person
+    broken = type(layout)(**{**vars(layout), "carriers": {**layout.carriers, 1: np.arange(200, 240)}})
+    with pytest.raises(ValueError, match="carriers"):
+        make_rig(canonical, broken)
