@@ -1,0 +1,60 @@
+"""The model that speaks: generator, motion codec and particle budgets in one checkpoint, all that `speak` needs besides a portrait.
+
+Tensors are prefixed `generator/` and `codec/`; the sidecar's config has `generator`, `codec`, `particles` (budgets by region and
+seed of the layout) and `sample` (steps, guidance).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from avatar_core.errors import UserError
+from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.sampler import Generator, SampleConfig
+
+
+@dataclass(frozen=True)
+class Student:
+    """generator: speech -> latents, codec: latents -> deformation of the particles that `particles` lays out."""
+
+    generator: Generator
+    codec: MotionCodec
+    particles: dict[str, int]
+    sample: SampleConfig
+
+
+def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
+    """Write to `path` (.safetensors) and its sidecar."""
+    generator, generator_config = student.generator.tensors()
+    codec, codec_config = student.codec.tensors()
+    tensors = {f"generator/{k}": v for k, v in generator.items()} | {f"codec/{k}": v for k, v in codec.items()}
+    config = {
+        "generator": generator_config,
+        "codec": codec_config,
+        "particles": dict(student.particles),
+        "sample": asdict(student.sample),
+    }
+    save_checkpoint(path, tensors, config=config, seed=seed)
+
+
+def load_student(path: str | os.PathLike) -> Student:
+    """Read what `save_student` wrote. Raises UserError naming the file: missing, damaged, or of another version."""
+    tensors, sidecar = load_checkpoint(path, hint="run `dvc repro distill`, or name another file with --model")
+    config: Mapping[str, Any] = sidecar["config"]
+    try:
+        return Student(
+            generator=Generator.from_tensors(_part(tensors, "generator/"), config["generator"]),
+            codec=MotionCodec.from_tensors(_part(tensors, "codec/"), config["codec"]),
+            particles={str(k): int(v) for k, v in config["particles"].items()},
+            sample=SampleConfig(**config["sample"]),
+        )
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: expected a student of this version, found {type(error).__name__}: {error}") from None
+
+
+def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
