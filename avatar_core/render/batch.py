@@ -1,0 +1,134 @@
+"""Arguments of `rasterize`: shapes checked, leading dims broadcast, numbers validated, once for all backends.
+
+Shape letters: ... = leading batch dims (frames, cameras), F = their product, N = splats, H, W = image, px.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MAX_SIDE = 16384
+TRAILING = {
+    "means": ("N", 3),
+    "quats": ("N", 4),
+    "scales": ("N", 3),
+    "opacities": ("N",),
+    "colors": ("N", 3),
+    "viewmats": (4, 4),
+    "Ks": (3, 3),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that all backends share; see `rasterize`."""
+
+    width: int
+    height: int
+    eps2d: float
+    alpha_max: float
+    alpha_min: float
+    transmittance_min: float
+    near_plane: float
+    return_depth: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Checked arguments. Tensors are (S, ...) with S slices; index[name] (F,) int32 names the slice of each frame."""
+
+    tensors: dict[str, Tensor]
+    index: dict[str, Tensor]
+    shape: tuple[int, ...]
+    settings: Settings
+
+    @property
+    def frames(self) -> int:
+        return math.prod(self.shape)
+
+    def of_frame(self, name: str, frame: int) -> Tensor:
+        return self.tensors[name][int(self.index[name][frame])]
+
+
+def check_settings(settings: Settings) -> None:
+    """ValueError that names the argument if a number is out of range."""
+    for name in ("width", "height"):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIDE:
+            raise ValueError(f"{name}: expected an int in 1..{MAX_SIDE}, found {value!r}")
+    ranges = {
+        "eps2d": (0.0, math.inf),
+        "alpha_max": (0.0, 1.0),
+        "alpha_min": (0.0, 1.0),
+        "transmittance_min": (0.0, 1.0),
+        "near_plane": (0.0, math.inf),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not (low <= value <= high and math.isfinite(value)):
+            raise ValueError(f"{name}: expected a finite number in [{low}, {high}], found {value!r}")
+
+
+def make_batch(arguments: dict[str, Tensor], background: Tensor | None, settings: Settings) -> Batch:
+    """Checks shapes and values. ValueError names the argument, what was expected and what was found.
+
+    A background may be (3,), (..., 3); per-pixel backgrounds are composited by `rasterize` itself.
+    """
+    check_settings(settings)
+    trailing = dict(TRAILING)
+    arguments = dict(arguments)
+    if background is not None:
+        trailing["background"] = (3,)
+        arguments["background"] = background
+    count = None
+    leading: dict[str, tuple[int, ...]] = {}
+    for name, expected in trailing.items():
+        tensor = arguments[name]
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise ValueError(f"{name}: expected a floating-point tensor, found {_describe(tensor)}")
+        rank = len(expected)
+        shape = tuple(tensor.shape[-rank:]) if tensor.ndim >= rank else ()
+        if count is None and len(shape) == rank:
+            count = shape[0]  # means come first
+        wanted = tuple(count if size == "N" else size for size in expected)
+        if shape != wanted:
+            text = ", ".join(str(size) for size in wanted)
+            raise ValueError(f"{name}: expected shape (..., {text}), found {tuple(tensor.shape)}")
+        leading[name] = tuple(tensor.shape[:-rank])
+    try:
+        batch = tuple(torch.broadcast_shapes(*leading.values()))
+    except RuntimeError:
+        sizes = ", ".join(f"{name} {shape}" for name, shape in leading.items())
+        raise ValueError(f"leading batch dims do not broadcast: {sizes}") from None
+
+    tensors, index = {}, {}
+    for name, tensor in arguments.items():
+        lead = leading[name]
+        slices = math.prod(lead)
+        tensors[name] = tensor.reshape(slices, *tensor.shape[len(lead) :])
+        numbers = torch.arange(slices, dtype=torch.int32).reshape(lead)
+        index[name] = numbers.expand(batch).reshape(-1).contiguous()
+    for name in ("viewmats", "Ks", "background"):
+        if name in tensors and not bool(torch.isfinite(tensors[name]).all()):
+            raise ValueError(f"{name}: expected finite numbers, found NaN or infinity")
+    focal = tensors["Ks"].detach()[:, (0, 1), (0, 1)]
+    if not bool((focal > 0).all()):
+        raise ValueError("Ks: expected positive focal lengths, found one that is not")
+    return Batch(tensors, index, batch, settings)
+
+
+def check_finite(batch: Batch, names: tuple[str, ...] = ("means", "quats", "scales", "opacities", "colors")) -> None:
+    """ValueError naming the first argument that holds NaN or infinity, and where."""
+    for name in names:
+        bad = ~torch.isfinite(batch.tensors[name].detach())
+        if bool(bad.any()):
+            first = tuple(int(i) for i in bad.nonzero()[0])
+            raise ValueError(f"{name}: expected finite numbers, found {int(bad.sum())} NaN or infinite, first at {first}")
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
