@@ -1,0 +1,193 @@
+"""Training of the keypoint critics: whole body (192 px), face (128 px) and hand (96 px).
+
+Loss: L1 on soft-argmax positions, cross-entropy of the heatmap against the four cells round the truth, the
+vertical opening of the lips and lids as a difference of points (what fits and lip metrics read), and the
+confidence as P(error < radius), learnt on the net's own errors.
+
+Legend: B batch, K the net's points, S input pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from avatar_core.critics import augment as A
+from avatar_core.critics import boxes
+from avatar_core.critics.dataset import FLAT, Dataset
+from avatar_core.critics.layout import LAYOUT
+from avatar_core.critics.nets import KeypointNet
+from avatar_core.critics.train import Task
+
+SIZES = {"body": 192, "face": 128, "hand": 96}
+STRIDES = {"body": 8, "face": 4, "hand": 4}
+RADIUS = {"body": 6.0, "face": 4.0, "hand": 6.0}  # px of the input: within it a point counts as found
+STEPS = {"body": 4500, "face": 6000, "hand": 3000}
+
+
+def points_of(name: str) -> NDArray[np.int64]:
+    """Indices into KEYPOINTS that the net `name` predicts (the hand net: right-hand points)."""
+    return {"body": LAYOUT.body_net, "face": LAYOUT.face, "hand": LAYOUT.hand_right}[name]
+
+
+def _backdrop(image: NDArray, alpha: NDArray, rng: np.random.Generator) -> NDArray:
+    """Put the crop (S,S,3) on a random backdrop, or leave its grey."""
+    if rng.random() < 0.2:
+        return image
+    return A.composite(image, alpha, FLAT / 255, A.background(rng, image.shape[0]))
+
+
+def _cut(
+    frame: tuple[NDArray, NDArray, NDArray], matrix: NDArray, size: int, rng: np.random.Generator, flip: bool
+) -> tuple[NDArray, NDArray]:
+    """Crop image+alpha by `matrix`, mirror it if told, change the backdrop -> image (S,S,3), points (K,2)."""
+    rgb, alpha, xy = frame
+    stack = np.concatenate([rgb, alpha[..., None]], -1).astype(np.float32) / 255
+    fill = (FLAT / 255, FLAT / 255, FLAT / 255, 0.0)
+    # Renders that end at the image border (waist-up) are continued by their edge half the time.
+    crop = A.warp(stack, matrix, size, fill if rng.random() < 0.5 else None)
+    points = A.apply_matrix(matrix, xy.astype(float))
+    if flip:
+        crop = np.ascontiguousarray(crop[:, ::-1])
+        points[:, 0] = size - points[:, 0]
+    return _backdrop(crop[..., :3], crop[..., 3], rng), points
+
+
+def _face_sample(arrays: dict[str, NDArray], rng: np.random.Generator, size: int) -> tuple[NDArray, NDArray]:
+    kind = "face" if rng.random() < 0.5 else "talk"
+    index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
+    frame = arrays[f"{kind}_rgb"][index], arrays[f"{kind}_alpha"][index], arrays[f"{kind}_xy"][index]
+    cx, cy, side = boxes.face_box(frame[2][LAYOUT.face])
+    shift = rng.uniform(-0.1, 0.1, 2) * side
+    matrix = A.crop_matrix(
+        np.array([cx, cy]) + shift, side * np.exp(rng.uniform(-0.2, 0.22)), size, rng.normal(0, 0.12)
+    )
+    flip = rng.random() < 0.5
+    image, points = _cut(frame, matrix, size, rng, flip)
+    return image, (points[LAYOUT.mirror] if flip else points)[LAYOUT.face]
+
+
+def _hand_sample(arrays: dict[str, NDArray], rng: np.random.Generator, size: int) -> tuple[NDArray, NDArray]:
+    # Hands of whole-person frames are what the net meets most: small and soft.
+    kind = "hand" if rng.random() < 0.6 else "body"
+    for _ in range(8):
+        index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
+        xy = arrays[f"{kind}_xy"][index]
+        pixels = arrays[f"{kind}_rgb"].shape[1]
+        left = bool(arrays["hand_left"][index]) if kind == "hand" else rng.random() < 0.5
+        hand = xy[LAYOUT.hand_left if left else LAYOUT.hand_right]
+        extent = float(np.ptp(hand, axis=0).max())
+        if (hand > 0).all() and (hand < pixels).all() and extent > 8:
+            break
+    cx, cy, side = boxes.hand_box(hand)
+    shift = rng.uniform(-0.12, 0.12, 2) * side
+    matrix = A.crop_matrix(
+        np.array([cx, cy]) + shift, side * np.exp(rng.uniform(-0.25, 0.3)), size, rng.normal(0, 0.3)
+    )
+    frame = arrays[f"{kind}_rgb"][index], arrays[f"{kind}_alpha"][index], xy
+    image, points = _cut(frame, matrix, size, rng, left)
+    return image, points[LAYOUT.hand_left if left else LAYOUT.hand_right]
+
+
+def _body_sample(arrays: dict[str, NDArray], rng: np.random.Generator, size: int) -> tuple[NDArray, NDArray]:
+    if rng.random() < 0.03:
+        return A.background(rng, size), np.full((len(LAYOUT.body_net), 2), -1e4)
+    kind = "body" if rng.random() < 0.9 else "face"
+    index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
+    frame = arrays[f"{kind}_rgb"][index], arrays[f"{kind}_alpha"][index], arrays[f"{kind}_xy"][index]
+    pixels = frame[0].shape[0]
+    side = pixels * np.exp(rng.uniform(-0.35, 0.15))
+    shift = rng.uniform(-0.1, 0.1, 2) * pixels
+    angle = rng.normal(0, 0.05)
+    matrix = A.crop_matrix(np.full(2, pixels / 2) + shift, side, size, angle)
+    flip = rng.random() < 0.5
+    image, points = _cut(frame, matrix, size, rng, flip)
+    return image, (points[LAYOUT.mirror] if flip else points)[LAYOUT.body_net]
+
+
+_SAMPLERS: dict[str, Callable] = {"face": _face_sample, "hand": _hand_sample, "body": _body_sample}
+
+
+def keypoint_loss(
+    net: KeypointNet, batch: dict[str, Tensor], weights: Tensor, pairs: Tensor, radius: float
+) -> tuple[Tensor, dict[str, float]]:
+    """See the module's first lines. batch: image (B,3,S,S), xy (B,K,2) input pixels."""
+    xy, confidence, logits = net(batch["image"])
+    truth = batch["xy"]
+    size, stride = net.size, net.stride
+    inside = ((truth > 0) & (truth < size)).all(-1)
+    weight = weights * inside
+    error = (xy - truth).abs().sum(-1)
+    position = (torch.where(inside, error, error.new_zeros(())) * weights).sum() / weight.sum().clamp_min(1)
+    # Cross-entropy against the truth spread bilinearly over its four cells: the soft-argmax of that target is exact.
+    cells = size // stride
+    place = (truth / stride - 0.5).clamp(0, cells - 1.001)
+    low = place.floor()
+    part = place - low
+    index = (low[..., 1] * cells + low[..., 0]).long()
+    corners = torch.stack([index, index + 1, index + cells, index + cells + 1], -1)
+    px, py = part[..., 0], part[..., 1]
+    share = torch.stack([(1 - px) * (1 - py), px * (1 - py), (1 - px) * py, px * py], -1)
+    cross = torch.logsumexp(logits, -1) - (logits.gather(-1, corners) * share).sum(-1)
+    heat = (cross * weight).sum() / weight.sum().clamp_min(1)
+    found = inside & ((xy.detach() - truth).norm(dim=-1) < radius)
+    trust = F.binary_cross_entropy_with_logits(confidence, found.float())
+    loss = position + 0.3 * heat + 0.5 * trust
+    numbers = {"px": float(position.detach()), "ce": float(heat.detach()), "bce": float(trust.detach())}
+    if len(pairs):
+        opening = (xy[:, pairs[:, 0]] - xy[:, pairs[:, 1]]) - (truth[:, pairs[:, 0]] - truth[:, pairs[:, 1]])
+        opening = opening[..., 1].abs().mean()
+        loss = loss + 2.0 * opening
+        numbers["opening"] = float(opening.detach())
+    return loss, numbers
+
+
+def _batcher(name: str, data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.random.Generator, int], dict]:
+    def batch(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
+        images, points = [], []
+        for _ in range(count):
+            arrays = data.arrays[folders[int(rng.integers(len(folders)))]]
+            image, xy = _SAMPLERS[name](arrays, rng, SIZES[name])
+            images.append(A.photometric(image, rng))
+            points.append(xy)
+        return {
+            "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+            "xy": torch.from_numpy(np.stack(points).astype(np.float32)),
+        }
+
+    return batch
+
+
+def make_keypoint_task(name: str, data: Dataset) -> Task:
+    """Task of the net `name`: body, face or hand."""
+    points = points_of(name)
+    weights = torch.ones(len(points))
+    pairs = torch.zeros(0, 2, dtype=torch.long)
+    if name == "face":
+        place = {int(k): i for i, k in enumerate(points)}
+        weights[[place[k] for k in LAYOUT.lips]] = 3.0
+        weights[[place[k] for k in LAYOUT.eyelids]] = 2.0
+        pairs = torch.tensor([[place[a], place[b]] for a, b in (*LAYOUT.lip_pairs, *LAYOUT.lid_pairs)])
+
+    def evaluate(net: nn.Module) -> dict[str, float]:
+        from avatar_core.critics.accuracy import keypoint_accuracy
+
+        return keypoint_accuracy(name, net, _batcher(name, data, data.held_out))
+
+    return Task(
+        name=name,
+        build=lambda: KeypointNet(len(points), SIZES[name], STRIDES[name]),
+        batch=_batcher(name, data, data.train),
+        loss=lambda net, batch: keypoint_loss(net, batch, weights, pairs, RADIUS[name]),  # type: ignore[arg-type]
+        evaluate=evaluate,
+        steps=STEPS[name],
+        batch_size=16,
+        learning_rate=2e-3,
+        config={"kind": "KeypointNet", "points": [LAYOUT.names[i] for i in points], "size": SIZES[name], "stride": STRIDES[name], "radius_px": RADIUS[name]},
+    )
