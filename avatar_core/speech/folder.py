@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avatar_core.io.audio import read_audio
 from avatar_core.errors import UserError
+from avatar_core.io.audio import read_audio
 from avatar_core.speech.types import Speech, pad_to_frames, phonemes_from_json
 
 _SUFFIXES = (".wav", ".flac")
