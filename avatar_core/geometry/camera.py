@@ -1,0 +1,57 @@
+"""Pinhole cameras, OpenCV / gsplat convention: x right, y down, z forward; pixel centres at +0.5.
+
+World: metres, Z up, the person faces -Y.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Camera:
+    """viewmat (4, 4) world -> camera and K (3, 3) in pixels, float32; width and height in pixels."""
+
+    viewmat: np.ndarray
+    K: np.ndarray
+    width: int
+    height: int
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """World points (..., 3) -> pixels (..., 2) and depth (...) in metres."""
+        p = np.asarray(points) @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
+        depth = p[..., 2]
+        xy = p[..., :2] / depth[..., None]
+        return xy * np.array([self.K[0, 0], self.K[1, 1]]) + self.K[:2, 2], depth
+
+    def crop(self, x0: float, y0: float, w: float, h: float, scale: float = 1.0) -> Camera:
+        """The camera of the image window [x0, x0 + w) x [y0, y0 + h), resized by `scale`."""
+        K = self.K.copy()
+        K[0, 2] -= x0
+        K[1, 2] -= y0
+        K[:2] *= scale
+        return Camera(self.viewmat, K, int(round(w * scale)), int(round(h * scale)))
+
+    @property
+    def position(self) -> np.ndarray:
+        """World position of the eye, (3,)."""
+        return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
+
+
+def look_at(eye, target, fov_y_deg: float, width: int, height: int) -> Camera:
+    """A camera at `eye` looking at `target`, world Z up; vertical field of view in degrees."""
+    eye, target = np.asarray(eye, np.float64), np.asarray(target, np.float64)
+    forward = target - eye
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = np.stack([right, down, forward])
+    viewmat[:3, 3] = -viewmat[:3, :3] @ eye
+    focal = height / 2 / math.tan(math.radians(fov_y_deg) / 2)
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    return Camera(viewmat.astype(np.float32), K.astype(np.float32), width, height)

@@ -1,0 +1,21 @@
+"""Procedural people: sampled identities, bodies, clothes, hair, and a deterministic software renderer."""
+
+from avatar_core.people.body_model import load_body_model
+from avatar_core.people.framing import DEFAULT_SIZE, FRAMINGS, framing_camera
+from avatar_core.people.identity import Identity, sample_identities
+from avatar_core.people.person import Person
+from avatar_core.people.poses import face_vector, finger_curl, neutral_face, relaxed_pose
+
+__all__ = [
+    "DEFAULT_SIZE",
+    "FRAMINGS",
+    "Identity",
+    "Person",
+    "face_vector",
+    "finger_curl",
+    "framing_camera",
+    "load_body_model",
+    "neutral_face",
+    "relaxed_pose",
+    "sample_identities",
+]
