@@ -92,11 +92,13 @@ def _wardrobe(d: Mapping, sex: str, top_entry: Mapping, color: str, rng: np.rand
     bottoms = [b for b in d["bottoms"] if sex in b["sex"]]
     entry = bottoms[int(rng.integers(len(bottoms)))]
     palette = [c for c in entry["colors"] if np.abs(np.subtract(d["cloth_colors"][c], top["color"])).sum() > 120]
+    palette = palette or list(entry["colors"])  # a top close to all of them: any will do
     bottom = _garment(d, entry, palette[int(rng.integers(len(palette)))], rng)
     out = {"top": top, "bottom": bottom, "over": None}
     overs = top_entry.get("over")
     if overs and rng.random() < overs["chance"]:
         colors = [c for c in overs["colors"] if np.abs(np.subtract(d["cloth_colors"][c], top["color"])).sum() > 170]
+        colors = colors or list(overs["colors"])
         chosen = overs["kinds"][int(rng.integers(len(overs["kinds"])))]
         over = {"kind": chosen, "offset": 0.016, "smooth": 7, "patterns": ["plain"], "fold": 0.5}
         out["over"] = _garment(d, over, colors[int(rng.integers(len(colors)))], rng)
