@@ -152,3 +152,20 @@ def check_out(path: str | os.PathLike, suffix: str) -> Path:
 def seconds(audio: np.ndarray) -> float:
     """Length of sound at 16 kHz."""
     return len(audio) / SAMPLE_RATE
+
+
+def make_avatar(image: np.ndarray, particles: dict[str, int]) -> tuple[Any, Any, Any]:
+    """Portrait (H, W, 3) -> (layout, canonical, camera). Raises UserError when no person can be found in it."""
+    raise UserError("later")
+
+
+def render_still(canonical: Any, camera: Any) -> np.ndarray:
+    """The avatar at rest, (H, W, 3) in [0, 1]."""
+    raise UserError("later")
+
+
+def posed_canonicals(
+    student: Student, canonical: Any, layout: Any, audio: np.ndarray, seed: int
+) -> Iterator[Any]:
+    """The avatar in every frame of its speech, as canonical avatars (for export)."""
+    raise UserError("later")

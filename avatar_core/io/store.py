@@ -133,6 +133,10 @@ class Store:
     def __contains__(self, name: str) -> bool:
         return f"{name}/zarr.json" in self.files
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an array. Raises UserError when there is none of that name."""
+        return tuple(self._array(name).shape)
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start..stop of array `name`. Raises UserError when the array is absent or a chunk it needs is damaged."""
         array = self._array(name)

@@ -1,0 +1,50 @@
+# make demo   sets up, runs the pipeline (laptop profile), makes a video of an unseen person saying an unseen sentence
+# make test   sets up, runs lint, types and tests, the smoke pipeline among them
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell command -v $(p) 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: demo test lint setup smoke lock clean
+
+demo: setup
+	$(BIN)/dvc repro
+	$(BIN)/python -m stages.demo
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: setup
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyright
+
+setup: $(STAMP)
+
+# The lock file is the whole truth about versions; pyproject.toml only bounds them. The package itself comes last: it compiles the
+# CPU kernel and says in one line when there is no compiler.
+$(STAMP): requirements.lock pyproject.toml CMakeLists.txt $(wildcard avatar_core/render/csrc/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+	  { echo "error: Python 3.11 is needed, found: $$($(PYTHON) --version 2>&1 || echo none); try make PYTHON=/path/to/python3.11"; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "error: a C++17 compiler is needed to build the renderer, found none; on Debian or Ubuntu: apt-get install g++"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "error: 'python -m venv' does not work; on Debian or Ubuntu: apt-get install python3.11-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(STAMP)
+
+smoke: setup
+	$(BIN)/python -m flows.pipeline --profile smoke
+
+# New pins from pyproject.toml, in an empty environment. torch's local version tag (+cpu) is dropped: the same pin serves every index.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --editable '.[espeak,dev]'
+	{ echo "# Every package of the default install and its tests, pinned: 'make lock' made it from pyproject.toml, Python 3.11."; \
+	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+
+clean:
+	rm -rf $(VENV) build data/work data/logs demo

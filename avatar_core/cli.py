@@ -1,0 +1,333 @@
+"""The `avatar` command: speak, personalise, export; inspect and profile for those who work on the pipeline.
+
+Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from avatar_core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODEL = Path("data/distill/student.safetensors")
+
+app = typer.Typer(
+    name="avatar",
+    help="A portrait and a voice in, a talking whole-body avatar out.",
+    epilog="Start with:  avatar speak --portrait me.png --text 'Hello there.' --out hello.mp4",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+profile_app = typer.Typer(
+    help="Which parameters the pipeline runs with: smoke, laptop, studio, cluster.", no_args_is_help=True
+)
+app.add_typer(profile_app, name="profile")
+out_console, err_console = Console(), Console(stderr=True)
+
+Portrait = Annotated[
+    Path,
+    typer.Option(
+        "--portrait", "-p", help="A picture of one person, seen from the front, head to mid-thigh or more."
+    ),
+]
+Audio = Annotated[
+    Path | None,
+    typer.Option("--audio", "-a", help="A recording: WAV, FLAC, MP3, OGG, M4A, or a video's sound."),
+]
+Text = Annotated[str | None, typer.Option("--text", "-t", help="A sentence to speak, instead of --audio.")]
+Language = Annotated[str, typer.Option("--language", "-l", help="Language of --text: en, de, es, fr, cmn.")]
+Voice = Annotated[
+    str | None, typer.Option("--voice", help="Voice for --text. Default: the language's first.")
+]
+Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
+]
+
+
+@app.command()
+def speak(
+    portrait: Portrait,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
+    audio: Audio = None,
+    text: Text = None,
+    language: Language = "en",
+    voice: Voice = None,
+    model: Model = MODEL,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Longest side of the video in px.")] = 512,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Diffusion steps. Default: the model's.")
+    ] = None,
+    preview: Annotated[
+        float | None, typer.Option(min=0.04, help="Only the first so many seconds of the sound.")
+    ] = None,
+) -> None:
+    """Make a video of the person in a portrait, speaking.
+
+    Give the voice as a recording (--audio) or as a sentence (--text).
+    """
+    from avatar_core.io.audio import SAMPLE_RATE
+    from avatar_core.speak import check_out, output_camera
+    from avatar_core.speak import speak as make_video
+    from avatar_core.student import load_student
+
+    check_out(out, ".mp4")
+    sound = _sound(
+        audio, text, language, voice
+    )  # the cheap checks first: nobody waits half a minute for a typo
+    if preview is not None:
+        sound = sound[: max(1, round(preview * SAMPLE_RATE))]
+    image = _portrait(portrait)
+    student = load_student(model)
+    layout, canonical, camera = _personalise(image, portrait, student.particles)
+    with _bars() as show:
+        report = make_video(
+            canonical,
+            layout,
+            output_camera(camera, size),
+            student,
+            sound,
+            out,
+            seed=seed,
+            steps=steps,
+            progress=show,
+        )
+    out_console.print(
+        f"{out}: {report.video_s:.2f} s of video ({report.frames} frames); motion {report.generate_s:.1f} s, "
+        f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}"
+    )
+
+
+@app.command()
+def personalise(
+    portrait: Portrait,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for avatar.safetensors, avatar.ply and preview.png.")
+    ],
+    model: Model = MODEL,
+) -> None:
+    """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
+    from avatar_core.io.atomic import atomic_directory
+    from avatar_core.io.images import contact_sheet
+    from avatar_core.student import load_student
+
+    image = _portrait(portrait)
+    student = load_student(model)
+    _, canonical, camera = _personalise(image, portrait, student.particles)
+    with atomic_directory(out) as folder:
+        canonical.save(folder / "avatar.safetensors")
+        canonical.save_ply(folder / "avatar.ply")
+        contact_sheet(
+            folder / "preview.png",
+            [image, _still(canonical, camera)],
+            ["portrait", "avatar"],
+            cell=camera.height,
+        )
+    out_console.print(f"{out}: avatar.safetensors, avatar.ply, preview.png")
+
+
+@app.command()
+def export(
+    portrait: Portrait,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .ply file, or the folder of a sequence.")],
+    format: Annotated[
+        Literal["ply", "ply-sequence"], typer.Option(help="One avatar at rest, or one .ply a frame.")
+    ] = "ply",
+    audio: Audio = None,
+    text: Text = None,
+    language: Language = "en",
+    voice: Voice = None,
+    model: Model = MODEL,
+    seed: Seed = 0,
+) -> None:
+    """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
+    from avatar_core.io.atomic import atomic_directory, atomic_file
+    from avatar_core.speak import check_out, posed_canonicals
+    from avatar_core.student import load_student
+
+    if format == "ply":
+        check_out(out, ".ply")
+    sound = _sound(audio, text, language, voice) if format == "ply-sequence" else None
+    image = _portrait(portrait)
+    student = load_student(model)
+    layout, canonical, _ = _personalise(image, portrait, student.particles)
+    if sound is None:
+        with atomic_file(out) as temporary:
+            canonical.save_ply(temporary)
+        out_console.print(f"{out}: {len(canonical.means)} Gaussians")
+        return
+    count = 0
+    with atomic_directory(out) as folder:
+        for count, frame in enumerate(posed_canonicals(student, canonical, layout, sound, seed), 1):
+            frame.save_ply(folder / f"frame_{count - 1:06d}.ply")
+    out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
+
+
+@app.command()
+def inspect(
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help="identities, speech, teacher, score, fit, embed, generator, distill, evaluate, report"
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="A clip or identity of that stage.", metavar="[ID]")
+    ] = None,
+    open_files: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open its pictures and videos.")
+    ] = True,
+) -> None:
+    """Print and open what a stage of the pipeline made."""
+    _enter_project()
+    from stages.inspect import inspect_stage
+
+    worth_seeing = inspect_stage(stage, name, out_console)
+    for path in worth_seeing:
+        out_console.print(f"[bold]{path}[/bold]")
+    if open_files and sys.stdout.isatty():
+        for path in worth_seeing[:4]:
+            webbrowser.open(path.resolve().as_uri())
+
+
+@profile_app.command("show")
+def profile_show() -> None:
+    """Say which profile params.yaml holds, and what differs from it."""
+    _enter_project()
+    from stages.profiles import NAMES, active_profile
+
+    name, differences = active_profile()
+    out_console.print(f"profile: [bold]{name or 'your own'}[/bold]   (there are: {', '.join(NAMES)})")
+    for key, (wanted, found) in differences.items():
+        out_console.print(f"  {key}: {found}   (nearest profile: {wanted})")
+
+
+@profile_app.command("use")
+def profile_use(name: Annotated[str, typer.Argument(help="smoke, laptop, studio or cluster")]) -> None:
+    """Write a profile into params.yaml; `dvc repro` then makes what has changed."""
+    _enter_project()
+    from stages.profiles import use_profile
+
+    stale = use_profile(name)
+    out_console.print(f"params.yaml: profile {name}. Next: dvc repro")
+    if stale:
+        out_console.print(
+            f"removed {len(stale)} outputs of shards that this profile does not have (DVC's cache keeps them)"
+        )
+
+
+def _sound(audio: Path | None, text: str | None, language: str, voice: str | None) -> np.ndarray:
+    if (audio is None) == (text is None):
+        raise UserError(
+            f"voice: expected one of --audio and --text, found {'neither' if audio is None else 'both'}"
+        )
+    if audio is not None:
+        from avatar_core.io.audio import read_audio
+
+        return read_audio(audio)
+    from avatar_core.speech import synthesize
+
+    assert text is not None
+    return (synthesize(text, language, voice) if voice else synthesize(text, language)).audio
+
+
+def _portrait(path: Path) -> np.ndarray:
+    from avatar_core.io.images import read_image
+
+    return read_image(path)
+
+
+def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tuple[Any, Any, Any]:
+    """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
+    from avatar_core.speak import make_avatar
+
+    start = time.monotonic()
+    _use_all_cores()
+    with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
+        try:
+            result = make_avatar(image, particles)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    err_console.print(f"personalised in {time.monotonic() - start:.1f} s")
+    return result
+
+
+def _still(canonical: Any, camera: Any) -> np.ndarray:
+    from avatar_core.speak import render_still
+
+    return render_still(canonical, camera)
+
+
+def _use_all_cores() -> None:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _enter_project() -> None:
+    """Go to the folder of the checkout that holds dvc.yaml, here or above, and make its `stages` importable."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "stages").is_dir():
+            os.chdir(folder)
+            sys.path.insert(0, str(folder))
+            return
+    raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    """A function (what, done, total) that shows a bar for each `what`, with time left."""
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=err_console) as progress:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        yield show
+
+
+def main() -> None:
+    """Entry point of the `avatar` command."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
