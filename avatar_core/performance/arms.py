@@ -123,7 +123,7 @@ def _relaxed_arm() -> np.ndarray:
     arm = np.zeros((len(LEFT_BONES), 3))
     arm[_ROW["upperarm01"]] = [0.0, np.radians(24), 0.0]
     arm[_ROW["lowerarm01"]] = [0.0, np.radians(8), 0.0]
-    return arm + fingers(Hand(thumb=2.0, index=5.0, middle=5.5, ring=6.0, little=6.8))
+    return arm + fingers(Hand(thumb=0.0, index=4.95, middle=5.55, ring=6.15, little=6.75))
 
 
 def relaxed_arm() -> np.ndarray:

@@ -84,7 +84,7 @@ def _plan(
     spacing = rng.uniform(0.7, 1.3)
     for i, stress in enumerate(stresses):
         following = stresses[i + 1] if i + 1 < len(stresses) else np.inf
-        if stress - last >= spacing and rng.random() < min(1.0, 0.25 + 0.75 * energy) and energy > 0:
+        if stress - last >= spacing and rng.random() < min(1.0, 0.4 + 0.7 * energy) and energy > 0:
             chance = weights.copy()
             if previous >= 0:
                 chance[previous] = 0.0
@@ -99,7 +99,7 @@ def _plan(
                 poses[side] = rest + own * (_vary(pose, rng) - rest)
             plan.append((stress, rng.uniform(0.38, 0.6), poses))
             strokes.append(Stroke(stress, gesture.name, leading))
-            active, last, spacing = True, stress, rng.uniform(0.8, 1.9)
+            active, last, spacing = True, stress, rng.uniform(0.7, 1.5)
         if active and following - stress > _GAP_S + 0.6 and rng.random() < 0.6:
             plan.append((stress + 0.35 + 0.55, 0.6, {"left": rest, "right": rest}))
             active = False
@@ -134,7 +134,7 @@ def _beats(
     flexion = bend / np.linalg.norm(bend)
     nod = np.array([1.0, 0.0, 0.0])
     for stress in stresses:
-        size = np.radians(rng.uniform(3.0, 9.0)) * energy
+        size = np.radians(rng.uniform(5.0, 12.0)) * energy
         late = rng.normal(0.0, 0.02)
         lift = bump(time, stress + late - 0.09, 0.16, 0.0, 0.14)
         dip = bump(time, stress + late + 0.03, 0.12, 0.02, 0.24)

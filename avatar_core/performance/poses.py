@@ -15,17 +15,17 @@ from avatar_core.performance.arms import Arm, Hand, left_arm, relaxed_arm
 
 _EASY = Hand(thumb=6, index=12, middle=16, ring=20, little=22, spread=2)
 _OPEN = Hand(thumb=-4, index=4, middle=7, ring=9, little=8, spread=6)
-_FLAT = Hand(thumb=4, index=2, middle=3, ring=3, little=4, spread=0)
+_FLAT = Hand(thumb=4, index=3, middle=4, ring=5, little=6, spread=-5)
 _CUP = Hand(thumb=10, index=22, middle=24, ring=26, little=26, spread=5)
 _PINCH = Hand(thumb=22, index=40, middle=32, ring=24, little=18, spread=3)
-_POINT = Hand(thumb=26, index=3, middle=58, ring=64, little=64)
-_FIST = Hand(thumb=30, index=62, middle=66, ring=68, little=68)
+_POINT = Hand(thumb=26, index=3, middle=58, ring=64, little=64, spread=-2)
+_FIST = Hand(thumb=30, index=62, middle=66, ring=68, little=68, spread=-3)
 
 _ARMS: dict[str, Arm] = {
     # elbow out, elbow forward, forearm (left, front, up), palm (left, front, up)
     "low": Arm(16, 6, (-0.10, 0.92, -0.20), (-0.85, 0.0, 0.35), 6, _EASY),
     "offer": Arm(14, 14, (0.30, 0.92, 0.02), (-0.25, 0.10, 1.0), -8, _OPEN),
-    "offer_wide": Arm(26, 6, (0.72, 0.66, 0.10), (0.10, 0.25, 1.0), -10, _OPEN),
+    "offer_wide": Arm(20, 8, (0.44, 0.86, 0.12), (0.10, 0.25, 1.0), -10, _OPEN),
     "weigh": Arm(14, 20, (0.16, 0.90, 0.34), (-0.40, -0.10, 1.0), 4, _CUP),
     "chop": Arm(14, 16, (-0.14, 0.92, 0.26), (-1.0, 0.0, 0.10), 0, _FLAT),
     "press": Arm(20, 16, (-0.10, 0.97, 0.02), (0.0, 0.20, -1.0), -12, _FLAT),
@@ -33,9 +33,9 @@ _ARMS: dict[str, Arm] = {
     "point": Arm(14, 24, (-0.06, 0.80, 0.52), (-0.80, 0.0, -0.45), 0, _POINT),
     "pinch": Arm(14, 22, (-0.02, 0.66, 0.70), (-0.75, 0.55, 0.0), 10, _PINCH),
     "raise": Arm(18, 16, (0.20, 0.52, 0.82), (-0.55, 0.75, 0.10), -6, _OPEN),
-    "chest": Arm(24, 12, (-0.72, 0.56, 0.30), (-0.25, -1.0, 0.0), 14, _EASY),
+    "chest": Arm(24, 16, (-0.66, 0.66, 0.30), (-0.25, -1.0, 0.0), 12, _EASY),
     "fist": Arm(14, 18, (-0.08, 0.84, 0.44), (-0.90, 0.0, -0.10), 0, _FIST),
-    "sweep": Arm(34, 16, (0.66, 0.66, 0.30), (-0.30, 0.80, 0.20), -6, _OPEN),
+    "sweep": Arm(28, 14, (0.44, 0.76, 0.40), (-0.50, 0.55, 0.60), -6, _OPEN),
 }
 
 

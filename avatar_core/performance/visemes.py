@@ -53,7 +53,7 @@ SHAPES: dict[str, Shape] = {
         {"jawOpen": 0.08, "mouthFunnel": 0.55, "mouthPucker": 0.15, "mouthLowerDown_": 0.2}, 1.3, 0.08
     ),
     "RR": Shape({"jawOpen": 0.12, "mouthPucker": 0.35, "mouthFunnel": 0.2}, 0.9),
-    "aa": Shape({"jawOpen": 0.50, "mouthLowerDown_": 0.15, "mouthUpperUp_": 0.2}),
+    "aa": Shape({"jawOpen": 0.42, "mouthLowerDown_": 0.15, "mouthUpperUp_": 0.2}),
     "ah": Shape({"jawOpen": 0.30, "mouthLowerDown_": 0.15, "mouthUpperUp_": 0.15}),
     "ax": Shape({"jawOpen": 0.20, "mouthLowerDown_": 0.12, "mouthUpperUp_": 0.12}, 0.7),
     "E": Shape(
@@ -74,7 +74,7 @@ SHAPES: dict[str, Shape] = {
             "mouthLowerDown_": 0.3,
         }
     ),
-    "oh": Shape({"jawOpen": 0.34, "mouthFunnel": 0.55, "mouthPucker": 0.15}, 1.0, 0.10, 0.09),
+    "oh": Shape({"jawOpen": 0.26, "mouthFunnel": 0.50, "mouthPucker": 0.15}, 1.0, 0.10, 0.09),
     "ou": Shape({"jawOpen": 0.12, "mouthPucker": 0.75, "mouthFunnel": 0.25}, 1.0, 0.11, 0.09),
     "uy": Shape({"jawOpen": 0.15, "mouthPucker": 0.55, "mouthFunnel": 0.35}, 1.0, 0.10, 0.09),
 }
