@@ -75,14 +75,12 @@ def write_arrays(
     """Write a whole store at once. Names may be nested ("masks/clip"); `chunks` by name, else about 4 MB along the first axis."""
     with _new_store(Path(path), attrs or {}) as group:
         for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
+            array = np.ascontiguousarray(arrays[name])  # a scalar becomes (1,)
             chosen = tuple(chunks[name]) if chunks and name in chunks else _auto_chunks(array)
             _create(group, name, array.shape, array.dtype, chosen)[...] = array
 
 
 def _auto_chunks(array: np.ndarray) -> tuple[int, ...]:
-    if array.ndim == 0:
-        return ()
     row = max(1, array[:1].nbytes)
     return (max(1, min(len(array), CHUNK_BYTES // row)), *(max(1, n) for n in array.shape[1:]))
 
@@ -140,8 +138,6 @@ class Store:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start..stop of array `name`. Raises UserError when the array is absent or a chunk it needs is damaged."""
         array = self._array(name)
-        if array.ndim == 0:
-            return self._guard(name, lambda: np.asarray(array[()]), 0, 0)
         stop = array.shape[0] if stop is None else min(stop, array.shape[0])
         return self._guard(name, lambda: np.asarray(array[start:stop]), start, stop)
 
@@ -166,7 +162,7 @@ class Store:
 
     def _chunk_files(self, name: str, start: int, stop: int) -> list[tuple[str, int]]:
         prefix = f"{name}/c/"
-        window = self._array(name).chunks[0] if self._array(name).ndim else 1
+        window = self._array(name).chunks[0]
         return [
             (file, size)
             for file, size in self.files.items()
@@ -176,7 +172,7 @@ class Store:
 
     def _find_damage(self, name: str, start: int, stop: int) -> Path:
         array = self._array(name)
-        window = array.chunks[0] if array.ndim else 1
+        window = array.chunks[0]
         for file, _ in self._chunk_files(name, start, stop):
             k = int(file.removeprefix(f"{name}/c/").split("/")[0])
             try:

@@ -1,0 +1,63 @@
+"""A killed writer leaves the old file, never half of the new one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from avatar_core.io.atomic import atomic_directory, atomic_file, clean_leftovers, write_json, write_text
+
+
+def test_file_replaced_only_when_the_block_ends_well(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    write_text(target, "new")
+    assert target.read_text() == "new"
+
+
+def test_directory_replaced_whole(tmp_path):
+    target = tmp_path / "d"
+    with atomic_directory(target) as folder:
+        (folder / "one").write_text("1")
+    with pytest.raises(RuntimeError), atomic_directory(target) as folder:
+        (folder / "two").write_text("2")
+        raise RuntimeError
+    assert os.listdir(target) == ["one"]
+    with atomic_directory(target) as folder:
+        (folder / "two").write_text("2")
+    assert os.listdir(target) == ["two"] and os.listdir(tmp_path) == ["d"]
+
+
+def test_json_is_stable_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [1.5]})
+    write_json(tmp_path / "b.json", {"a": [1.5], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert '"b": 1' in (tmp_path / "a.json").read_text()
+
+
+def test_kill_while_writing_keeps_the_old_file_and_leaves_a_recognisable_rest(tmp_path):
+    target = tmp_path / "big.bin"
+    target.write_bytes(b"old")
+    code = (
+        "import sys, time; from avatar_core.io.atomic import atomic_file\n"
+        f"with atomic_file({str(target)!r}) as t:\n"
+        "    t.write_bytes(b'half'); print('written', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().strip() == "written"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    time.sleep(0.05)
+    assert target.read_bytes() == b"old"
+    left = clean_leftovers(tmp_path)
+    assert len(left) == 1 and os.listdir(tmp_path) == ["big.bin"]
