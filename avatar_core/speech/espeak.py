@@ -24,6 +24,7 @@ from avatar_core.speech.types import SAMPLE_RATE, Phoneme, Speech, pad_to_frames
 from avatar_core.speech.voices import espeak_voice, find_voice
 
 MAX_CHARACTERS = 20_000
+_WORKER = Path(__file__).with_name("espeak_worker.py")
 _INSTALL = (
     "speech backend espeak: needs the package espeakng-loader, found none; run: pip install espeakng-loader"
 )
@@ -77,7 +78,8 @@ def synthesize(
     audio = _to_16k(source, source_rate)
     lead, tail = round(lead_s * SAMPLE_RATE), round(tail_s * SAMPLE_RATE)
     audio = pad_to_frames(np.concatenate([np.zeros(lead), audio, np.zeros(tail)]))
-    audio = (np.clip(np.round(audio), -32768, 32767) / 32768.0).astype(np.float32)
+    whole = np.clip(np.round(audio), -32768, 32767) + 0.0  # no negative zeros: a wav file has none
+    audio = (whole / 32768.0).astype(np.float32)
     phonemes = _timed(events, source_rate, lead / SAMPLE_RATE, len(audio) / SAMPLE_RATE)
     return Speech(audio, phonemes, text, language, voice)
 
@@ -125,10 +127,9 @@ class _Worker:
     """The running worker program; one request at a time."""
 
     def __init__(self) -> None:
-        script = Path(__file__).with_name("espeak_worker.py")
         # -I: our package folder must not shadow standard modules in the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(script)],
+            [sys.executable, "-I", str(_WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
