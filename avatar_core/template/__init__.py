@@ -1,0 +1,1 @@
+"""The template body: mesh, rig, face actions, shape space, landmarks and the particle layout."""
