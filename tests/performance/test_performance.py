@@ -222,6 +222,18 @@ def test_library_is_rich_and_mirrored():
     np.testing.assert_allclose(right, left * [1, -1, -1])
 
 
+def test_rest_is_the_stance_of_the_people():
+    """The portrait and the performance share one neutral pose."""
+    export = pytest.importorskip("avatar_core.people.anny_export")
+    if not export.export_path().exists():
+        pytest.skip("the body model is not exported yet")
+    from avatar_core.people import load_body_model
+    from avatar_core.people import relaxed_pose as people_pose
+
+    assert load_body_model().bone_names == BONE_NAMES and load_body_model().action_names == ARKIT_NAMES
+    np.testing.assert_allclose(relaxed_pose(), people_pose(), atol=1e-3)
+
+
 def test_visemes():
     assert visemes_of("aɪ") == ["aa", "ih"] and visemes_of("pf") == ["PP", "FF"] and visemes_of("") == []
     assert visemes_of("ph") == ["PP"] and visemes_of("tɕh") == ["CH"] and visemes_of("ɔ̃") == ["oh"]

@@ -49,8 +49,8 @@ def test_same_bytes_whatever_was_said_before():
 
 def test_same_bytes_in_another_process():
     code = (
-        "import hashlib; from avatar_core.speech import synthesize; s = synthesize(%r);"
-        "print(hashlib.sha256(s.audio.tobytes() + repr(s.phonemes).encode()).hexdigest())" % TEXT
+        f"import hashlib; from avatar_core.speech import synthesize; s = synthesize({TEXT!r});"
+        "print(hashlib.sha256(s.audio.tobytes() + repr(s.phonemes).encode()).hexdigest())"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONHASHSEED="7")
     seen = {
@@ -143,7 +143,7 @@ def test_emoji_beside_words_is_fine():
 
 
 def test_bad_arguments():
-    with pytest.raises(UserError, match="language: expected one of .*'tlh'"):
+    with pytest.raises(UserError, match=r"language: expected one of .*'tlh'"):
         synthesize(TEXT, "tlh")
     with pytest.raises(UserError, match="voice: expected one of"):
         synthesize(TEXT, "en", "nobody")
@@ -166,7 +166,8 @@ def test_missing_package_is_one_clear_line(tmp_path, monkeypatch):
     """A worker whose interpreter has no espeakng-loader says how to get it."""
     fake = tmp_path / "no_loader.py"
     fake.write_text(
-        f"import sys, runpy\nsys.modules['espeakng_loader'] = None\nrunpy.run_path({str(WORKER)!r}, run_name='__main__')\n"
+        "import sys, runpy\nsys.modules['espeakng_loader'] = None\n"
+        f"runpy.run_path({str(WORKER)!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(espeak_module, "_current", None)
     monkeypatch.setattr(espeak_module, "_WORKER", fake)
