@@ -1,0 +1,101 @@
+"""Canonical Gaussians: a person in the shared relaxed pose, as files of ours and as a PLY for any splat viewer.
+
+The first N particles are the shared layout (same index = same place on every person); S shell particles for hair and
+clothes that stand off the body follow, each rigid with the base particle it is anchored to.
+
+Legend: N base particles, S shell particles, K neighbours.
+Source: AudioAvatar section "Particle-based Gaussian Deformation Field"; PLY layout of Kerbl et al., "3D Gaussian Splatting
+for Real-Time Radiance Field Rendering" (SIGGRAPH 2023).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from avatar_core.errors import UserError
+from avatar_core.fit.foreground import Background
+from avatar_core.io.atomic import write_bytes
+from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
+
+SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """means (N+S,3) m, quats (N+S,4) wxyz, log_scales (N+S,3) log m, logit_opacities (N+S,), colors (N+S,3) sRGB;
+    region (N+S,) uint8 as in the layout; anchor (N+S,) int32 base particle that it follows (base particles: themselves);
+    knn (N+S,K) int32 neighbours in the canonical pose; shape (B,) template shape coefficients; stature in metres.
+    """
+
+    means: np.ndarray
+    quats: np.ndarray
+    log_scales: np.ndarray
+    logit_opacities: np.ndarray
+    colors: np.ndarray
+    region: np.ndarray
+    anchor: np.ndarray
+    knn: np.ndarray
+    shape: np.ndarray
+    n_base: int
+    stature: float
+    background: Background
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+_ARRAYS = tuple(f.name for f in fields(Canonical) if f.name not in ("n_base", "stature", "background"))
+
+
+def save_canonical(path: str | os.PathLike, canonical: Canonical) -> None:
+    """Write `path` (.safetensors) and its JSON sidecar."""
+    tensors = {name: np.ascontiguousarray(getattr(canonical, name)) for name in _ARRAYS}
+    tensors["background"] = np.ascontiguousarray(canonical.background.coefficients)
+    save_checkpoint(
+        path, tensors, config={"n_base": int(canonical.n_base), "stature": float(canonical.stature)}
+    )
+
+
+def load_canonical(path: str | os.PathLike) -> Canonical:
+    """Read what `save_canonical` wrote. Raises UserError naming the file."""
+    tensors, sidecar = load_checkpoint(path, hint="run `dvc repro fit` or `avatar personalise`")
+    try:
+        arrays = {name: tensors[name].numpy() for name in _ARRAYS}
+        config = sidecar["config"]
+        background = Background(tensors["background"].numpy())
+        return Canonical(**arrays, n_base=config["n_base"], stature=config["stature"], background=background)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a canonical avatar of this version, found none of {error}"
+        ) from None
+
+
+def write_ply(path: str | os.PathLike, canonical: Canonical) -> None:
+    """Write the avatar in the layout of the original 3D Gaussian splatting code.
+
+    Splat viewers take y as down (the camera's convention of that code's data), so the world (Z up, facing -Y) is turned
+    to x right, y down, z away from the viewer: the avatar stands upright and faces the viewer.
+    """
+    # x stays, y_ply = -z (down), z_ply = y (the person faces -Y, that is towards the viewer at negative z).
+    turn = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float64)
+    quat_turn = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])  # +90 degrees about x
+    means = canonical.means @ turn.T
+    w, x, y, z = canonical.quats.T
+    a, b = quat_turn[:2]
+    quats = np.stack([a * w - b * x, a * x + b * w, a * y - b * z, a * z + b * y], 1)
+    quats /= np.linalg.norm(quats, axis=1, keepdims=True) + 1e-12
+    columns = {
+        **dict(zip("xyz", means.T, strict=True)),
+        **{n: np.zeros(len(means)) for n in ("nx", "ny", "nz")},
+        **{f"f_dc_{k}": (canonical.colors[:, k] - 0.5) / SH_DEGREE_0 for k in range(3)},
+        "opacity": canonical.logit_opacities,
+        **{f"scale_{k}": canonical.log_scales[:, k] for k in range(3)},
+        **{f"rot_{k}": quats[:, k] for k in range(4)},
+    }
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(means)}"]
+    header += [f"property float {name}" for name in columns] + ["end_header", ""]
+    body = np.stack([np.asarray(v, "<f4") for v in columns.values()], 1).tobytes()
+    write_bytes(path, "\n".join(header).encode("ascii") + body)

@@ -1,0 +1,240 @@
+"""Stage 2, speech: which person says which sentence in which framing, and the sound of it.
+
+Writes `catalog.parquet` (one row a clip: the plan that all later stages follow), `wav/<clip>.wav` (16 kHz mono) and
+`phonemes/<clip>.json`. Test sentences, voices and people appear in no training clip.
+Backends: `espeak` speaks the scripts of data/scripts, `folder` takes recordings (wav or flac, with .txt and .json beside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from avatar_core.errors import UserError
+from avatar_core.io.atomic import sha256_file, write_text
+from avatar_core.io.audio import read_audio, write_wav
+from avatar_core.io.catalog import write_catalog
+from avatar_core.io.images import write_png
+from avatar_core.speech import (
+    SAMPLES_PER_FRAME,
+    Line,
+    Phoneme,
+    Speech,
+    list_recordings,
+    load_scripts,
+    phonemes_from_json,
+    phonemes_to_json,
+    read_recording,
+    synthesize,
+    voice_names,
+)
+from stages.common import Stage, run_stage
+from stages.identities import PersonRecord, read_people
+
+SCRIPTS = Path("data/scripts")
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """One clip: who, how framed, and what is said (a script line, or a recording for the folder backend)."""
+
+    id: str
+    person: PersonRecord
+    framing: str
+    line: Line
+    voice: str
+    recording: Path | None = None
+
+
+def plan_clips(stage: Stage, people: list[PersonRecord], lines: list[Line]) -> list[PlannedClip]:
+    """Deal sentences and framings to people: training people in turn, so that each gets every framing."""
+    params = stage.params.speech
+    plan: list[PlannedClip] = []
+    for split, counts in (
+        (
+            "train",
+            {
+                "face": params.face_clips,
+                "waist_up": params.waist_up_clips,
+                "full_body": params.full_body_clips,
+            },
+        ),
+        ("val", {"face": params.val_clips}),
+    ):
+        group = [p for p in people if p.split == split]
+        if not group:
+            continue
+        sentences = cycle(_shuffled(stage, lines, split))
+        voices = _voices(group, split)
+        turn = 0
+        for framing, count in counts.items():
+            for _ in range(count):
+                person = group[turn % len(group)]
+                name = f"{person.id}-{framing}-{turn // len(group):03d}"
+                plan.append(PlannedClip(name, person, framing, next(sentences), next(voices[person.id])))
+                turn += 1
+    # Unseen people say the same sentence twice, close and at a distance, so that lips and gestures can both be judged.
+    group = [p for p in people if p.split == "test"]
+    sentences, voices = cycle(_shuffled(stage, lines, "test")), _voices(group, "test")
+    for k in range(params.test_clips):
+        for person in group:
+            line, voice = next(sentences), next(voices[person.id])
+            for framing in ("face", "waist_up"):
+                plan.append(PlannedClip(f"{person.id}-{framing}-{k:03d}", person, framing, line, voice))
+    return plan
+
+
+def main(stage: Stage) -> None:
+    """Plan the clips and speak them."""
+    params = stage.params.speech
+    people = read_people(stage.data / "identities")
+    out = stage.fresh(stage.out)
+    if params.backend == "folder":
+        recordings = list_recordings(params.folder)
+        lines = [
+            Line("", split, str(k)) for split in ("train", "val", "test") for k in range(len(recordings))
+        ]
+        plan = _deal_recordings(plan_clips(stage, people, lines), recordings)
+    else:
+        lines = [line for line in load_scripts(SCRIPTS) if line.language in params.languages]
+        plan = plan_clips(stage, people, lines)
+    rows = stage.map(_speak, [(clip, params.max_seconds, params.backend, out) for clip in plan])
+    write_catalog(out / "catalog.parquet", rows)
+    _draw(stage, [row["id"] for row in rows][:12])
+    frames = {
+        split: sum(r["t_len"] for r in rows if r["split"] == split) for split in ("train", "val", "test")
+    }
+    stage.write_metrics(
+        {f"{split}_frames": n for split, n in frames.items()}
+        | {
+            "clips": len(rows),
+            "languages": len({r["language"] for r in rows}),
+            "voices": len({r["voice"] for r in rows}),
+            "closures": int(sum(r["qc"]["closures"] for r in rows)),
+        }
+    )
+
+
+def _speak(item: tuple[PlannedClip, float, str, Path]) -> dict:
+    clip, max_seconds, backend, out = item
+    if clip.recording is not None:
+        speech = read_recording(clip.recording)
+    else:
+        speech = synthesize(clip.line.text, clip.line.language, clip.voice)
+    speech = _cut(speech, max_seconds)
+    wav = out / "wav" / f"{clip.id}.wav"
+    write_wav(wav, speech.audio)
+    write_text(out / "phonemes" / f"{clip.id}.json", phonemes_to_json(speech))
+    return {
+        "id": clip.id,
+        "identity": clip.person.id,
+        "split": clip.person.split,
+        "shard": clip.person.shard,
+        "t_start": 0,
+        "t_len": speech.num_frames,
+        "framing": clip.framing,
+        "text": speech.text,
+        "language": speech.language,
+        "voice": clip.voice,
+        "backend": backend,
+        "sha256": sha256_file(wav),
+        "qc": {
+            "peak": float(np.abs(speech.audio).max(initial=0)),
+            "rms": float(np.sqrt(np.mean(np.square(speech.audio)))),
+            "closures": float(sum(p.ipa[:1] in ("p", "b", "m") for p in speech.phonemes)),
+        },
+    }
+
+
+def _cut(speech: Speech, max_seconds: float) -> Speech:
+    """At most `max_seconds`, ended at the last sound that fits, faded out over 20 ms, with a moment of silence behind."""
+    limit = int(max_seconds * 25) * SAMPLES_PER_FRAME
+    if len(speech.audio) <= limit:
+        return speech
+    seconds = limit / 16_000 - 0.12
+    kept = [p for p in speech.phonemes if p.end_s <= seconds]
+    end = kept[-1].end_s if kept else seconds
+    audio = speech.audio[:limit].copy()
+    stop = int(end * 16_000)
+    fade = min(320, stop)
+    audio[stop - fade : stop] *= np.linspace(1, 0, fade, dtype=np.float32)
+    audio[stop:] = 0
+    return replace(speech, audio=audio, phonemes=[*kept, Phoneme(end, limit / 16_000, "", False)])
+
+
+def _shuffled(stage: Stage, lines: list[Line], split: str) -> list[Line]:
+    group = [line for line in lines if line.split == split]
+    if not group:
+        raise UserError(
+            f"{SCRIPTS}: expected sentences marked `{split}` in {stage.params.speech.languages}, found none"
+        )
+    return [group[k] for k in stage.rng("sentences", split).permutation(len(group))]
+
+
+def _voices(group: list[PersonRecord], split: str) -> dict[str, Iterator[str]]:
+    """For each person the voices of its sex in turn, started at another one each."""
+    voices = {}
+    for k, person in enumerate(group):
+        names = voice_names(split, person.attributes.get("sex"))
+        start = k % len(names)
+        voices[person.id] = cycle(names[start:] + names[:start])
+    return voices
+
+
+def _deal_recordings(plan: list[PlannedClip], recordings: list[Path]) -> list[PlannedClip]:
+    """Recordings in turn; the last ones are kept for test, so that no test sound is heard in training."""
+    keys = {
+        split: sorted({c.line.text for c in plan if c.line.split == split})
+        for split in ("train", "val", "test")
+    }
+    wanted = [(split, key) for split, group in keys.items() for key in group]
+    if len(recordings) < len([k for k in wanted if k[0] == "test"]) + 1:
+        raise UserError(
+            f"speech.folder: expected more recordings than test sentences, found {len(recordings)}"
+        )
+    tests = [k for k in wanted if k[0] == "test"]
+    others = [k for k in wanted if k[0] != "test"]
+    left = recordings[: -len(tests)]
+    table = {key: recordings[-len(tests) + i] for i, key in enumerate(tests)}
+    table |= {key: left[i % len(left)] for i, key in enumerate(others)}
+    return [
+        replace(c, recording=table[c.line.split, c.line.text], voice=table[c.line.split, c.line.text].stem)
+        for c in plan
+    ]
+
+
+def _draw(stage: Stage, clips: list[str]) -> None:
+    """Waveforms with the sounds written over them; closures of the lips in red."""
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(
+        -(-len(clips) // 2), 2, figsize=(15, 1.4 * -(-len(clips) // 2) + 0.4), squeeze=False
+    )
+    for name, axes in zip(clips, grid.flat, strict=False):
+        speech = phonemes_from_json(
+            stage.out / "phonemes" / f"{name}.json", read_audio(stage.out / "wav" / f"{name}.wav")
+        )
+        axes.plot(np.arange(len(speech.audio)) / 16_000, speech.audio, linewidth=0.3, color="#335")
+        for phoneme in speech.phonemes:
+            closure = phoneme.ipa[:1] in ("p", "b", "m")
+            axes.axvline(phoneme.start_s, color="#c33" if closure else "#ccc", linewidth=0.6)
+            axes.text(phoneme.start_s, 0.8, phoneme.ipa, fontsize=6)
+        # The default font has no glyphs beyond Latin, Greek and Cyrillic.
+        text = speech.text if max(map(ord, speech.text), default=0) < 0x2E80 else ""
+        axes.set(ylim=(-1, 1), yticks=[])
+        axes.set_title(f"{name} [{speech.language}] {text}", fontsize=7)
+        axes.tick_params(labelsize=6)
+    figure.tight_layout()
+    figure.canvas.draw()
+    write_png(stage.reports / "contact_sheet.png", np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    run_stage("speech", main)
