@@ -51,6 +51,7 @@ def gesture_arms(
     """
     time = picture_times(num_frames)
     rest = arm_pose("rest")
+    first = _opening(rng, energy if stresses else 0.0)
     strokes, plan = _plan(stresses, rng, energy, lead_left)
     arms = []
     for side in ("left", "right"):
@@ -58,18 +59,35 @@ def gesture_arms(
         moves: list[Move] = []
         for arrive, preparation, poses in plan:
             _append(moves, arrive + lag, preparation * rng.uniform(0.9, 1.2), poses[side])
-        if moves:
-            _append(moves, max(speech_end_s, moves[-1].end_s + 0.25) + rng.uniform(0.55, 0.8), 0.7, rest)
-        arm = follow(moves, rest, time)
-        raised = follow(
-            [Move(m.start_s, m.end_s, np.array(float(np.any(m.target != rest)))) for m in moves],
-            np.array(0.0),
-            time,
-        )
+        last_s = moves[-1].end_s if moves else 0.0
+        _append(moves, max(speech_end_s, last_s + 0.25) + rng.uniform(0.55, 0.8), 0.7, rest)
+        arm = follow(moves, first[side], time)
+        levels = [Move(m.start_s, m.end_s, _raised(m.target)) for m in moves]
+        raised = follow(levels, _raised(first[side]), time)
         arm += _beats(time, stresses, raised, rng, energy)
         arm += _tremor(num_frames, raised, rng)
         arms.append(gaussian_filter1d(arm, 0.6, axis=0, mode="nearest"))
     return place(arms[0], arms[1]), strokes
+
+
+def _opening(rng: np.random.Generator, energy: float) -> dict[str, np.ndarray]:
+    """Where the hands are when the clip begins: mostly hanging, at times already half raised or in a gesture."""
+    rest = arm_pose("rest")
+    draw, size = rng.random(), rng.uniform(0.6, 1.0)
+    names = {"left": "rest", "right": "rest"}
+    if energy > 0 and draw < 0.25:
+        names = {"left": "low", "right": "low"}
+    elif energy > 0 and draw < 0.40:
+        gesture = GESTURES[int(rng.integers(len(GESTURES)))]
+        sides = ("left", "right") if rng.random() < 0.5 else ("right", "left")
+        names = {sides[0]: gesture.leading, sides[1]: gesture.other}
+    return {side: rest + size * (arm_pose(names[side]) - rest) for side in ("left", "right")}
+
+
+def _raised(pose: np.ndarray) -> np.ndarray:
+    """0 for a hanging arm, 1 for one whose elbow is bent by half a radian or more (scalar array)."""
+    elbow = _ROW["lowerarm01"]
+    return np.asarray(min(1.0, 2.0 * float(np.linalg.norm(pose[elbow] - arm_pose("rest")[elbow]))))
 
 
 def _plan(
@@ -94,9 +112,10 @@ def _plan(
             size = float(np.clip(rng.uniform(0.75, 1.0) * (0.6 + 0.4 * energy), 0.3, 1.0))
             poses = {}
             for side in ("left", "right"):
-                pose = arm_pose(gesture.leading if side == leading else gesture.other)
+                name = gesture.leading if side == leading else gesture.other
                 own = size * (1.0 if side == leading else rng.uniform(0.75, 0.95))
-                poses[side] = rest + own * (_vary(pose, rng) - rest)
+                varied = _vary(arm_pose(name), rng, 1.0 if name != "rest" else 0.3)
+                poses[side] = rest + own * (varied - rest)
             plan.append((stress, rng.uniform(0.38, 0.6), poses))
             strokes.append(Stroke(stress, gesture.name, leading))
             active, last, spacing = True, stress, rng.uniform(0.7, 1.5)
@@ -116,11 +135,13 @@ def _append(moves: list[Move], arrive: float, length: float, target: np.ndarray)
     moves.append(Move(begin, max(arrive, begin + _MIN_MOVE_S), target))
 
 
-def _vary(pose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _vary(pose: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
     """The same gesture is never made twice alike: a few degrees at shoulder, elbow, wrist."""
     varied = pose.copy()
     for bone, degrees in (("upperarm01", 4.0), ("lowerarm01", 4.0), ("wrist", 4.0)):
-        varied[_ROW[bone]] += np.radians(degrees) * rng.standard_normal(3) * np.array([1.0, 0.6, 0.6])
+        varied[_ROW[bone]] += (
+            amount * np.radians(degrees) * rng.standard_normal(3) * np.array([1.0, 0.6, 0.6])
+        )
     return varied
 
 
