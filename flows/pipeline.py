@@ -2,7 +2,7 @@
 
     python -m flows.pipeline --profile smoke
 
-No server is needed: without PREFECT_API_URL, Prefect starts one for the length of the run. Tasks are not cached by Prefect: what is up
+No server is needed: without PREFECT_API_URL, Prefect starts one for the length of the run. Prefect caches no task: what is up
 to date is DVC's knowledge alone. A stage that refuses its input (exit code 2) is not tried again; any other failure is.
 """
 

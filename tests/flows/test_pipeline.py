@@ -1,0 +1,108 @@
+"""The flow on a small DVC project: order, parallel shards, retries, refusals. Real DVC, real Prefect, no server of ours."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.dvc import StageFailed, StageRefused, parse_dot, run_dvc_stage, stage_graph
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = """
+stages:
+  make:
+    cmd: "{make}"
+    deps: [input.txt]
+    outs: [a.txt]
+  copy:
+    matrix: {{ shard: [0, 1, 2] }}
+    cmd: "cp a.txt b${{item.shard}}.txt"
+    deps: [a.txt]
+    outs: ["b${{item.shard}}.txt"]
+  join:
+    cmd: "cat b0.txt b1.txt b2.txt > c.txt"
+    deps: [b0.txt, b1.txt, b2.txt]
+    outs: [c.txt]
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "input.txt").write_text("hello\n")
+    (tmp_path / "dvc.yaml").write_text(TOY.format(make="cat input.txt > a.txt"))
+    return tmp_path
+
+
+def flow(project, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(project / ".prefect")}
+    command = [sys.executable, "-m", "flows.pipeline", "--root", str(project), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_graph_is_topological(project):
+    graph = stage_graph(project)
+    assert graph == {
+        "make": set(),
+        "copy@0": {"make"},
+        "copy@1": {"make"},
+        "copy@2": {"make"},
+        "join": {"copy@0", "copy@1", "copy@2"},
+    }
+    assert next(iter(graph)) == "make" and list(graph)[-1] == "join"
+    assert parse_dot('strict digraph {\n"x";\n"a" -> "b";\n}') == {"x": set(), "a": set(), "b": {"a"}}
+
+
+def test_the_projects_own_graph():
+    graph = stage_graph(ROOT)
+    assert graph["fit@0"] >= {"identities", "teacher@0"} and "teacher@1" not in graph["fit@0"]
+    assert graph["distill"] >= {"score", "embed", "generator"} and list(graph)[-1] == "report"
+
+
+def test_flow_runs_everything_once_and_shards_in_parallel(project):
+    code, out, err = flow(project, "--parallel", "3")
+    assert code == 0, out + err
+    assert (project / "c.txt").read_text() == "hello\n" * 3
+    assert out.count("ran, ") == 5
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=project, capture_output=True, text=True
+    )
+    assert "up to date" in status.stdout
+    code, out, err = flow(project)
+    assert code == 0 and "ran, " not in out and out.count("up to date, ") == 5
+
+
+def test_refused_input_is_not_tried_again(project):
+    make = "echo x >> tries.txt; echo 'error: make: input.txt: expected a number' >&2; exit 2"
+    (project / "dvc.yaml").write_text(TOY.format(make=make))
+    code, _, err = flow(project)
+    assert code == 2 and err.strip() == "error: make: make: input.txt: expected a number"
+    assert (project / "tries.txt").read_text() == "x\n" and not (project / "c.txt").exists()
+
+
+def test_a_killed_stage_is_tried_again(project):
+    make = "echo x >> tries.txt; test $(wc -l < tries.txt) -gt 1 || kill -9 $$; cat input.txt > a.txt"
+    (project / "dvc.yaml").write_text(TOY.format(make=make))
+    code, out, err = flow(project)
+    assert code == 0, out + err
+    assert (project / "tries.txt").read_text() == "x\nx\n" and (project / "c.txt").exists()
+
+
+def test_run_dvc_stage_tells_refusal_from_failure(project):
+    lines = []
+    assert run_dvc_stage("make", project, lines.append) is True
+    assert run_dvc_stage("make", project, lines.append) is False
+    for code, kind in ((2, StageRefused), (3, StageFailed)):
+        (project / "dvc.yaml").write_text(TOY.format(make=f"echo hm; exit {code}"))
+        with pytest.raises(kind) as caught:
+            run_dvc_stage("make", project, lines.append)
+        assert type(caught.value) is kind
+
+
+def test_no_project(tmp_path):
+    code, _, err = flow(tmp_path)
+    assert code == 2 and "expected a folder with dvc.yaml" in err and len(err.strip().splitlines()) == 1
