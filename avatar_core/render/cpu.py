@@ -7,7 +7,7 @@ docs of csrc/*.h. Shape letters: F frames, S slices (S <= F, slices may serve se
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,11 +25,11 @@ class _Job:
     frames: int
     count: int
     index: dict[str, Tensor]
+    first: dict[str, Tensor]
     threads: int
     isa: int
     keep_state: bool
     profile: list[State] | None = None
-    kept: list[Tensor] = field(default_factory=list)
 
     def call(self, inputs: dict[str, Tensor], colors: Tensor, alphas: Tensor, depths: Tensor | None) -> Call:
         s = self.settings
@@ -41,7 +41,7 @@ class _Job:
             if name in inputs:
                 call.inputs[k] = inputs[name].data_ptr()
                 call.index[k] = self.index[name].data_ptr()
-                call.shared[k] = int(inputs[name].shape[0] < self.frames)
+                call.first[k] = self.first[name].data_ptr()
         call.colors, call.alphas = colors.data_ptr(), alphas.data_ptr()
         call.depths = None if depths is None else depths.data_ptr()
         return call
@@ -86,9 +86,11 @@ class _Rasterize(torch.autograd.Function):
         job: _Job = ctx.job
         wanted = {name: need for name, need in zip(ARGUMENTS, ctx.needs_input_grad[1:])}
         inputs = {name: t for name, t in zip(ARGUMENTS, tensors) if t is not None}
-        grads = {name: torch.zeros_like(t) for name, t in inputs.items() if wanted[name]}
+        grads = {name: torch.empty_like(t) for name, t in inputs.items() if wanted[name]}
+        if job.frames == 0:
+            grads = {name: g.zero_() for name, g in grads.items()}
         if grad_colors is None and grad_alphas is None and grad_depths is None:
-            return (None, *(grads.get(name) for name in ARGUMENTS))
+            return (None, *(None for _ in ARGUMENTS))
         grad_colors = torch.zeros_like(colors) if grad_colors is None else grad_colors.contiguous()
         grad_alphas = None if grad_alphas is None else grad_alphas.contiguous()
         grad_depths = None if grad_depths is None else grad_depths.contiguous()
@@ -101,6 +103,16 @@ class _Rasterize(torch.autograd.Function):
         if native().library.splat_backward(ctx.state.handle, ctypes.byref(call)):
             raise MemoryError("rasterize: out of memory in the backward pass")
         return (None, *(grads.get(name) for name in ARGUMENTS))
+
+
+def _first_uses(batch: Batch) -> dict[str, Tensor]:
+    """Per argument and frame: is it the first frame to use its slice? (F,) uint8."""
+    first = {}
+    for name, index in batch.index.items():
+        seen: set[int] = set()
+        flags = [not (i in seen or seen.add(i)) for i in index.tolist()]
+        first[name] = torch.tensor(flags, dtype=torch.uint8)
+    return first
 
 
 def rasterize(
@@ -118,7 +130,7 @@ def rasterize(
     if threads < 1:
         raise ValueError(f"threads: expected 1 or more, found {threads}")
     count = batch.tensors["means"].shape[1]
-    job = _Job(batch.settings, batch.frames, count, batch.index, threads, native().isa(isa), learns, profile)
+    job = _Job(batch.settings, batch.frames, count, batch.index, _first_uses(batch), threads, native().isa(isa), learns, profile)
     if learns:
         return _Rasterize.apply(job, *tensors)
     return _forward(job, {name: t for name, t in zip(ARGUMENTS, tensors) if t is not None})[:3]

@@ -30,7 +30,7 @@ class Call(ctypes.Structure):
         ("reserved", ctypes.c_int32),
         ("inputs", ctypes.c_void_p * len(ARGUMENTS)),
         ("index", ctypes.c_void_p * len(ARGUMENTS)),
-        ("shared", ctypes.c_int32 * len(ARGUMENTS)),
+        ("first", ctypes.c_void_p * len(ARGUMENTS)),
         *((n, ctypes.c_void_p) for n in ("colors", "alphas", "depths")),
         *((n, ctypes.c_void_p) for n in ("grad_colors", "grad_alphas", "grad_depths")),
         ("grad", ctypes.c_void_p * len(ARGUMENTS)),

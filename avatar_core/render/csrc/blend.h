@@ -33,6 +33,15 @@ inline uint64_t patch_mask(const Record &r, float u, float v) {
   return mask;
 }
 
+// First pixel of each patch within its tile, as floats.
+struct PatchCorners {
+  float x[PATCHES], y[PATCHES];
+  constexpr PatchCorners() : x(), y() {
+    for (int q = 0; q < PATCHES; q++) x[q] = (float)(q % SIDE * PATCH), y[q] = (float)(q / SIDE * PATCH);
+  }
+};
+constexpr PatchCorners corner;
+
 struct PixelOffsets {  // of the lanes of each slice from the patch's first pixel
   vf x[SLICES], y[SLICES];
   PixelOffsets() {
@@ -122,12 +131,13 @@ template <bool DEPTH> inline void blend(const Call &call, int frame, Frame &f, i
     const Record &r = f.records[f.pairs[i].splat];
     const float u = r.u - tile.left, v = r.v - tile.top;
     const vf a = broadcast(r.a), b = broadcast(r.b), c = broadcast(r.c), log2_opacity = broadcast(r.log2_opacity);
+    vf x[SLICES], y[SLICES];
+    for (int s = 0; s < SLICES; s++) x[s] = at.x[s] - broadcast(u), y[s] = at.y[s] - broadcast(v);
     for (; todo; todo &= todo - 1) {
       const int q = __builtin_ctzll(todo);
-      const vf px = broadcast((float)(q % SIDE * PATCH) - u), py = broadcast((float)(q / SIDE * PATCH) - v);
       bool hit = false, unfinished = false;
       for (int s = 0; s < SLICES; s++) {
-        vf dx = at.x[s] + px, dy = at.y[s] + py;
+        vf dx = x[s] + broadcast(corner.x[q]), dy = y[s] + broadcast(corner.y[q]);
         vf t1 = a * dx + b * dy, t2 = c * dy;
         vf log2_alpha = log2_opacity - t1 * t1 - t2 * t2;
         vmask drawn = greater_equal(log2_alpha, limit.log2_min, live[q][s]);
@@ -232,17 +242,21 @@ template <bool DEPTH> inline void blend_backward(const Call &call, int frame, Fr
   const PixelOffsets at;
   const Thresholds limit(call);
   for (uint32_t i = begin; i < last; i++) {
+    if (i + 6 < last) {  // both are scattered over more memory than the cache holds
+      __builtin_prefetch(&f.records[f.pairs[i + 6].splat]);
+      __builtin_prefetch(&rows[f.pairs[i + 6].row], 1);
+    }
     const Record &r = f.records[f.pairs[i].splat];
     const float u = r.u - tile.left, v = r.v - tile.top;
     const vf a = broadcast(r.a), b = broadcast(r.b), c = broadcast(r.c), log2_opacity = broadcast(r.log2_opacity);
-    vf total[10];
-    for (int k = 0; k < 10; k++) total[k] = broadcast(0.f);
+    vf x[SLICES], y[SLICES], total[12];
+    for (int s = 0; s < SLICES; s++) x[s] = at.x[s] - broadcast(u), y[s] = at.y[s] - broadcast(v);
+    for (int k = 0; k < 12; k++) total[k] = broadcast(0.f);
     for (uint64_t todo = f.patch_masks[i]; todo; todo &= todo - 1) {
       const int q = __builtin_ctzll(todo);
-      const vf px = broadcast((float)(q % SIDE * PATCH) - u), py = broadcast((float)(q / SIDE * PATCH) - v);
       for (int s = 0; s < SLICES; s++) {
         Slice &p = pixels[q][s];
-        vf dx = at.x[s] + px, dy = at.y[s] + py;
+        vf dx = x[s] + broadcast(corner.x[q]), dy = y[s] + broadcast(corner.y[q]);
         vf t1 = a * dx + b * dy, t2 = c * dy;
         vf log2_alpha = log2_opacity - t1 * t1 - t2 * t2;
         vmask drawn = greater_equal(log2_alpha, limit.log2_min, live[q][s]);
@@ -264,9 +278,7 @@ template <bool DEPTH> inline void blend_backward(const Call &call, int frame, Fr
         total[6] += mx * dx, total[7] += mx * dy, total[8] += my * dy;
       }
     }
-    GradientRow &row = rows[f.pairs[i].row];
-    for (int k = 0; k < 9; k++) row.x[k] = sum(total[k]);
-    row.x[9] = DEPTH ? sum(total[9]) : 0.f;
+    sum_each(total, rows[f.pairs[i].row].x);
   }
 }
 

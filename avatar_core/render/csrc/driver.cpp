@@ -169,7 +169,8 @@ int splat_backward(void *state_pointer, const Call *call) {
     Turns turns;
     std::vector<std::atomic<int>> turn;
     bool shared = false;
-    for (int a = 0; a < ARGUMENTS; a++) shared |= call->shared[a] && call->grad[a];
+    for (int a = 0; a < ARGUMENTS; a++)
+      for (int frame = 0; frame < call->frames && call->grad[a]; frame++) shared |= !call->first[a][frame];
     if (shared && call->frames > 1) {
       turn = std::vector<std::atomic<int>>((call->count + BLOCK - 1) / BLOCK + 1);
       for (auto &t : turn) t.store(0);

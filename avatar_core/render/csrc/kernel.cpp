@@ -70,16 +70,18 @@ void backward(const Call &call, int frame, Frame &f, Scratch &scratch, Crew &cre
   // The small sums, in a fixed order and in double.
   if (turns.turn) wait_for_turn(turns.turn[blocks], frame);
   if (grad_view)
-    for (int c = 0; c < 12; c++) {
+    for (int c = 0; c < 16; c++) {
       double total = 0;
-      for (int block = 0; block < blocks; block++) total += view_sums[12 * (size_t)block + c];
-      grad_view[(size_t)call.index[VIEWMATS][frame] * 16 + c] += (float)total;
+      for (int block = 0; block < blocks && c < 12; block++) total += view_sums[12 * (size_t)block + c];
+      float &to = grad_view[(size_t)call.index[VIEWMATS][frame] * 16 + c];
+      to = call.first[VIEWMATS][frame] ? (float)total : to + (float)total;
     }
   if (grad_background)
     for (int c = 0; c < 3; c++) {
       double total = 0;
       for (int tile = 0; tile < tiles; tile++) total += tile_sums[3 * (size_t)tile + c];
-      grad_background[(size_t)call.index[BACKGROUND][frame] * 3 + c] += (float)total;
+      float &to = grad_background[(size_t)call.index[BACKGROUND][frame] * 3 + c];
+      to = call.first[BACKGROUND][frame] ? (float)total : to + (float)total;
     }
   if (turns.turn) turns.turn[blocks].store(frame + 1, std::memory_order_release);
 }

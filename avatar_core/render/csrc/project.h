@@ -3,11 +3,14 @@
 #pragma once
 #include <cmath>
 
+#include "simd.h"
 #include "splat.h"
 
 namespace {
 
 using namespace splat;
+
+#define INLINE inline __attribute__((always_inline))
 
 constexpr int LOT = 16;
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.69314718f;
@@ -16,12 +19,6 @@ constexpr float TINY_LOG2 = -120.f;  // alphas under 2^-120 are zero whatever al
 inline float smaller(float a, float b) { return a < b ? a : b; }
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline float clamped(float x, float lo, float hi) { return smaller(larger(x, lo), hi); }
-
-inline bool finite(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return (bits & 0x7f800000u) != 0x7f800000u;
-}
 
 // log2 of a positive normal number: exponent plus a series in (m-1)/(m+1), relative error under 1e-6.
 inline float log2_fast(float x) {
@@ -65,8 +62,6 @@ struct Projected {
   float ca, cb, cc;                // 2D covariance plus eps2d
   float A, B, C;                   // its inverse, the conic
 };
-
-#define INLINE inline __attribute__((always_inline))
 
 INLINE Projected project_one(const Camera &cam, float eps2d, float mx, float my, float mz, float qw, float qx, float qy,
                              float qz, float s0, float s1, float s2) {
@@ -121,21 +116,9 @@ INLINE void span_in_band(const Record &r, float ya, float yb, float &left, float
   left = slope * y0 - std::sqrt(larger(0.f, r.reach - r.c * r.c * y0 * y0)) * r.inverse_a;
 }
 
-// First and last pixel whose centre lies in [centre + lo, centre + hi], cut to [0, n).
-INLINE void pixels_between(float centre, float lo, float hi, int n, int &first, int &last) {
-  first = (int)std::ceil(clamped(centre + lo - 0.5f, 0.f, (float)n));
-  last = (int)std::floor(clamped(centre + hi - 0.5f, -1.f, (float)(n - 1)));
-}
-
-INLINE TileSet tiles_of(const Call &call, const Record &r) {
-  TileSet t = {0, 0, 0, 0, 0};
-  int x0, x1, y0, y1;
-  pixels_between(r.u, -r.ex, r.ex, call.width, x0, x1);
-  pixels_between(r.v, -r.ey, r.ey, call.height, y0, y1);
-  if (x0 > x1 || y0 > y1) return t;
-  int tx0 = x0 / TILE, tx1 = x1 / TILE, ty0 = y0 / TILE, ty1 = y1 / TILE;
-  t.x0 = (uint16_t)tx0, t.y0 = (uint16_t)ty0;
-  t.columns = (uint16_t)(tx1 - tx0 + 1), t.rows = (uint16_t)(ty1 - ty0 + 1);
+// The tiles of a splat whose bounding box covers tiles [tx0, tx1] x [ty0, ty1].
+INLINE TileSet tiles_of(const Call &call, const Record &r, int tx0, int tx1, int ty0, int ty1) {
+  TileSet t = {(uint16_t)tx0, (uint16_t)ty0, (uint16_t)(tx1 - tx0 + 1), (uint16_t)(ty1 - ty0 + 1), 0};
   if (t.columns > 8 || t.rows > 8) return t;
   uint64_t row = (1ull << t.columns) - 1;
   if (t.columns == 1 || t.rows == 1) {  // the rectangle is tight
@@ -144,8 +127,9 @@ INLINE TileSet tiles_of(const Call &call, const Record &r) {
   }
   for (int k = 0; k < t.rows; k++) {
     float top = (float)((ty0 + k) * TILE), left, right;
-    span_in_band(r, larger(top, (float)y0) + 0.5f - r.v, smaller(top + TILE - 1, (float)y1) + 0.5f - r.v, left, right);
-    pixels_between(r.u, left, right, call.width, x0, x1);
+    span_in_band(r, larger(top + 0.5f - r.v, -r.ey), smaller(top + TILE - 0.5f - r.v, r.ey), left, right);
+    int x0 = (int)std::ceil(clamped(r.u + left - 0.5f, 0.f, (float)call.width));
+    int x1 = (int)std::floor(clamped(r.u + right - 0.5f, -1.f, (float)(call.width - 1)));
     if (x0 > x1) continue;
     int c0 = x0 / TILE - tx0, c1 = x1 / TILE - tx0;
     c0 = c0 < 0 ? 0 : c0, c1 = c1 > t.columns - 1 ? t.columns - 1 : c1;
@@ -169,71 +153,146 @@ inline Inputs inputs_of(const Call &call, int frame) {
           call.in[COLORS] + call.index[COLORS][frame] * n * 3};
 }
 
+// One lot of inputs, component by component.
+struct Lot {
+  float mean[3][LOT], quat[4][LOT], scale[3][LOT], opacity[LOT], color[3][LOT];
+
+  // splats first .. first + n - 1; a short lot repeats its last splat
+  INLINE void load(const Inputs &in, int first, int n) {
+    if (n == LOT) {
+      load_rows<3>(mean, in.means + 3 * (size_t)first);
+      load_rows<4>(quat, in.quats + 4 * (size_t)first);
+      load_rows<3>(scale, in.scales + 3 * (size_t)first);
+      load_rows<1>(&opacity, in.opacities + first);
+      load_rows<3>(color, in.colors + 3 * (size_t)first);
+      return;
+    }
+    int splats[LOT];
+    for (int k = 0; k < LOT; k++) splats[k] = first + (k < n ? k : n - 1);
+    gather(in, splats);
+  }
+  INLINE void gather(const Inputs &in, const int *splats) {
+    for (int k = 0; k < LOT; k++) {
+      size_t j = splats[k];
+      for (int c = 0; c < 3; c++) mean[c][k] = in.means[3 * j + c], scale[c][k] = in.scales[3 * j + c], color[c][k] = in.colors[3 * j + c];
+      for (int c = 0; c < 4; c++) quat[c][k] = in.quats[4 * j + c];
+      opacity[k] = in.opacities[j];
+    }
+  }
+
+  // Adds x * 0 for every input x: the sums of an argument become NaN once it holds NaN or infinity.
+  INLINE void mark_not_finite(float (*sums)[LOT]) const {
+#pragma omp simd
+    for (int k = 0; k < LOT; k++) {
+      sums[0][k] += mean[0][k] * 0.f + mean[1][k] * 0.f + mean[2][k] * 0.f;
+      sums[1][k] += quat[0][k] * 0.f + quat[1][k] * 0.f + quat[2][k] * 0.f + quat[3][k] * 0.f;
+      sums[2][k] += scale[0][k] * 0.f + scale[1][k] * 0.f + scale[2][k] * 0.f;
+      sums[3][k] += opacity[k] * 0.f;
+      sums[4][k] += color[0][k] * 0.f + color[1][k] * 0.f + color[2][k] * 0.f;
+    }
+  }
+
+ private:
+  template <int WIDTH> static INLINE void load_rows(float (*to)[LOT], const float *from) {
+    for (int c = 0; c < WIDTH; c++)
+      for (int k = 0; k < LOT; k++) to[c][k] = from[WIDTH * k + c];
+  }
+};
+
 // Splats [begin, end): records, tile sets, depth keys (the bits of a positive float sort like the float; ~0 = not visible).
 // Returns a bit per argument that holds NaN or infinity.
 inline uint32_t project(const Call &call, int frame, int begin, int end, Record *records, TileSet *tiles, uint32_t *keys) {
   const Camera cam = camera_of(call, frame);
   const Inputs in = inputs_of(call, frame);
-  const float log2_min = larger(std::log2(call.alpha_min), TINY_LOG2);
+  const float log2_min = larger(std::log2(call.alpha_min), TINY_LOG2);  // over log2(1e-37)
   const float near_plane = call.near_plane, eps2d = call.eps2d;
-  uint32_t bad = 0;
+  const float width = (float)call.width, height = (float)call.height;
+  float not_finite[5][LOT] = {};
   for (int i = begin; i < end; i += LOT) {
     int n = end - i < LOT ? end - i : LOT;
-    float m[3][LOT], q[4][LOT], s[3][LOT], op[LOT], zero[5][LOT];
-    for (int k = 0; k < LOT; k++) {
-      int j = i + (k < n ? k : n - 1);
-      for (int c = 0; c < 3; c++) m[c][k] = in.means[3 * j + c], s[c][k] = in.scales[3 * j + c];
-      for (int c = 0; c < 4; c++) q[c][k] = in.quats[4 * j + c];
-      op[k] = in.opacities[j];
-      const float *rgb = in.colors + 3 * j;
-      zero[4][k] = rgb[0] * 0.f + rgb[1] * 0.f + rgb[2] * 0.f;  // 0 when all are finite, else NaN
-    }
-    float u[LOT], v[LOT], z[LOT], a[LOT], b[LOT], c[LOT], lo[LOT], reach[LOT], ex[LOT], ey[LOT], yx[LOT];
+    Lot lot;
+    lot.load(in, i, n);
+    lot.mark_not_finite(not_finite);
+    float field[16][LOT];  // a Record's floats in order
+#pragma omp simd
+    for (int k = 0; k < LOT; k++) field[5][k] = log2_fast(larger(lot.opacity[k], 1e-37f));  // apart, or GCC 12 gives up on both
+    int32_t visible[LOT], tx0[LOT], tx1[LOT], ty0[LOT], ty1[LOT];
 #pragma omp simd
     for (int k = 0; k < LOT; k++) {
-      Projected o = project_one(cam, eps2d, m[0][k], m[1][k], m[2][k], q[0][k], q[1][k], q[2][k], q[3][k], s[0][k], s[1][k], s[2][k]);
-      u[k] = cam.fx * o.xz + cam.cx, v[k] = cam.fy * o.yz + cam.cy, z[k] = o.z;
+      float mx = lot.mean[0][k], my = lot.mean[1][k], mz = lot.mean[2][k];
+      float qw = lot.quat[0][k], qx = lot.quat[1][k], qy = lot.quat[2][k], qz = lot.quat[3][k];
+      float s0 = lot.scale[0][k], s1 = lot.scale[1][k], s2 = lot.scale[2][k], opacity = lot.opacity[k];
+      Projected o = project_one(cam, eps2d, mx, my, mz, qw, qx, qy, qz, s0, s1, s2);
       const float scale = 0.84932180f;  // sqrt(log2(e) / 2)
-      a[k] = scale * std::sqrt(o.A), b[k] = scale * o.B / std::sqrt(o.A), c[k] = scale / std::sqrt(o.cc);
-      lo[k] = op[k] > 1e-37f ? log2_fast(op[k]) : -200.f;
-      reach[k] = (lo[k] - log2_min) * 1.001f + 0.002f;
-      float spread = 2.f * LN_2 * larger(reach[k], 0.f);
-      ex[k] = std::sqrt(spread * o.ca), ey[k] = std::sqrt(spread * o.cc), yx[k] = o.cb / o.ca * ex[k];
-      zero[0][k] = m[0][k] * 0.f + m[1][k] * 0.f + m[2][k] * 0.f;
-      zero[1][k] = q[0][k] * 0.f + q[1][k] * 0.f + q[2][k] * 0.f + q[3][k] * 0.f;
-      zero[2][k] = s[0][k] * 0.f + s[1][k] * 0.f + s[2][k] * 0.f;
-      zero[3][k] = op[k] * 0.f;
+      float u = cam.fx * o.xz + cam.cx, v = cam.fy * o.yz + cam.cy, root = std::sqrt(o.A);
+      float a = scale * root, b = scale * o.B / root, c = scale / std::sqrt(o.cc);
+      float log2_opacity = field[5][k];
+      float reach = (log2_opacity - log2_min) * 1.001f + 0.002f, spread = 2.f * LN_2 * larger(reach, 0.f);
+      float ex = std::sqrt(spread * o.ca), ey = std::sqrt(spread * o.cc), y_at_ex = o.cb / o.ca * ex, inverse_a = 1.f / a;
+      field[0][k] = u, field[1][k] = v, field[2][k] = a, field[3][k] = b, field[4][k] = c;
+      field[6][k] = lot.color[0][k], field[7][k] = lot.color[1][k], field[8][k] = lot.color[2][k], field[9][k] = o.z;
+      field[10][k] = reach, field[11][k] = ex, field[12][k] = ey, field[13][k] = inverse_a, field[14][k] = y_at_ex;
+      field[15][k] = opacity;
+      // The pixels whose centres lie in the ellipse's bounding box, and their tiles.
+      float x0 = std::ceil(clamped(u - ex - 0.5f, 0.f, width)), x1 = std::floor(clamped(u + ex - 0.5f, -1.f, width - 1.f));
+      float y0 = std::ceil(clamped(v - ey - 0.5f, 0.f, height)), y1 = std::floor(clamped(v + ey - 0.5f, -1.f, height - 1.f));
+      float sane = (u + v + o.z + a + b + c + ex + ey + inverse_a + y_at_ex) * 0.f;  // 0 if all are finite
+      int drawn = o.z > near_plane ? 1 : 0;  // one by one: no branches, so the loop stays vector code
+      drawn = log2_opacity >= log2_min ? drawn : 0;
+      drawn = sane == 0.f ? drawn : 0;
+      drawn = x0 <= x1 ? drawn : 0;
+      visible[k] = y0 <= y1 ? drawn : 0;
+      tx0[k] = (int)x0 / TILE, tx1[k] = (int)x1 / TILE, ty0[k] = (int)y0 / TILE, ty1[k] = (int)y1 / TILE;
+    }
+    if (n == LOT) {
+      float *to = &records[i].u;
+      for (int f = 0; f < 16; f += 4)
+        for (int k = 0; k < LOT; k += 4) transpose4(&field[f][k], LOT, to + 16 * k + f, 16);
+    } else {
+      for (int k = 0; k < n; k++)
+        for (int f = 0; f < 16; f++) (&records[i + k].u)[f] = field[f][k];
     }
     for (int k = 0; k < n; k++) {
-      int j = i + k;
-      for (int arg = 0; arg < 5; arg++) bad |= (zero[arg][k] != zero[arg][k] ? 1u : 0u) << arg;
-      Record &r = records[j];
-      const float *rgb = in.colors + 3 * j;
-      r = {u[k], v[k], a[k], b[k], c[k], lo[k], rgb[0], rgb[1], rgb[2], z[k], reach[k], ex[k], ey[k], 1.f / a[k], yx[k], op[k]};
-      bool visible = z[k] > near_plane && lo[k] >= log2_min && a[k] > 0.f && c[k] > 0.f && finite(r.inverse_a) &&
-                     finite(u[k]) && finite(v[k]) && finite(z[k]) && finite(a[k]) && finite(b[k]) && finite(c[k]) &&
-                     finite(ex[k]) && finite(ey[k]) && finite(yx[k]) && u[k] + ex[k] > 0 && u[k] - ex[k] < call.width &&
-                     v[k] + ey[k] > 0 && v[k] - ey[k] < call.height;
-      tiles[j] = visible ? tiles_of(call, r) : TileSet{0, 0, 0, 0, 0};
-      uint32_t bits;
-      __builtin_memcpy(&bits, &z[k], 4);
-      keys[j] = tiles[j].columns ? bits : ~0u;
+      uint32_t key;
+      __builtin_memcpy(&key, &field[9][k], 4);
+      tiles[i + k] = visible[k] ? tiles_of(call, records[i + k], tx0[k], tx1[k], ty0[k], ty1[k]) : TileSet{0, 0, 0, 0, 0};
+      keys[i + k] = tiles[i + k].columns ? key : ~0u;
     }
   }
+  uint32_t bad = 0;
+  for (int argument = 0; argument < 5; argument++)
+    for (int k = 0; k < LOT; k++) bad |= (not_finite[argument][k] != 0.f ? 1u : 0u) << argument;
   return bad;
 }
 
-// Where the gradients of one frame go; null = not wanted.
-struct Outputs {
-  float *means, *quats, *scales, *opacities, *colors;
+// Where the gradient of one argument goes. The first frame that uses a slice writes it, later ones add.
+struct Output {
+  float *to;  // null = not wanted
+  bool add_to;
+
+  Output(const Call &call, int argument, int frame, size_t width) {
+    to = call.grad[argument] ? call.grad[argument] + call.index[argument][frame] * call.count * width : nullptr;
+    add_to = !call.first[argument][frame];
+  }
+  INLINE void clear(int begin, int end, size_t width) const {
+    if (to && !add_to) __builtin_memset(to + begin * width, 0, (end - begin) * width * sizeof(float));
+  }
+  template <int WIDTH> INLINE void add(const float (*from)[LOT], const int *splats, int n) const {
+    if (!to) return;
+    for (int k = 0; k < n; k++)
+      for (int c = 0; c < WIDTH; c++) to[(size_t)splats[k] * WIDTH + c] += from[c][k];
+  }
 };
-inline Outputs outputs_of(const Call &call, int frame) {
-  size_t n = call.count;
-  auto at = [&](int arg, size_t width) {
-    return call.grad[arg] ? call.grad[arg] + call.index[arg][frame] * n * width : nullptr;
-  };
-  return {at(MEANS, 3), at(QUATS, 4), at(SCALES, 3), at(OPACITIES, 1), at(COLORS, 3)};
-}
+struct Outputs {
+  Output means, quats, scales, opacities, colors;
+  Outputs(const Call &call, int frame)
+      : means(call, MEANS, frame, 3), quats(call, QUATS, frame, 4), scales(call, SCALES, frame, 3),
+        opacities(call, OPACITIES, frame, 1), colors(call, COLORS, frame, 3) {}
+  void clear(int begin, int end) const {
+    means.clear(begin, end, 3), quats.clear(begin, end, 4), scales.clear(begin, end, 3);
+    opacities.clear(begin, end, 1), colors.clear(begin, end, 3);
+  }
+};
 
 // The adjoint of project for splats [begin, end): adds up each splat's gradient rows in tile order, turns the moments of v
 // into gradients of centre and conic,
@@ -244,39 +303,44 @@ inline void project_backward(const Call &call, int frame, int begin, int end, co
   const Camera cam = camera_of(call, frame);
   const float *V = cam.view;
   const Inputs in = inputs_of(call, frame);
-  const Outputs out = outputs_of(call, frame);
+  const Outputs out(call, frame);
+  out.clear(begin, end);
   const float eps2d = call.eps2d;
   const bool pose = view_sums != nullptr;
-  int visible[BLOCK], count = 0;
+  int visible[BLOCK + LOT], count = 0;
   for (int j = begin; j < end; j++)
     if (tiles[j].columns) visible[count++] = j;
   float vs[12][LOT] = {};
   for (int i = 0; i < count; i += LOT) {
     int n = count - i < LOT ? count - i : LOT;
-    float m[3][LOT], q[4][LOT], s[3][LOT], op[LOT], G[10][LOT];
-    for (int k = 0; k < LOT; k++) {
-      int j = visible[i + (k < n ? k : n - 1)];
-      for (int c = 0; c < 3; c++) m[c][k] = in.means[3 * j + c], s[c][k] = in.scales[3 * j + c];
-      for (int c = 0; c < 4; c++) q[c][k] = in.quats[4 * j + c];
-      op[k] = in.opacities[j];
-      float sum[10] = {};
-      if (k < n)  // padding lanes carry no gradient
-        for (uint32_t row = first_row[j]; row < first_row[j + 1]; row++)
-          for (int c = 0; c < 10; c++) sum[c] += rows[row].x[c];
-      for (int c = 0; c < 10; c++) G[c][k] = sum[c];
+    for (int k = n; k < LOT; k++) visible[i + k] = visible[i + n - 1];
+    Lot lot;
+    if (visible[i + LOT - 1] - visible[i] == LOT - 1)
+      lot.load(in, visible[i], LOT);
+    else
+      lot.gather(in, visible + i);
+    GradientRow total[LOT] = {};  // padding lanes carry no gradient
+    for (int k = 0; k < n; k++) {
+      uint32_t row = first_row[visible[i + k]], last = first_row[visible[i + k] + 1];
+      for (; row < last; row++)
+        for (int c = 0; c < 16; c++) total[k].x[c] += rows[row].x[c];
     }
+    float G[12][LOT];
+    for (int c = 0; c < 12; c += 4)
+      for (int k = 0; k < LOT; k += 4) transpose4(&total[k].x[c], 16, &G[c][k], LOT);
     float DM[3][LOT], DQ[4][LOT], DS[3][LOT], DO[LOT];
 #pragma omp simd
     for (int k = 0; k < LOT; k++) {
-      Projected o = project_one(cam, eps2d, m[0][k], m[1][k], m[2][k], q[0][k], q[1][k], q[2][k], q[3][k], s[0][k], s[1][k], s[2][k]);
+      Projected o = project_one(cam, eps2d, lot.mean[0][k], lot.mean[1][k], lot.mean[2][k], lot.quat[0][k], lot.quat[1][k],
+                                lot.quat[2][k], lot.quat[3][k], lot.scale[0][k], lot.scale[1][k], lot.scale[2][k]);
       float gu = o.A * G[4][k] + o.B * G[5][k], gv = o.B * G[4][k] + o.C * G[5][k];
-      DO[k] = G[3][k] / op[k];
+      DO[k] = G[3][k] / lot.opacity[k];
       float gA = -0.5f * G[6][k], gB = -0.5f * G[7][k], gC = -0.5f * G[8][k];
       float t00 = o.A * gA + o.B * gB, t01 = o.A * gB + o.B * gC, t10 = o.B * gA + o.C * gB, t11 = o.B * gB + o.C * gC;
       float ha = -2 * (t00 * o.A + t01 * o.B), hb = -2 * (t00 * o.B + t01 * o.C), hc = -2 * (t10 * o.B + t11 * o.C);
       // dL/d(J W R S), then through S, R, and J W; e = gradient of J W R
       float e[6];
-      float sk[3] = {s[0][k], s[1][k], s[2][k]};
+      float sk[3] = {lot.scale[0][k], lot.scale[1][k], lot.scale[2][k]};
       for (int c = 0; c < 3; c++) {
         float top = (ha * o.p[c] + hb * o.p[3 + c]) * sk[c], bottom = (hb * o.p[c] + hc * o.p[3 + c]) * sk[c];
         DS[c][k] = top * o.p[c] + bottom * o.p[3 + c];
@@ -308,7 +372,7 @@ inline void project_backward(const Call &call, int frame, int begin, int end, co
       DQ[2][k] = (gc - c * dot) * o.inverse_norm, DQ[3][k] = (gd - d * dot) * o.inverse_norm;
       if (pose) {
         // camera point t = W m + translation;  J W: rows of W enter with J
-        float gt[3] = {gx, gy, gz}, mm[4] = {m[0][k], m[1][k], m[2][k], 1.f};
+        float gt[3] = {gx, gy, gz}, mm[4] = {lot.mean[0][k], lot.mean[1][k], lot.mean[2][k], 1.f};
         for (int row = 0; row < 3; row++)
           for (int col = 0; col < 4; col++) vs[4 * row + col][k] += gt[row] * mm[col];
         for (int col = 0; col < 3; col++) {
@@ -318,17 +382,11 @@ inline void project_backward(const Call &call, int frame, int begin, int end, co
         }
       }
     }
-    for (int k = 0; k < n; k++) {
-      int j = visible[i + k];
-      for (int c = 0; c < 3; c++) {
-        if (out.means) out.means[3 * j + c] += DM[c][k];
-        if (out.scales) out.scales[3 * j + c] += DS[c][k];
-        if (out.colors) out.colors[3 * j + c] += G[c][k];
-      }
-      if (out.quats)
-        for (int c = 0; c < 4; c++) out.quats[4 * j + c] += DQ[c][k];
-      if (out.opacities) out.opacities[j] += DO[k];
-    }
+    out.means.add<3>(DM, visible + i, n);
+    out.quats.add<4>(DQ, visible + i, n);
+    out.scales.add<3>(DS, visible + i, n);
+    out.opacities.add<1>(&DO, visible + i, n);
+    out.colors.add<3>(G, visible + i, n);
   }
   if (pose)
     for (int c = 0; c < 12; c++) {

@@ -22,14 +22,15 @@ struct Call {
   int32_t reserved;
   const float *in[ARGUMENTS];         // background may be null (black)
   const int32_t *index[ARGUMENTS];    // (frames,) each
-  int32_t shared[ARGUMENTS];          // 1 if several frames use one slice: gradients are then added in frame order
+  const uint8_t *first[ARGUMENTS];    // (frames,) 1 if the frame is the first to use its slice: it writes the gradient, later
+                                      // frames add theirs, in frame order
   float *colors;                      // (frames, 3, H, W)
   float *alphas;                      // (frames, H, W)
   float *depths;                      // (frames, H, W) or null
   const float *grad_colors;           // (frames, 3, H, W)
   const float *grad_alphas;           // (frames, H, W) or null
   const float *grad_depths;           // (frames, H, W) or null
-  float *grad[ARGUMENTS];             // like in[]; null where not wanted; zeroed by the caller
+  float *grad[ARGUMENTS];             // like in[]; null where not wanted
 };
 
 // One projected splat, one cache line. log2(alpha) at offset d = (dx,dy) from the centre is
