@@ -131,6 +131,7 @@ def personalise(
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
+    from avatar_core.fit.canonical import save_canonical, write_ply
     from avatar_core.io.atomic import atomic_directory
     from avatar_core.io.images import contact_sheet
     from avatar_core.student import load_student
@@ -139,8 +140,8 @@ def personalise(
     student = load_student(model)
     _, canonical, camera = _personalise(image, portrait, student.particles)
     with atomic_directory(out) as folder:
-        canonical.save(folder / "avatar.safetensors")
-        canonical.save_ply(folder / "avatar.ply")
+        save_canonical(folder / "avatar.safetensors", canonical)
+        write_ply(folder / "avatar.ply", canonical)
         contact_sheet(
             folder / "preview.png",
             [image, _still(canonical, camera)],
@@ -165,7 +166,8 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
-    from avatar_core.io.atomic import atomic_directory, atomic_file
+    from avatar_core.fit.canonical import write_ply
+    from avatar_core.io.atomic import atomic_directory
     from avatar_core.speak import check_out, posed_canonicals
     from avatar_core.student import load_student
 
@@ -176,14 +178,13 @@ def export(
     student = load_student(model)
     layout, canonical, _ = _personalise(image, portrait, student.particles)
     if sound is None:
-        with atomic_file(out) as temporary:
-            canonical.save_ply(temporary)
+        write_ply(out, canonical)
         out_console.print(f"{out}: {len(canonical.means)} Gaussians")
         return
     count = 0
     with atomic_directory(out) as folder:
         for count, frame in enumerate(posed_canonicals(student, canonical, layout, sound, seed), 1):
-            frame.save_ply(folder / f"frame_{count - 1:06d}.ply")
+            write_ply(folder / f"frame_{count - 1:06d}.ply", frame)
     out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 
@@ -263,7 +264,7 @@ def _portrait(path: Path) -> np.ndarray:
 
 def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tuple[Any, Any, Any]:
     """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
-    from avatar_core.speak import make_avatar
+    from avatar_core.avatar import make_avatar
 
     start = time.monotonic()
     _use_all_cores()

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from avatar_core.errors import UserError
+from avatar_core.fit.canonical import Canonical
+from avatar_core.geometry.camera import Camera
 from avatar_core.io.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, pad_to_frames
 from avatar_core.io.video import FPS, VideoWriter
 from avatar_core.motion.frames import compose, make_rig
@@ -48,13 +50,13 @@ class SpeakReport:
 
 
 def render_motion(
-    student: Student, canonical: Any, layout: Any, x: torch.Tensor, camera: Any, chunk: int = CHUNK
+    student: Student, canonical: Canonical, layout: Any, x: torch.Tensor, camera: Camera, chunk: int = CHUNK
 ) -> Iterator[np.ndarray]:
     """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
     rig = make_rig(canonical, layout)
     viewmats = torch.from_numpy(np.asarray(camera.viewmat, np.float32))[None]
     Ks = torch.from_numpy(np.asarray(camera.K, np.float32))[None]
-    background = torch.as_tensor(np.asarray(canonical.background, np.float32))
+    background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
     with torch.no_grad():
         for start in range(0, len(x), chunk):
             deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
@@ -76,9 +78,9 @@ def render_motion(
 
 
 def speak(
-    canonical: Any,
+    canonical: Canonical,
     layout: Any,
-    camera: Any,
+    camera: Camera,
     student: Student,
     audio: np.ndarray,
     out: str | os.PathLike,
@@ -129,7 +131,7 @@ def check_sound(audio: np.ndarray) -> None:
         raise UserError("audio: expected finite samples, found NaN or infinity")
 
 
-def output_camera(camera: Any, longest: int) -> Any:
+def output_camera(camera: Camera, longest: int) -> Camera:
     """The portrait's camera, scaled so that its longest side is `longest` px, both sides even (H.264's colour grid)."""
     scale = longest / max(camera.width, camera.height)
     width, height = (max(2, 2 * round(side * scale / 2)) for side in (camera.width, camera.height))
@@ -154,18 +156,49 @@ def seconds(audio: np.ndarray) -> float:
     return len(audio) / SAMPLE_RATE
 
 
-def make_avatar(image: np.ndarray, particles: dict[str, int]) -> tuple[Any, Any, Any]:
-    """Portrait (H, W, 3) -> (layout, canonical, camera). Raises UserError when no person can be found in it."""
-    raise UserError("later")
-
-
-def render_still(canonical: Any, camera: Any) -> np.ndarray:
-    """The avatar at rest, (H, W, 3) in [0, 1]."""
-    raise UserError("later")
-
-
 def posed_canonicals(
-    student: Student, canonical: Any, layout: Any, audio: np.ndarray, seed: int
-) -> Iterator[Any]:
-    """The avatar in every frame of its speech, as canonical avatars (for export)."""
-    raise UserError("later")
+    student: Student, canonical: Canonical, layout: Any, audio: np.ndarray, seed: int
+) -> Iterator[Canonical]:
+    """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
+    check_sound(audio)
+    rig = make_rig(canonical, layout)
+    x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
+    with torch.no_grad():
+        for start in range(0, len(x), CHUNK):
+            deformation = student.codec.decode(x[start : start + CHUNK], float(canonical.stature))
+            means, quats, *rest = (v.numpy() for v in compose(canonical, layout, deformation, rig))
+            count = len(means)
+            # what the deformation leaves alone has no time axis
+            rest = [np.broadcast_to(v, (count, *v.shape)) if len(v) == len(canonical) else v for v in rest]
+            for t in range(count):
+                log_scales, logit_opacities, colors = (v[t] for v in rest)
+                yield replace(
+                    canonical,
+                    means=means[t],
+                    quats=quats[t],
+                    log_scales=log_scales,
+                    logit_opacities=logit_opacities,
+                    colors=colors,
+                )
+
+
+def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
+    """The avatar at rest, (H, W, 3) float in [0, 1]."""
+    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
+    means, quats, log_scales, logit_opacities, colors = (
+        torch.from_numpy(np.asarray(getattr(canonical, name), np.float32)) for name in names
+    )
+    with torch.no_grad():
+        image, _ = rasterize(
+            means,
+            quats,
+            log_scales.exp(),
+            logit_opacities.sigmoid(),
+            colors,
+            torch.from_numpy(np.asarray(camera.viewmat, np.float32)),
+            torch.from_numpy(np.asarray(camera.K, np.float32)),
+            camera.width,
+            camera.height,
+            background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
+        )
+    return image.clamp(0, 1).numpy()

@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import flows.quiet  # noqa: F401  isort: skip
 from prefect import flow, task
@@ -57,7 +58,8 @@ def pipeline(root: str = ".") -> dict[str, str]:
     """
     futures: dict[str, PrefectFuture] = {}
     for stage, needs in stage_graph(Path(root)).items():
-        futures[stage] = run_stage.submit(stage, root, wait_for=[futures[n] for n in sorted(needs)])
+        upstream = [futures[n] for n in sorted(needs)]
+        futures[stage] = run_stage.submit(stage, root, wait_for=upstream)  # pyright: ignore[reportCallIssue]
     results: dict[str, str] = {}
     failures: list[BaseException] = []
     for stage, future in futures.items():
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--parallel: expected 1 or more, found {arguments.parallel}")
         if arguments.profile:
             use_profile(arguments.profile, Path(arguments.root))
-        runner = ThreadPoolTaskRunner(max_workers=arguments.parallel)
+        runner: Any = ThreadPoolTaskRunner(max_workers=arguments.parallel)
         results = pipeline.with_options(task_runner=runner)(arguments.root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
