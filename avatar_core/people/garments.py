@@ -107,15 +107,21 @@ def shell(name: str) -> Shell:
     weights = np.take_along_axis(dense, top, 1)
     weights /= weights.sum(1, keepdims=True)
     on_arm = rows @ (r.arm > -0.99).astype(float) > 0.5
-    arm = np.where(on_arm, rows @ np.maximum(r.arm, -0.3), -1.0) if name == "tights" else np.full(len(top), -1.0)
+    arm = (
+        np.where(on_arm, rows @ np.maximum(r.arm, -0.3), -1.0)
+        if name == "tights"
+        else np.full(len(top), -1.0)
+    )
     e = np.concatenate([quads[:, [0, 1]], quads[:, [1, 2]], quads[:, [2, 3]], quads[:, [3, 0]]])
     e = np.concatenate([e, e[:, ::-1]])
     adjacency = sparse.csr_matrix((np.ones(len(e)), (e[:, 0], e[:, 1])), shape=(len(top), len(top)))
     adjacency.data[:] = 1
     degree = np.asarray(adjacency.sum(1)).ravel()
-    adjacency = sparse.diags(1 / degree) @ adjacency
+    adjacency = sparse.csr_matrix(sparse.diags(1 / degree) @ adjacency)
     template = (rows @ model.neutral).astype(np.float32)
-    return Shell(quads, rows, template, arm, top.astype(np.int64), weights.astype(np.float32), adjacency.tocsr())
+    return Shell(
+        quads, rows, template, arm, top.astype(np.int64), weights.astype(np.float32), adjacency.tocsr()
+    )
 
 
 def cut_top(points: np.ndarray, arm: np.ndarray, kind: str, hem_lift: float = 0.0) -> np.ndarray:
@@ -158,7 +164,9 @@ def _ease_legs(points, template, arm, rest: RestShape, radii) -> np.ndarray:
     model, r = load_body_model(), regions()
     out = points.copy()
     for side, sign in (("L", 1), ("R", -1)):
-        hip, knee, foot = (rest.heads[model.bone_names.index(f"{b}.{side}")] for b in ("upperleg01", "lowerleg01", "foot"))
+        hip, knee, foot = (
+            rest.heads[model.bone_names.index(f"{b}.{side}")] for b in ("upperleg01", "lowerleg01", "foot")
+        )
         chosen = (template[:, 0] * sign > 0) & (arm < -0.99) & (template[:, 2] < r.z["hip"] - 0.02)
         z = points[:, 2]
         above = np.clip((z - knee[2]) / (hip[2] - knee[2]), 0, 1)[:, None]
@@ -179,7 +187,9 @@ def _ease_arms(points, template, arm, rest: RestShape, wanted: float) -> np.ndar
     model = load_body_model()
     out = points.copy()
     for side, sign in (("L", 1), ("R", -1)):
-        a, b, c = (rest.heads[model.bone_names.index(f"{n}.{side}")] for n in ("upperarm01", "lowerarm01", "wrist"))
+        a, b, c = (
+            rest.heads[model.bone_names.index(f"{n}.{side}")] for n in ("upperarm01", "lowerarm01", "wrist")
+        )
         chosen = (arm > -0.2) & (template[:, 0] * sign > 0)
         upper = (arm < 1)[:, None]
         axis = np.where(upper, (b - a) / np.linalg.norm(b - a), (c - b) / np.linalg.norm(c - b))
@@ -192,8 +202,11 @@ def _ease_arms(points, template, arm, rest: RestShape, wanted: float) -> np.ndar
     return out
 
 
-def sew(base: str, cut, rest: RestShape, offset: float, smoothing: int, leg=None, sleeve: float | None = None) -> Piece:
-    """Build one garment on the shell `base`. cut(template points, arm coordinate) -> (n,); offset in metres."""
+def sew(base: str, cut, rest: RestShape, offset: float, smoothing: int, leg=None, sleeve: float | None = None,
+        tuck: tuple[float, float] | None = None) -> Piece:  # fmt: skip
+    """Build one garment on the shell `base`. cut(template points, arm coordinate) -> (n,); offset in metres.
+
+    tuck: template heights between which the offset fades to nothing downwards (a top under a skirt)."""
     s = shell(base)
     trim = cut(s.template, s.arm).astype(np.float32)
     points = s.rows @ rest.vertices.astype(np.float64)
@@ -202,7 +215,10 @@ def sew(base: str, cut, rest: RestShape, offset: float, smoothing: int, leg=None
     triangles = quads_to_triangles(s.quads)
     normals = np.zeros_like(points)
     vertex_normals(points, triangles, normals)
-    points = points + normals * offset
+    lift = np.full(len(points), offset)
+    if tuck is not None:
+        lift = np.where(s.arm > -0.99, lift, -0.002 + (lift + 0.002) * smoothstep(*tuck, s.template[:, 2]))
+    points = points + normals * lift[:, None]
     if leg is not None:
         points = _ease_legs(points, s.template, s.arm, rest, leg)
     if sleeve is not None:

@@ -72,27 +72,32 @@ def _direction(style: str, k: int, nodes: int, p, p0, n0, eye, part: float, phas
     """Growth direction of every strand at node k, (n, 3), not normalised."""
     one = np.ones(len(p))
     if style in ("crop", "buzz"):
-        return np.stack([0.25 * np.sign(p0[:, 0] - part), -0.6 * one, -0.25 * one], 1) + n0 * (0.9 if k < 2 else 0.27)
+        return np.stack([0.25 * np.sign(p0[:, 0] - part), -0.6 * one, -0.25 * one], 1) + n0 * (
+            0.9 if k < 2 else 0.27
+        )
     if style == "side":
-        side = np.where(p0[:, 0] > part, 1.0, -1.0)
+        side = np.where(p0[:, 0] > part + 0.007 * np.cos(7 * phase), 1.0, -1.0)
         up = smoothstep(eye[2] + 0.045, eye[2] + 0.09, p0[:, 2])
         f = np.stack([side * 0.9, 0.55 * up + 0.15, -0.55 + 0.3 * up], 1)
         return f + n0 * (1.0 if k < 2 else 0.15) * up[:, None]
     if style in LOOSE:
-        side, t = np.where(p0[:, 0] > part, 1.0, -1.0), k / nodes
+        soft = part + 0.007 * np.cos(7 * phase)  # a ragged parting: a straight one shows as a notch
+        side, t = np.where(p0[:, 0] > soft, 1.0, -1.0), k / nodes
         f = np.stack([side * max(0.9 - 3.2 * t, 0.0), (0.40 - 0.5 * t) * one, (-0.35 - 1.6 * t) * one], 1)
         f = f + n0 * (0.8 if k < 1 else 0)
         low = smoothstep(0.02, -0.06, p[:, 2] - eye[2])
-        hang = np.sign(p[:, 0]) * (0.066 if style == "long" else 0.072)
+        hang = np.sign(p[:, 0]) * (0.080 if style == "long" else 0.086)
         f[:, 0] += low * np.clip((hang - p[:, 0]) * 14, -0.9, 0.9)
         front = (p[:, 1] < eye[1] + 0.045) & (p[:, 2] < eye[2] + 0.075) & (p[:, 2] > eye[2] - 0.16)
         f[:, 1] += front * 1.6
-        f[:, 0] += front * np.sign(p[:, 0]) * 0.5
+        f[:, 0] += front * np.sign(p[:, 0]) * 0.5 * (np.abs(p[:, 0]) < 0.07)
         return f
     if style == "bun":
         f = crown - p
         return f / (np.linalg.norm(f, axis=1, keepdims=True) + 1e-6) + n0 * (0.5 if k < 1 else 0)
-    curl = np.stack([np.cos(phase + k * 2.1), np.sin(phase * 1.7 + k * 2.3), np.cos(phase * 2.3 + k * 1.9)], 1)
+    curl = np.stack(
+        [np.cos(phase + k * 2.1), np.sin(phase * 1.7 + k * 2.3), np.cos(phase * 2.3 + k * 1.9)], 1
+    )
     return n0 + 0.75 * curl
 
 
@@ -152,6 +157,8 @@ def grow_hair(look: Mapping, rest: RestShape, seed: int) -> Hair | None:
     lock, lock_bend = rng.integers(0, 260, count), rng.normal(size=(260, 3))
     phase = rng.random(count) * 2 * math.pi
     layer = thickness * look["volume"] * rng.random(count) ** 0.6
+    if style in ("long", "bob", "side"):  # flat at the parting, or it shows as a deep groove
+        layer = layer * (0.3 + 0.7 * smoothstep(0.0, 0.04, np.abs(p0[:, 0] - look["part"])))
     p, previous, points = p0 + n0 * 0.0005, n0.copy(), []
     points.append(p)
     for k in range(nodes):
@@ -176,8 +183,14 @@ def grow_hair(look: Mapping, rest: RestShape, seed: int) -> Hair | None:
         p = step
         points.append(p)
     strands = np.stack(points, 1)
+    if style in LOOSE:  # no lonely strands across the face
+        x, y, z = np.abs(strands[..., 0]), strands[..., 1] - eye[1], strands[..., 2] - eye[2]
+        stray = ((x < 0.058) & (y < 0.022) & (z < 0.062) & (z > -0.11)).any(1)
+        strands, p0 = strands[~stray], p0[~stray]
     if style == "bun":
-        strands = np.concatenate([strands, _bun_ball(rng, crown + np.array([0, 0.013, 0.005]), 2500, nodes + 1)])
+        strands = np.concatenate(
+            [strands, _bun_ball(rng, crown + np.array([0, 0.013, 0.005]), 2500, nodes + 1)]
+        )
     return _finish(look, rest, rng, strands, p0, skull, tree, length, width)
 
 
@@ -185,8 +198,13 @@ def _finish(look, rest: RestShape, rng, strands, p0, skull, tree, length, width)
     """Colour, occlusion, shading normals and skin weights of grown strands."""
     model = load_body_model()
     style, n = look["hair_style"], len(strands)
-    color = linear_rgb(look["hair_color"]) * np.exp(rng.normal(size=(n, 1)) * 0.16) * (1 + rng.normal(size=(n, 3)) * 0.03)
-    color = np.where(rng.random((n, 1)) < look["grey"], linear_rgb((190, 188, 185)), color)
+    color = (
+        linear_rgb(look["hair_color"])
+        * np.exp(rng.normal(size=(n, 1)) * 0.16)
+        * (1 + rng.normal(size=(n, 3)) * 0.03)
+    )
+    silver = (rng.random((n, 1)) < look["grey"]) * 0.10
+    color = color * (1 - silver) + linear_rgb((186, 184, 181)) * silver
     z = strands[..., 2]
     lips = np.unique(model.skin_vertex[_lip_skin()])
     below = smoothstep(0, 0.22, rest.vertices[lips, 2].mean() - 0.03 - z)
@@ -253,7 +271,6 @@ def ribbons(points, eye, width, vertices, tangents):
 
 
 def ribbon_triangles(strands: int, nodes: int) -> np.ndarray:
-    base = (np.arange(strands)[:, None] * nodes + np.arange(nodes - 1)[None]).reshape(-1) * 2
-    return np.concatenate(
-        [np.stack([base, base + 1, base + 2], 1), np.stack([base + 1, base + 3, base + 2], 1)]
-    ).astype(np.int32)
+    """(strands * (nodes - 1) * 2, 3) int32, strand by strand."""
+    base = (np.arange(strands)[:, None] * nodes + np.arange(nodes - 1)[None]).reshape(-1, 1) * 2
+    return (base + np.array([0, 1, 2, 1, 3, 2])).reshape(-1, 3).astype(np.int32)

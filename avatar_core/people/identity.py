@@ -1,13 +1,13 @@
 """Who a person is: sampled attributes, drawn so that small groups already differ in everything that one sees.
 
-`data/attributes.yaml` is the dictionary. Categories are dealt like cards: every block of `block` people gets distinct values
-(sex alternates; age bands, skin tones, hair styles, tops and backdrops do not repeat until they have all been used).
+`data/attributes.yaml` is the dictionary. Sex alternates; age bands, skin tones, builds, hair, clothes and backdrops are dealt so
+that the least used and longest unused options come first.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,13 @@ import numpy as np
 import yaml
 
 from avatar_core.errors import UserError
-from avatar_core.people.body_model import RestShape, local_change_names, phenotype_for_stature, rest_shape
+from avatar_core.people.body_model import (
+    RestShape,
+    local_change_names,
+    phenotype_for_stature,
+    rest_shape,
+    seal_lips,
+)
 
 ATTRIBUTES_FILE = Path(__file__).resolve().parents[2] / "data" / "attributes.yaml"
 
@@ -37,7 +43,18 @@ def load_dictionary(path: Path = ATTRIBUTES_FILE) -> dict:
         raise UserError(f"{path}: expected the attribute dictionary, found no such file")
     with open(path, encoding="utf-8") as stream:
         content = yaml.safe_load(stream)
-    needed = {"ages", "skins", "hair", "tops", "bottoms", "shoes", "backdrops", "eyes", "cloth_colors", "face"}
+    needed = {
+        "ages",
+        "skins",
+        "hair",
+        "tops",
+        "bottoms",
+        "shoes",
+        "backdrops",
+        "eyes",
+        "cloth_colors",
+        "face",
+    }
     missing = sorted(needed - set(content or {}))
     if missing:
         raise UserError(f"{path}: expected the keys {sorted(needed)}, missing {missing}")
@@ -50,31 +67,40 @@ def _stream(seed: int, namespace: str, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, *np.frombuffer(digest[:16], np.uint32).tolist()])
 
 
-def _deal(n: int, count: int, rng: np.random.Generator) -> list[int]:
-    """n choices out of `count`, every value used once before any repeats; no equal neighbours across rounds."""
-    out: list[int] = []
-    while len(out) < n:
-        round_ = rng.permutation(count).tolist()
-        if out and count > 1 and round_[0] == out[-1]:
-            round_[0], round_[1] = round_[1], round_[0]
-        out += round_
-    return out[:n]
+class _Dealer:
+    """Deals options so that rarely and long-ago used ones come first: small groups do not repeat themselves."""
+
+    def __init__(self) -> None:
+        self.used: dict[str, list[str]] = {}
+
+    def pick(self, category: str, options: Sequence[str], rng: np.random.Generator) -> str:
+        past = self.used.setdefault(category, [])
+        recent = past[-(len(set(options)) // 2) :] if len(set(options)) > 1 else []
+        fresh = [name for name in options if name not in recent] or list(options)
+        least = min(past.count(name) for name in fresh)
+        best = [name for name in fresh if past.count(name) == least]
+        chosen = best[int(rng.integers(len(best)))]
+        past.append(chosen)
+        return chosen
 
 
-def _colors(d: Mapping, names: list[str]) -> list[list[int]]:
-    return [d["cloth_colors"][name] for name in names]
+def _contrasting(d: Mapping, names: Sequence[str], color: Sequence[float], least: float) -> list[str]:
+    """Colour names at least this far (sum of absolute channel differences) from a colour; all when none is."""
+    far = [name for name in names if np.abs(np.subtract(d["cloth_colors"][name], color)).sum() > least]
+    return far or list(names)
 
 
 def _garment(d: Mapping, entry: Mapping, color: str, rng: np.random.Generator) -> dict:
     """A garment with its colours; the second colour contrasts with the first."""
     base = d["cloth_colors"][color]
     pattern = entry["patterns"][int(rng.integers(len(entry["patterns"])))]
-    options = entry.get("seconds") or list(d["cloth_colors"])
-    others = [name for name in options if np.abs(np.subtract(d["cloth_colors"][name], base)).sum() > 170]
-    second = d["cloth_colors"][others[int(rng.integers(len(others)))]] if others else [230, 228, 222]
+    options = _contrasting(d, entry.get("seconds") or list(d["cloth_colors"]), base, 170)
+    second = d["cloth_colors"][options[int(rng.integers(len(options)))]]
     if pattern in ("denim", "ribs"):
         second = [min(255, int(c * 1.25 + 14)) for c in base]
-    scale = {"stripes": 210, "checks": 230, "blobs": 55, "vertical": 240, "dots": 34, "ribs": 900}.get(pattern, 0)
+    scale = {"stripes": 210, "checks": 230, "blobs": 55, "vertical": 240, "dots": 34, "ribs": 900}.get(
+        pattern, 0
+    )
     return {
         "kind": entry["kind"],
         "color": list(base),
@@ -87,27 +113,28 @@ def _garment(d: Mapping, entry: Mapping, color: str, rng: np.random.Generator) -
     }
 
 
-def _wardrobe(d: Mapping, sex: str, top_entry: Mapping, color: str, rng: np.random.Generator) -> dict:
-    top = _garment(d, top_entry, color, rng)
-    bottoms = [b for b in d["bottoms"] if sex in b["sex"]]
-    entry = bottoms[int(rng.integers(len(bottoms)))]
-    palette = [c for c in entry["colors"] if np.abs(np.subtract(d["cloth_colors"][c], top["color"])).sum() > 120]
-    palette = palette or list(entry["colors"])  # a top close to all of them: any will do
-    bottom = _garment(d, entry, palette[int(rng.integers(len(palette)))], rng)
+def _wardrobe(d: Mapping, sex: str, dealer: _Dealer, rng: np.random.Generator) -> dict:
+    tops = {t["kind"]: t for t in d["tops"] if sex in t["sex"]}
+    entry = tops[dealer.pick("top", list(tops), rng)]
+    top = _garment(d, entry, dealer.pick("top color", entry["colors"], rng), rng)
+    bottoms = {g["kind"]: g for g in d["bottoms"] if sex in g["sex"]}
+    below = bottoms[dealer.pick("bottom", list(bottoms), rng)]
+    palette = _contrasting(d, below["colors"], top["color"], 120)
+    bottom = _garment(d, below, dealer.pick("bottom color", palette, rng), rng)
     out = {"top": top, "bottom": bottom, "over": None}
-    overs = top_entry.get("over")
+    overs = entry.get("over")
     if overs and rng.random() < overs["chance"]:
-        colors = [c for c in overs["colors"] if np.abs(np.subtract(d["cloth_colors"][c], top["color"])).sum() > 170]
-        colors = colors or list(overs["colors"])
-        chosen = overs["kinds"][int(rng.integers(len(overs["kinds"])))]
-        over = {"kind": chosen, "offset": 0.016, "smooth": 7, "patterns": ["plain"], "fold": 0.5}
+        colors = _contrasting(d, overs["colors"], top["color"], 170)
+        kind = overs["kinds"][int(rng.integers(len(overs["kinds"])))]
+        over = {"kind": kind, "offset": 0.016, "smooth": 7, "patterns": ["plain"], "fold": 0.5}
         out["over"] = _garment(d, over, colors[int(rng.integers(len(colors)))], rng)
-    shoes = d["shoes"][int(rng.integers(len(d["shoes"])))]
-    return {**out, "shoes": {"kind": shoes["kind"], "color": shoes["color"], "sole": shoes["sole"]}}
+    shoes = {str(i): shoe for i, shoe in enumerate(d["shoes"])}
+    return {**out, "shoes": dict(shoes[dealer.pick("shoes", list(shoes), rng)])}
 
 
-def _face_changes(d: Mapping, rng: np.random.Generator) -> dict[str, float]:
-    """Symmetric random local changes: the same amount left and right, clipped to two sigma."""
+def _face_changes(d: Mapping, rng: np.random.Generator, ears_flat: bool) -> dict[str, float]:
+    """Symmetric random local changes: the same amount left and right, clipped to two sigma. Hair that falls over the ears
+    needs them flat."""
     out: dict[str, float] = {}
     for name in local_change_names():
         base = name.removeprefix("l-").removeprefix("r-")
@@ -115,27 +142,32 @@ def _face_changes(d: Mapping, rng: np.random.Generator) -> dict[str, float]:
         amount = float(np.clip(rng.normal(), -2, 2))
         group = base.split("-")[0]
         sigma = d["face"]["sigma"] * d["face"]["groups"].get(group, 1.0) * d["face"]["names"].get(base, 1.0)
+        if ears_flat and base == "ear-wing-incr":
+            amount, sigma = -1.0, 0.9
         out[name] = out[twin] if name.startswith("r-") and twin in out else round(amount * sigma, 4)
     return out
 
 
-def _person(d: Mapping, k: int, deck: Mapping[str, list[int]], rng: np.random.Generator) -> dict:
-    sex = ("female", "male")[deck["sex"][k]]
-    age = d["ages"][deck["age"][k]]
-    skin = d["skins"][deck["skin"][k]]
-    styles = [h for h in d["hair"]["styles"] if sex in h["sex"] and skin["ancestry"] in h.get("ancestry", [skin["ancestry"]])]
-    style = styles[deck["hair"][k] % len(styles)]
+def _person(d: Mapping, sex: str, dealer: _Dealer, rng: np.random.Generator) -> dict:
+    def deal(category: str, entries: Sequence[Mapping]) -> Mapping:
+        return entries[
+            [e["name"] for e in entries].index(dealer.pick(category, [e["name"] for e in entries], rng))
+        ]
+
+    age, skin, build = deal("age", d["ages"]), deal("skin", d["skins"]), deal("build", d["builds"])
+    ancestry = skin["ancestry"]
+    styles = {
+        h["kind"]: h
+        for h in d["hair"]["styles"]
+        if sex in h["sex"] and ancestry in h.get("ancestry", [ancestry])
+    }
+    style = styles[dealer.pick("hair", list(styles), rng)]
     years = float(rng.uniform(*age["years"]))
     grey = float(np.clip(rng.uniform(*age["grey"]), 0, 1))
-    colors = skin["hair_colors"]
-    hair_color = np.array(d["hair"]["colors"][colors[deck["hair_color"][k] % len(colors)]], float)
+    hair_color = np.array(d["hair"]["colors"][dealer.pick("hair color", skin["hair_colors"], rng)], float)
     hair_color = hair_color * (1 - 0.8 * grey) + np.array([176, 173, 168]) * 0.8 * grey
     tone = np.clip(np.array(skin["color"], float) * rng.uniform(0.95, 1.05) + rng.normal(size=3) * 2, 0, 255)
     lips = np.array(skin["lips"], float) + (np.array([14, -8, -4]) if sex == "female" else 0)
-    tops = [t for t in d["tops"] if sex in t["sex"]]
-    top = tops[deck["top"][k] % len(tops)]
-    color_names = list(top["colors"])
-    build = d["builds"][deck["build"][k]]
     race = skin["race"]
     female = sex == "female"
     phenotype = {
@@ -148,10 +180,9 @@ def _person(d: Mapping, k: int, deck: Mapping[str, list[int]], rng: np.random.Ge
         "firmness": 0.6,
         **{name: float(max(0.0, value + rng.uniform(0, 0.12))) for name, value in race.items()},
     }
-    eyes = [d["eyes"][name] for name in skin["eye_colors"]]
     stubble = float(rng.uniform(0.25, 0.75)) if not female and rng.random() < 0.55 else 0.0
     makeup = female and rng.random() < 0.5
-    backdrop = d["backdrops"][deck["backdrop"][k]]
+    backdrops = {str(i): color for i, color in enumerate(d["backdrops"])}
     mean, spread = d["stature"][sex]
     return {
         "sex": sex,
@@ -159,11 +190,11 @@ def _person(d: Mapping, k: int, deck: Mapping[str, list[int]], rng: np.random.Ge
         "build": build["name"],
         "stature": round(float(np.clip(rng.normal(mean, spread), mean - 2 * spread, mean + 2 * spread)), 3),
         "phenotype": {name: round(value, 4) for name, value in phenotype.items()},
-        "face": _face_changes(d, rng),
+        "face": _face_changes(d, rng, ears_flat=style["kind"] in ("long", "bob")),
         "skin_tone": skin["name"],
         "skin": [round(float(c), 1) for c in tone],
         "lips": [round(float(c), 1) for c in np.clip(lips, 0, 255)],
-        "eye_color": eyes[int(rng.integers(len(eyes)))],
+        "eye_color": d["eyes"][dealer.pick("eyes", skin["eye_colors"], rng)],
         "hair_style": style["kind"],
         "hair_color": [round(float(c), 1) for c in hair_color],
         "hair_length": round(float(rng.uniform(*style.get("length", (0.9, 1.1)))), 3),
@@ -177,15 +208,17 @@ def _person(d: Mapping, k: int, deck: Mapping[str, list[int]], rng: np.random.Ge
         "brow": round(float(rng.uniform(0.75, 0.95) if female else rng.uniform(1.0, 1.25)), 3),
         "arch": round(float(rng.uniform(0.8, 1.5) if female else rng.uniform(0.4, 1.0)), 3),
         "stubble": round(stubble, 3),
-        "freckles": round(float(rng.uniform(0.4, 1.0)), 3) if rng.random() < skin.get("freckles", 0.0) else 0.0,
+        "freckles": round(float(rng.uniform(0.4, 1.0)), 3)
+        if rng.random() < skin.get("freckles", 0.0)
+        else 0.0,
         "roughness": round(float(np.interp(years, [20, 75], [0.8, 2.0])), 3),
         "blush": round(float(rng.uniform(0.7, 1.2)), 3),
         "gloss": round(float(rng.uniform(18, 26)), 2),
         "eye_shadow": round(float(rng.uniform(0.15, 0.35)), 3) if makeup else 0.0,
         "eye_shadow_color": [110, 70, 60],
         "lash": 1.3 if makeup else (1.05 if female else 0.8),
-        "backdrop": backdrop,
-        **_wardrobe(d, sex, top, color_names[int(rng.integers(len(color_names)))], rng),
+        "backdrop": backdrops[dealer.pick("backdrop", list(backdrops), rng)],
+        **_wardrobe(d, sex, dealer, rng),
     }
 
 
@@ -194,29 +227,18 @@ def sample_identities(n: int, seed: int, namespace: str) -> list[Identity]:
     if n < 0:
         raise ValueError(f"n: expected a count of 0 or more, found {n}")
     d = load_dictionary()
-    length = -(-max(n, 1) // 64) * 64  # decks do not depend on n within 64 people
-    sizes = {
-        "age": len(d["ages"]),
-        "skin": len(d["skins"]),
-        "hair": 12,
-        "hair_color": 12,
-        "top": 12,
-        "build": len(d["builds"]),
-        "backdrop": len(d["backdrops"]),
-    }
-    deck = {name: _deal(length, size, _stream(seed, namespace, name)) for name, size in sizes.items()}
+    dealer = _Dealer()
     first = int(_stream(seed, namespace, "sex").integers(2))
-    deck["sex"] = [(first + k) % 2 for k in range(length)]
     out = []
     for k in range(n):
         rng = _stream(seed, namespace, f"person {k}")
         tag = hashlib.sha256(f"{seed}/{namespace}/{k}".encode()).hexdigest()[:4]
-        attributes = _person(d, k, deck, rng)
+        attributes = _person(d, ("female", "male")[(first + k) % 2], dealer, rng)
         out.append(Identity(f"{namespace}-{k:03d}-{tag}", int(rng.integers(2**31)), attributes))
     return out
 
 
 def body_of(identity: Identity) -> RestShape:
-    """Rest body of an identity."""
+    """Rest body of an identity, lips just touching."""
     a = identity.attributes
-    return rest_shape(phenotype_for_stature(a["phenotype"], a["stature"]), a["face"])
+    return seal_lips(rest_shape(phenotype_for_stature(a["phenotype"], a["stature"]), a["face"]))

@@ -25,6 +25,13 @@ SKIN, EYE, TEETH, TONGUE, LASH, CLOTH, HAIR, SHOE = range(8)
 PATTERNS = ("plain", "stripes", "checks", "blobs", "placket", "denim", "vertical", "dots", "ribs", "band")
 LEG_EASE = {"trousers": (0.10, 0.088), "jeans": (0.09, 0.068), "shorts": (0.11, 0.13), "leggings": None}
 SLEEVE_EASE = {"sweater": 0.066, "cardigan": 0.066, "jacket": 0.068, "blouse": 0.064}
+CLOSURES = {
+    "shirt": (1, 9.0),
+    "polo": (1, 0.16),
+    "blouse": (1, 9.0),
+    "cardigan": (1, 9.0),
+    "jacket": (1, 9.0),
+}
 MAX_WEIGHTS = 12
 
 
@@ -67,12 +74,25 @@ class _Builder:
         self.count = 0
 
     def add_material(self, kind, spec, gloss, wrap, second=(0, 0, 0), pattern=0.0, scale=0.0, fold=0.0, folds=0.0,
-                     bias=0.006, fresnel=0.0) -> int:  # fmt: skip
-        row = [kind, spec, gloss, wrap, *second, pattern, scale, fold, folds, bias, fresnel]
+                     bias=0.006, fresnel=0.0, closure=(0, 0, 0)) -> int:  # fmt: skip
+        row = [kind, spec, gloss, wrap, *second, pattern, scale, fold, folds, bias, fresnel, *closure]
         self.rows.append([float(v) for v in row] + [0.0] * (16 - len(row)))
         return len(self.rows) - 1
 
-    def add(self, points, triangles, material, template, color, cut, index, weights, uv=None, source=None, moves=None):
+    def add(
+        self,
+        points,
+        triangles,
+        material,
+        template,
+        color,
+        cut,
+        index,
+        weights,
+        uv=None,
+        source=None,
+        moves=None,
+    ):
         """source: base.obj vertex that welds and drives face motion (-1 none); moves: face motion only."""
         n = len(points)
         pad = MAX_WEIGHTS - index.shape[1]
@@ -96,7 +116,11 @@ class _Builder:
     def add_part(self, part: parts.Part, material: int) -> None:
         n = len(part.vertices)
         if part.bone < 0:
-            index, weights, source = self.model.weights_index[part.source], self.model.weights[part.source], part.source
+            index, weights, source = (
+                self.model.weights_index[part.source],
+                self.model.weights[part.source],
+                part.source,
+            )
         else:
             index, weights, source = np.full((n, 1), part.bone), np.ones((n, 1)), None
         self.add(part.vertices, part.triangles, material, part.template, part.color, part.cut, index, weights,
@@ -122,8 +146,10 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
 
     def cloth(g: Mapping) -> int:
         pattern = PATTERNS.index(g["pattern"])
+        closure, low = CLOSURES.get(g["kind"], (0, 0.0))
+        low = r.z["neck"] - low if closure else 0.0
         return b.add_material(CLOTH, g.get("spec", 0.25), g.get("gloss", 12), 0.18, linear_rgb(g["color2"]), pattern,
-                              g["scale"], g["fold"], 16, 0.006, 0.5)  # fmt: skip
+                              g["scale"], g["fold"], 16, 0.006, 0.5, (closure, low, r.neck_y - 0.03))  # fmt: skip
 
     top = look["top"]
     assert top["kind"] in TOPS
@@ -131,7 +157,9 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
     def top_cut(p, a):
         return cut_top(p, a, top["kind"], hem_lift)
 
-    piece = sew("tights", top_cut, rest, top["offset"], top["smooth"], sleeve=SLEEVE_EASE.get(top["kind"], 0.058))
+    tuck = (r.z["hip"] + 0.03, r.z["hip"] + 0.13) if skirt else None
+    sleeve = SLEEVE_EASE.get(top["kind"], 0.058)
+    piece = sew("tights", top_cut, rest, top["offset"], top["smooth"], sleeve=sleeve, tuck=tuck)
     b.add_piece(piece, cloth(top), top["color"])
     cover = np.minimum(cover, top_cut(points, arm))
     bottom = look["bottom"]
@@ -141,7 +169,7 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
         return cut_bottom(p, a, bottom["kind"])
 
     if skirt:
-        b.add_piece(sew("skirt", bottom_cut, rest, 0.002, 3), cloth(bottom), bottom["color"])
+        b.add_piece(sew("skirt", bottom_cut, rest, 0.006, 3), cloth(bottom), bottom["color"])
         waist = (points[:, 2] > r.z["hip"] - 0.05) & (points[:, 2] < r.z["hip"] + 0.06) & (arm < -0.9)
         cover = np.minimum(cover, np.where(waist, -1, 1))
     else:
@@ -155,14 +183,17 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
         def over_cut(p, a):
             return cut_top(p, a, over["kind"])
 
-        piece = sew("tights", over_cut, rest, over["offset"], over["smooth"], sleeve=SLEEVE_EASE[over["kind"]])
+        piece = sew(
+            "tights", over_cut, rest, over["offset"], over["smooth"], sleeve=SLEEVE_EASE[over["kind"]]
+        )
         b.add_piece(piece, cloth(over), over["color"])
     shoes = look["shoes"]
 
     def shoe_cut(p, a):
         return cut_shoe(p, a, shoes["kind"])
 
-    leather = b.add_material(SHOE, 0.8, 30, 0.15, linear_rgb(shoes["sole"]), 0, 0, 0, 0, 0.006, 0.5)
+    leather = b.add_material(SHOE, 0.8, 30, 0.15, linear_rgb(shoes["sole"]), 0, r.z["floor"] + 0.016, bias=0.006,
+                             fresnel=0.5)  # fmt: skip
     b.add_piece(sew("tights", shoe_cut, rest, 0.006, 3), leather, shoes["color"])
     return np.minimum(cover, shoe_cut(points, arm))
 
@@ -193,7 +224,8 @@ def build_mesh(look: Mapping, rest: RestShape) -> Mesh:
 
     points, triangles = b.take("points", np.float32), b.take("triangles", np.int32)
     material, cut = b.take("material", np.int32), b.take("cut", np.float32)
-    hidden = (cover[np.minimum(model.skin_vertex, BODY_VERTICES - 1)] < -0.018)[model.skin_faces].all(1)
+    covered = cover[np.minimum(model.skin_vertex, BODY_VERTICES - 1)] < -0.018
+    hidden = np.asarray(covered[model.skin_faces].all(1))
     keep = np.ones(len(triangles), bool)
     keep[: len(hidden)] = ~hidden
     keep &= ~(cut[triangles] > 0).all(1)
@@ -243,7 +275,9 @@ def _bake(mesh: Mesh, rest: RestShape, lash: int, eye: int) -> np.ndarray:
     span = points[used & on_head]
     centre, radius = (span.min(0) + span.max(0)) / 2, float((span.max(0) - span.min(0)).max()) * 0.62
     near = used & (np.linalg.norm(points - centre, axis=1) < radius * 0.98)
-    fine = ambient_occlusion(points, unit, opaque, mesh.cut, centre=centre, radius=radius, chosen=near, directions=40)
+    fine = ambient_occlusion(
+        points, unit, opaque, mesh.cut, centre=centre, radius=radius, chosen=near, directions=40
+    )
     low, high = points[used].min(0), points[used].max(0)
     coarse = ambient_occlusion(
         points, unit, opaque, mesh.cut, centre=(low + high) / 2, radius=float((high - low).max()) * 0.56,

@@ -76,10 +76,12 @@ def ambient_occlusion(
         def to_map(p, basis=basis, offset=offset):
             out = np.empty((len(p), 3), np.float32)
             for row in range(3):
-                out[:, row] = p[:, 0] * basis[row, 0] + p[:, 1] * basis[row, 1] + p[:, 2] * basis[row, 2] + offset[row]
+                out[:, row] = (
+                    p[:, 0] * basis[row, 0] + p[:, 1] * basis[row, 1] + p[:, 2] * basis[row, 2] + offset[row]
+                )
             return out
 
         depth, owner = np.zeros((size, size), np.float32), np.full((size, size), -1, np.int32)
-        rasterize_triangles(to_map(points), triangles, cut, depth, owner)
+        rasterize_triangles(to_map(points), triangles, cut, depth, owner, len(triangles))
         _accumulate(to_map(lifted), normals, direction, depth, bias, full, reach, chosen, total, blocked)
     return np.where(total > 0, 1 - blocked / np.maximum(total, 1e-9), 1.0).astype(np.float32)

@@ -89,7 +89,9 @@ def teeth(rest: RestShape) -> list[Part]:
     for name in ("upper", "lower"):
         upper = name == "upper"
         ids = np.unique(model.quads[f"helper-{name}-teeth"])
-        lift, *_ = np.linalg.lstsq(np.c_[model.neutral[ids], np.ones(len(ids))], rest.vertices[ids], rcond=None)
+        lift, *_ = np.linalg.lstsq(
+            np.c_[model.neutral[ids], np.ones(len(ids))], rest.vertices[ids], rcond=None
+        )
         y = -0.1422 + (0.0 if upper else 0.0022) + 40 * x**2
         gum, edge = (0.6425, 0.6262) if upper else (0.6130, 0.6262)
         z = gum + (edge - gum) * down + 0.0009 * (1 - scallop[None]) ** 2 * down * (1 if upper else -1)

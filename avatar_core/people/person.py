@@ -19,9 +19,10 @@ from avatar_core.people.backdrop import backdrop_image
 from avatar_core.people.body_model import RestShape, load_body_model, pose_array, skin_transforms
 from avatar_core.people.hair import Hair, grow_hair, ribbon_triangles, ribbons
 from avatar_core.people.identity import Identity, body_of
+from avatar_core.people.lighting import KEY, lights
 from avatar_core.people.mesh import Mesh, build_mesh
-from avatar_core.people.raster import add_scaled, rasterize_triangles, skin_points, vertex_normals
-from avatar_core.people.shading import KEY, lights, shade
+from avatar_core.people.raster import add_scaled, rasterize_triangles, skin_points
+from avatar_core.people.shading import shade
 from avatar_core.people.skin import paint_skin
 
 TEXEL = 0.00057  # metres of skin per texel of the full-size texture (face)
@@ -37,6 +38,7 @@ class _Drawable:
     weights: np.ndarray
     width: float
     triangles: np.ndarray
+    shadow_triangles: np.ndarray  # with a third of the strands
     material: np.ndarray
     uv: np.ndarray
     ao: np.ndarray
@@ -45,12 +47,15 @@ class _Drawable:
     template: np.ndarray  # hair rows are overwritten by strand tangents
     points: np.ndarray
     unit: np.ndarray
+    screen: np.ndarray
 
 
 class Person:
     """Use `Person.build(identity)`."""
 
-    def __init__(self, identity: Identity, rest: RestShape, mesh: Mesh, hair: Hair | None, texture: np.ndarray):
+    def __init__(
+        self, identity: Identity, rest: RestShape, mesh: Mesh, hair: Hair | None, texture: np.ndarray
+    ):
         self.identity = identity
         self.rest = rest
         self.mesh = mesh
@@ -58,7 +63,9 @@ class Person:
         self._textures = [texture]
         for _ in range(3):
             t = self._textures[-1]
-            self._textures.append((t[::2, ::2] + t[1::2, ::2] + t[::2, 1::2] + t[1::2, 1::2]) * np.float32(0.25))
+            self._textures.append(
+                (t[::2, ::2] + t[1::2, ::2] + t[::2, 1::2] + t[1::2, 1::2]) * np.float32(0.25)
+            )
         self._drawables: dict[int, _Drawable] = {}
         self._shadow_frames: dict[bytes, np.ndarray] = {}
 
@@ -67,7 +74,9 @@ class Person:
         """Body, clothes, skin and hair of an identity (about 2 s; the first ever call also exports the body model)."""
         rest = body_of(identity)
         look = identity.attributes
-        return Person(identity, rest, build_mesh(look, rest), grow_hair(look, rest, identity.seed), paint_skin(look))
+        return Person(
+            identity, rest, build_mesh(look, rest), grow_hair(look, rest, identity.seed), paint_skin(look)
+        )
 
     # ---- geometry -------------------------------------------------------------------------------------------------
 
@@ -88,7 +97,9 @@ class Person:
         """Posed bone heads, bone name -> (3,) float32 metres."""
         model = load_body_model()
         transforms = skin_transforms(self.rest.heads, rotvecs, translation)
-        posed = (transforms[:, :, :3] @ self.rest.heads[:, :, None].astype(np.float64))[..., 0] + transforms[:, :, 3]
+        posed = (transforms[:, :, :3] @ self.rest.heads[:, :, None].astype(np.float64))[..., 0] + transforms[
+            :, :, 3
+        ]
         return {name: posed[b].astype(np.float32) for b, name in enumerate(model.bone_names)}
 
     # ---- rendering ------------------------------------------------------------------------------------------------
@@ -100,7 +111,11 @@ class Person:
         m, h = self.mesh, self.hair
         if h is None:
             points = np.zeros((0, 2, 3), np.float32)
-            normals, index, weights = np.zeros((0, 3), np.float32), np.zeros((0, 2), np.int64), np.zeros((0, 2), np.float32)
+            normals, index, weights = (
+                np.zeros((0, 3), np.float32),
+                np.zeros((0, 2), np.int64),
+                np.zeros((0, 2), np.float32),
+            )
             color, ao, width = np.zeros((0, 3), np.float32), np.zeros(0, np.float32), 0.0
         else:
             nodes = h.points.shape[1]
@@ -111,7 +126,9 @@ class Person:
             index, weights = h.weights_index[flat], h.weights[flat]
             color = np.repeat(np.repeat(h.color[rows], nodes, 0), 2, 0)
             ao, width = np.repeat(h.occlusion[rows].ravel(), 2), h.width * lod**0.8
-        triangles = ribbon_triangles(*points.shape[:2]) + len(m.points)
+        strands, nodes = points.shape[:2]
+        triangles = ribbon_triangles(strands, nodes) + len(m.points)
+        casting = triangles[: len(triangles) // 3]
         r, total = len(ao), len(m.points) + len(ao)
         f32 = np.float32
         self._drawables[lod] = _Drawable(
@@ -121,6 +138,7 @@ class Person:
             weights=weights,
             width=width,
             triangles=np.concatenate([m.triangles, triangles]).astype(np.int32),
+            shadow_triangles=np.concatenate([m.triangles, casting]).astype(np.int32),
             material=np.concatenate([m.material, np.full(len(triangles), len(m.table) - 1, np.int32)]),
             uv=np.concatenate([m.uv, np.zeros((r, 2), f32)]),
             ao=np.concatenate([m.ao, ao]),
@@ -129,6 +147,7 @@ class Person:
             template=np.concatenate([m.template, np.zeros((r, 3), f32)]),
             points=np.zeros((total, 3), f32),
             unit=np.zeros((total, 3), f32),
+            screen=np.zeros((total, 3), f32),
         )
         return self._drawables[lod]
 
@@ -151,7 +170,11 @@ class Person:
         ribbons(posed.reshape(d.strands.shape), eye, d.width, d.points[n:], d.template[n:])
         head = transforms[load_body_model().bone_names.index("head"), :, :3]
         for axis in range(3):
-            column = d.normals[:, 0] * head[axis, 0] + d.normals[:, 1] * head[axis, 1] + d.normals[:, 2] * head[axis, 2]
+            column = (
+                d.normals[:, 0] * head[axis, 0]
+                + d.normals[:, 1] * head[axis, 1]
+                + d.normals[:, 2] * head[axis, 2]
+            )
             d.unit[n::2, axis] = column
             d.unit[n + 1 :: 2, axis] = column
 
@@ -161,11 +184,17 @@ class Person:
 
     def _to_shadow(self, camera: Camera, size: int) -> np.ndarray:
         """(3, 4) map from world to shadow texels and light height, covering what the camera sees of the person."""
-        key = camera.viewmat.tobytes() + camera.K.tobytes() + bytes(str((camera.width, camera.height, size)), "ascii")
+        key = (
+            camera.viewmat.tobytes()
+            + camera.K.tobytes()
+            + bytes(str((camera.width, camera.height, size)), "ascii")
+        )
         if key not in self._shadow_frames:
             xy, depth = camera.project(self._rest_cloud)
             margin = 0.08
-            inside = (xy > -margin * camera.width) & (xy < np.array([camera.width, camera.height]) * (1 + margin))
+            inside = (xy > -margin * camera.width) & (
+                xy < np.array([camera.width, camera.height]) * (1 + margin)
+            )
             seen = self._rest_cloud[inside.all(1) & (depth > 0)]
             if not len(seen):
                 seen = self._rest_cloud
@@ -184,6 +213,10 @@ class Person:
             self._shadow_frames[key] = np.stack(rows).astype(np.float32)
         return self._shadow_frames[key]
 
+    def _pixel_metres(self, camera: Camera) -> float:
+        """Metres per pixel at the person's distance."""
+        return float(np.linalg.norm(camera.position - self.rest.heads[0])) / float(camera.K[1, 1])
+
     def render(
         self,
         face_weights: np.ndarray | None,
@@ -201,48 +234,66 @@ class Person:
         rotvecs = pose_array(rotvecs)
         height, width, s = camera.height, camera.width, supersample
         eye = camera.position.astype(np.float32)
-        distance = float(np.linalg.norm(eye - self.rest.heads[0]))
-        pixel = distance / float(camera.K[1, 1])  # metres per pixel at the person
-        d = self._drawable(int(np.clip(pixel / s * 0.75 / 0.0006, 1, 6)))
-        self._pose(d, face_weights, rotvecs, translation, eye)
-        screen = project_points(d.points, camera, s)
-        depth = np.zeros((height * s, width * s), np.float32)
-        owner = np.full((height * s, width * s), -1, np.int32)
-        rasterize_triangles(screen, d.triangles, d.cut, depth, owner)
-
-        size = 384 if max(height, width) <= 384 else 768
+        pixel = self._pixel_metres(camera)
+        depth, owner, d = draw_owners(self, face_weights, rotvecs, translation, camera, s)
+        screen = d.screen
+        size = 256 if max(height, width) <= 384 else 640
         to_shadow = self._to_shadow(camera, size)
         shadow, unused = np.zeros((size, size), np.float32), np.empty((size, size), np.int32)
-        rasterize_triangles(affine_points(d.points, to_shadow), d.triangles, d.cut, shadow, unused)
+        rasterize_triangles(
+            affine_points(d.points, to_shadow),
+            d.shadow_triangles,
+            d.cut,
+            shadow,
+            unused,
+            len(self.mesh.triangles),
+        )
 
         if background is None:
             background = backdrop_image(self.identity.attributes["backdrop"], width, height)
-        background = np.ascontiguousarray(np.broadcast_to(np.asarray(background, np.float32), (height, width, 3)))
+        background = np.ascontiguousarray(
+            np.broadcast_to(np.asarray(background, np.float32), (height, width, 3))
+        )
         rgb, alpha = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
         level = int(np.clip(np.floor(np.log2(max(pixel, 1e-6) / TEXEL)), 0, 3))
         detail = float(np.clip(1.6 - pixel / 0.0014, 0, 1))
         shade(
-            depth, owner, screen, d.triangles, d.material, d.points, d.unit, d.uv, d.template, d.ao, d.color,
+            depth, owner, screen, d.triangles, d.material, d.points, d.unit, d.uv, d.template, d.cut, d.ao, d.color,
             self._textures[level], self.mesh.table, eye, lights(), shadow, to_shadow, s, detail, background, rgb, alpha,
         )  # fmt: skip
         return rgb, alpha
 
 
-def project_points(points: np.ndarray, camera: Camera, samples: int) -> np.ndarray:
-    """World points (N, 3) -> (N, 3) float32 of sample x, y and 1/depth (0 behind the camera)."""
+def draw_owners(person: Person, face_weights, rotvecs, translation, camera: Camera, samples: int):
+    """Visibility of one frame: depth (H S, W S) of 1/metres, owner triangle ids (-1 none), and the posed drawable."""
+    lod = int(np.clip(person._pixel_metres(camera) / samples * 0.75 / 0.0006, 1, 6))
+    d = person._drawable(lod)
+    person._pose(d, face_weights, rotvecs, translation, camera.position.astype(np.float32))
+    project_points(d.points, camera, samples, d.screen)
+    depth = np.zeros((camera.height * samples, camera.width * samples), np.float32)
+    owner = np.full(depth.shape, -1, np.int32)
+    rasterize_triangles(d.screen, d.triangles, d.cut, depth, owner, len(person.mesh.triangles))
+    return depth, owner, d
+
+
+def project_points(points: np.ndarray, camera: Camera, samples: int, out: np.ndarray) -> None:
+    """World points (N, 3) -> out (N, 3) float32: sample x, y and 1/depth (0 behind the camera)."""
     m = camera.viewmat
-    out = np.empty_like(points)
     p = [points[:, 0] * m[r, 0] + points[:, 1] * m[r, 1] + points[:, 2] * m[r, 2] + m[r, 3] for r in range(3)]
     inverse = np.where(p[2] > 0.01, 1 / np.maximum(p[2], 0.01), 0).astype(np.float32)
     out[:, 0] = (camera.K[0, 0] * p[0] * inverse + camera.K[0, 2]) * samples
     out[:, 1] = (camera.K[1, 1] * p[1] * inverse + camera.K[1, 2]) * samples
     out[:, 2] = inverse
-    return out
 
 
 def affine_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """points (N, 3) through an affine map (3, 4)."""
     out = np.empty_like(points)
     for r in range(3):
-        out[:, r] = points[:, 0] * matrix[r, 0] + points[:, 1] * matrix[r, 1] + points[:, 2] * matrix[r, 2] + matrix[r, 3]
+        out[:, r] = (
+            points[:, 0] * matrix[r, 0]
+            + points[:, 1] * matrix[r, 1]
+            + points[:, 2] * matrix[r, 2]
+            + matrix[r, 3]
+        )
     return out

@@ -42,7 +42,11 @@ def finger_curl(degrees: float) -> dict[str, np.ndarray]:
             axis = np.cross(head(f"finger{finger}-2") - head(f"finger{finger}-1"), palm)
             axis /= np.linalg.norm(axis)
             towards_thumb = (head("finger1-3") + head("finger1-2")) / 2 - head("finger3-1")
-            sign = 1.0 if np.cross(axis, head(f"finger{finger}-2") - head(f"finger{finger}-1")) @ towards_thumb > 0 else -1.0
+            sign = (
+                1.0
+                if np.cross(axis, head(f"finger{finger}-2") - head(f"finger{finger}-1")) @ towards_thumb > 0
+                else -1.0
+            )
             for joint, share in (("1", 1.0), ("2", 1.2), ("3", 0.7)):
                 angle = math.radians(degrees * share * (0.75 + 0.12 * int(finger)))
                 out[f"finger{finger}-{joint}.{side}"] = axis * sign * angle

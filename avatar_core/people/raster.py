@@ -14,10 +14,11 @@ from numba import njit
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def rasterize_triangles(screen, triangles, cut, depth, owner):  # noqa: C901 - one tight kernel
+def rasterize_triangles(screen, triangles, cut, depth, owner, quick_from):
     """Fill depth (H, W) float32 (start at 0) and owner (H, W) int32 triangle ids (start at -1).
 
     screen (V, 3); triangles (F, 3) int32; cut (V,): samples whose interpolated cut is positive are discarded.
+    quick_from: triangles from this index on are ribbons that may be skipped when their corners are hidden.
     """
     height, width = depth.shape
     for t in range(triangles.shape[0]):
@@ -38,10 +39,10 @@ def rasterize_triangles(screen, triangles, cut, depth, owner):  # noqa: C901 - o
         xmax = max(ax, bx, cx)
         if xmax < 0 or xmin >= width:
             continue
-        xs = max(0, int(math.ceil(xmin - 0.5)))
-        xe = min(width - 1, int(math.floor(xmax - 0.5)))
-        ys = max(0, int(math.ceil(ymin - 0.5)))
-        ye = min(height - 1, int(math.floor(ymax - 0.5)))
+        xs = max(0, math.ceil(xmin - 0.5))
+        xe = min(width - 1, math.floor(xmax - 0.5))
+        ys = max(0, math.ceil(ymin - 0.5))
+        ye = min(height - 1, math.floor(ymax - 0.5))
         if xe < xs or ye < ys:
             continue
         c0 = cut[i0]
@@ -57,54 +58,75 @@ def rasterize_triangles(screen, triangles, cut, depth, owner):  # noqa: C901 - o
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
         if area == 0:
             continue
+        if (
+            t >= quick_from
+        ):  # thin ribbons: skip those whose corners all lie well behind what is already drawn
+            hidden = True
+            for i in (i0, i1, i2):
+                x = int(screen[i, 0])
+                y = int(screen[i, 1])
+                if x < 0 or y < 0 or x >= width or y >= height or screen[i, 2] * 1.004 > depth[y, x]:
+                    hidden = False
+                    break
+            if hidden:
+                continue
         inv = 1.0 / area
         docut = c0 > 0 or c1 > 0 or c2 > 0
-        dw0 = (by - cy) * inv
-        dw1 = (cy - ay) * inv
-        dw2 = -dw0 - dw1
-        dz = dw0 * (az - cz) + dw1 * (bz - cz)
-        px = xs + 0.5
+        # Barycentric weights are affine over the screen; w0 and w1 step by (d?x, d?y).
+        d0x = (by - cy) * inv
+        d1x = (cy - ay) * inv
+        d2x = -d0x - d1x
+        d0y = (cx - bx) * inv
+        d1y = (ax - cx) * inv
+        dz = d0x * (az - cz) + d1x * (bz - cz)
+        r0 = -1.0 / d0x if d0x != 0 else 0.0
+        r1 = -1.0 / d1x if d1x != 0 else 0.0
+        r2 = -1.0 / d2x if d2x != 0 else 0.0
+        px = xs + 0.5 - cx
+        py = ys + 0.5 - cy
+        w0 = px * d0x + py * d0y
+        w1 = px * d1x + py * d1y
+        span = float(xe - xs)
         for y in range(ys, ye + 1):
-            py = y + 0.5
-            w0 = ((bx - px) * (cy - py) - (cx - px) * (by - py)) * inv
-            w1 = ((cx - px) * (ay - py) - (ax - px) * (cy - py)) * inv
             w2 = 1.0 - w0 - w1
             lo = 0.0
-            hi = float(xe - xs)
-            if dw0 > 0:
-                lo = max(lo, -w0 / dw0)
-            elif dw0 < 0:
-                hi = min(hi, -w0 / dw0)
+            hi = span
+            inside = True
+            if d0x > 0:
+                lo = max(lo, w0 * r0)
+            elif d0x < 0:
+                hi = min(hi, w0 * r0)
             elif w0 < 0:
-                continue
-            if dw1 > 0:
-                lo = max(lo, -w1 / dw1)
-            elif dw1 < 0:
-                hi = min(hi, -w1 / dw1)
+                inside = False
+            if d1x > 0:
+                lo = max(lo, w1 * r1)
+            elif d1x < 0:
+                hi = min(hi, w1 * r1)
             elif w1 < 0:
-                continue
-            if dw2 > 0:
-                lo = max(lo, -w2 / dw2)
-            elif dw2 < 0:
-                hi = min(hi, -w2 / dw2)
+                inside = False
+            if d2x > 0:
+                lo = max(lo, w2 * r2)
+            elif d2x < 0:
+                hi = min(hi, w2 * r2)
             elif w2 < 0:
-                continue
-            k0 = int(math.ceil(lo - 1e-4))
-            k1 = int(math.floor(hi + 1e-4))
-            z = w0 * az + w1 * bz + w2 * cz + k0 * dz
-            for k in range(k0, k1 + 1):
-                x = xs + k
-                if z > depth[y, x]:
-                    keep = True
-                    if docut:
-                        a0 = w0 + k * dw0
-                        a1 = w1 + k * dw1
-                        a2 = 1.0 - a0 - a1
-                        keep = a0 * az * c0 + a1 * bz * c1 + a2 * cz * c2 <= 0
-                    if keep:
-                        depth[y, x] = z
-                        owner[y, x] = t
-                z += dz
+                inside = False
+            if inside and lo <= hi + 2e-4:
+                k0 = math.ceil(lo - 1e-4)
+                k1 = math.floor(hi + 1e-4)
+                z = w0 * az + w1 * bz + w2 * cz + k0 * dz
+                for x in range(xs + k0, xs + k1 + 1):
+                    if z > depth[y, x]:
+                        keep = True
+                        if docut:
+                            a0 = w0 + (x - xs) * d0x
+                            a1 = w1 + (x - xs) * d1x
+                            keep = a0 * az * c0 + a1 * bz * c1 + (1.0 - a0 - a1) * cz * c2 <= 0
+                        if keep:
+                            depth[y, x] = z
+                            owner[y, x] = t
+                    z += dz
+            w0 += d0y
+            w1 += d1y
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
@@ -157,6 +179,27 @@ def skin_points(points, weights_index, weights, transforms, out):
             out[i, r] = m[4 * r] * x + m[4 * r + 1] * y + m[4 * r + 2] * z + m[4 * r + 3]
 
 
+@njit(cache=True, nogil=True)
+def chain_transforms(parents, heads, rotations, out):
+    """Forward kinematics: out[b] = out[parent] . translate(h_b) . R_b . translate(-h_b); out (B, 3, 4), root preset."""
+    for b in range(heads.shape[0]):
+        p = parents[b]
+        for r in range(3):
+            if p < 0:
+                continue
+            for c in range(3):
+                out[b, r, c] = (
+                    out[p, r, 0] * rotations[b, 0, c]
+                    + out[p, r, 1] * rotations[b, 1, c]
+                    + out[p, r, 2] * rotations[b, 2, c]
+                )
+        h = heads[b]
+        if p >= 0:
+            for r in range(3):
+                posed = out[p, r, 0] * h[0] + out[p, r, 1] * h[1] + out[p, r, 2] * h[2] + out[p, r, 3]
+                out[b, r, 3] = posed - (out[b, r, 0] * h[0] + out[b, r, 1] * h[1] + out[b, r, 2] * h[2])
+
+
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
 def add_scaled(points, index, shapes, weights):
     """points[index] += sum_k weights[k] * shapes[k], summed in order; shapes (K, n, 3), index (n,)."""
@@ -171,7 +214,9 @@ def add_scaled(points, index, shapes, weights):
             points[j, 2] += w * shapes[k, i, 2]
 
 
-def barycentric_image(screen: np.ndarray, triangles: np.ndarray, owner: np.ndarray, values: np.ndarray) -> np.ndarray:
+def barycentric_image(
+    screen: np.ndarray, triangles: np.ndarray, owner: np.ndarray, values: np.ndarray
+) -> np.ndarray:
     """Interpolate per-vertex values (V, C) at the pixels of an owner image (H, W) -> (H, W, C); 0 where empty."""
     height, width = owner.shape
     rows, columns = np.nonzero(owner >= 0)

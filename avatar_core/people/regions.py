@@ -53,7 +53,9 @@ def regions() -> Regions:
     hand = np.zeros(len(points))
     for side in "LR":
         weight = _weight_of(model, lambda b, s=side: b.endswith("." + s) and b.startswith(prefixes))
-        along = _along_arm(points, *(model.head(f"{b}.{side}") for b in ("upperarm01", "lowerarm01", "wrist")))
+        along = _along_arm(
+            points, *(model.head(f"{b}.{side}") for b in ("upperarm01", "lowerarm01", "wrist"))
+        )
         arm = np.where(weight > 0.5, np.maximum(along, 0.0), arm)
         arm = np.where((weight > 0.02) & (weight <= 0.5), -0.3 + 0.6 * weight, arm)
         hand += weight * (along > 1.98)

@@ -5,102 +5,24 @@ once (as multisampling hardware does), else per sample. Lighting: key with a sha
 diffuse with a wider red lobe imitates light under the skin; hair follows Kajiya and Kay.
 
 Material kinds: 0 skin, 1 eye, 2 teeth, 3 tongue, 4 lash, 5 cloth, 6 hair, 7 shoe. Material row (16 float32):
-kind, spec, gloss, wrap, r2, g2, b2, pattern (for eyes: iris radius), scale, fold, fold frequency, shadow bias, fresnel.
-Patterns: 1 stripes, 2 checks, 3 blobs, 4 placket, 5 denim, 6 vertical stripes, 7 dots, 8 ribs, 9 chest band.
+kind, spec, gloss, wrap, r2, g2, b2, pattern (for eyes: iris radius), scale (for shoes: height of the sole), fold, fold
+frequency, shadow bias, fresnel, closure, closure low end, front plane y. See `patterns` for the cloth codes.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
+from avatar_core.people.lighting import key_light, srgb
 from avatar_core.people.noise import noise3
-
-KEY = np.array([-0.45, -0.72, 0.62]) / math.sqrt(0.45**2 + 0.72**2 + 0.62**2)
-
-
-def lights() -> np.ndarray:
-    """(4, 6): unit direction to the light, linear RGB."""
-    table = np.array(
-        [
-            [*KEY, 1.22, 1.15, 1.06],
-            [0.75, -0.55, 0.20, 0.26, 0.28, 0.32],
-            [0.45, 0.75, 0.55, 0.70, 0.74, 0.82],
-            [-0.8, 0.6, 0.3, 0.35, 0.35, 0.40],
-        ],
-        np.float32,
-    )
-    table[:, :3] /= np.linalg.norm(table[:, :3], axis=1, keepdims=True)
-    return table
-
-
-@njit(inline="always")
-def _srgb(a):
-    a = min(max(a, 0.0), 1.0)
-    return 12.92 * a if a < 0.0031308 else 1.055 * a ** (1 / 2.4) - 0.055
+from avatar_core.people.patterns import closure_shade, folds, hem_shade, pattern
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def _pattern(kind, scale, x, y, z):
-    """Blend factor in [0, 1] of the second cloth colour at a template-space point."""
-    if kind == 1:
-        return 1.0 if math.sin(z * scale) > 0.25 else 0.0
-    if kind == 2:
-        return (0.5 if math.sin(x * scale) > 0.2 else 0.0) + (0.5 if math.sin(z * scale) > 0.2 else 0.0)
-    if kind == 3:
-        return 1.0 if noise3(x * scale, y * scale, z * scale) > 0.28 else 0.0
-    if kind == 4:
-        return 1.0 if abs(x) < 0.008 else 0.0
-    if kind == 5:
-        return 0.5 + 0.5 * noise3(x * 700, y * 350, z * 60)
-    if kind == 6:
-        return 1.0 if math.sin(x * scale) > 0.25 else 0.0
-    if kind == 7:
-        row = math.floor(z * scale)
-        u = x * scale + 0.5 * (row - 2 * math.floor(row / 2))
-        u = u - math.floor(u) - 0.5
-        v = z * scale - row - 0.5
-        return 1.0 if u * u + v * v < 0.07 else 0.0
-    if kind == 8:
-        return 0.5 + 0.5 * math.sin(x * scale)
-    if kind == 9:
-        return 1.0 if abs(z - scale) < 0.045 else 0.0
-    return 0.0
-
-
-@njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def _folds(x, y, z, f):
-    return noise3(x * f, y * f, z * f * 0.55) + 0.5 * noise3(x * f * 2.3 + 7, y * f * 2.3, z * f * 1.4)
-
-
-@njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def _lit(shadow, to_shadow, x, y, z, bias):
-    """Fraction of the key light that arrives: 3 x 3 taps with a sliding box filter."""
-    size = shadow.shape[0]
-    sx = to_shadow[0, 0] * x + to_shadow[0, 1] * y + to_shadow[0, 2] * z + to_shadow[0, 3] - 0.5
-    sy = to_shadow[1, 0] * x + to_shadow[1, 1] * y + to_shadow[1, 2] * z + to_shadow[1, 3] - 0.5
-    sz = to_shadow[2, 0] * x + to_shadow[2, 1] * y + to_shadow[2, 2] * z + to_shadow[2, 3] + bias
-    jx = int(math.floor(sx))
-    jy = int(math.floor(sy))
-    if jx < 1 or jy < 1 or jx >= size - 2 or jy >= size - 2:
-        return 1.0
-    fx = sx - jx
-    fy = sy - jy
-    total = 0.0
-    for dy in range(3):
-        wy = 1 - fy if dy == 0 else (1.0 if dy == 1 else fy)
-        for dx in range(3):
-            wx = 1 - fx if dx == 0 else (1.0 if dx == 1 else fx)
-            if shadow[jy + dy, jx + dx] <= sz:
-                total += wx * wy
-    return total * 0.25
-
-
-@njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def shade(  # noqa: C901 - one deferred-shading kernel
-    depth, owner, screen, triangles, material, points, normals, uv, template, ao, color, texture, table, eye, lamps,
+def shade(
+    depth, owner, screen, triangles, material, points, normals, uv, template, cut, ao, color, texture, table, eye, lamps,
     shadow, to_shadow, samples, detail, background, rgb, alpha,
 ):  # fmt: skip
     """Shade an owner image (H S, W S) into rgb (H, W, 3) uint8 over background (H, W, 3) float sRGB; alpha (H, W) uint8.
@@ -138,7 +60,14 @@ def shade(  # noqa: C901 - one deferred-shading kernel
                 alpha[py, px] = 0
                 continue
             kind = int(table[material[first], 0])
-            once = same and covered == full and kind != 6 and kind != 4 and kind != 1 and near - far < 0.006 * near
+            once = (
+                same
+                and covered == full
+                and kind != 6
+                and kind != 4
+                and kind != 1
+                and near - far < 0.006 * near
+            )
             total_r = 0.0
             total_g = 0.0
             total_b = 0.0
@@ -268,10 +197,21 @@ def shade(  # noqa: C901 - one deferred-shading kernel
                 elif kind == 3:
                     open_ *= 0.5
                 elif kind == 5 or kind == 7:
-                    f = _pattern(int(table[m, 7]), table[m, 8], tx, ty, tz)
+                    if kind == 7:
+                        f = 1.0 if tz < table[m, 8] else 0.0
+                    else:
+                        f = pattern(int(table[m, 7]), table[m, 8], tx, ty, tz)
                     cr += (table[m, 4] - cr) * f
                     cg += (table[m, 5] - cg) * f
                     cb += (table[m, 6] - cb) * f
+                    f = hem_shade(w0 * cut[i0] + w1 * cut[i1] + w2 * cut[i2])
+                    if table[m, 13] > 0:
+                        g, shine = closure_shade(int(table[m, 13]), table[m, 14], tx, ty, tz, table[m, 15])
+                        f *= g
+                        spec += shine
+                    cr *= f
+                    cg *= f
+                    cb *= f
                     if detail > 0:
                         weave = 1 + 0.09 * detail * noise3(tx * 900, ty * 900, tz * 900)
                         cr *= weave
@@ -280,9 +220,9 @@ def shade(  # noqa: C901 - one deferred-shading kernel
                     fold = table[m, 9]
                     if fold > 0:
                         ff = table[m, 10]
-                        n0 = _folds(tx, ty, tz, ff)
-                        nx -= fold * (_folds(tx + 0.004, ty, tz, ff) - n0) * 2.5
-                        nz -= fold * (_folds(tx, ty, tz + 0.004, ff) - n0) * 2.5
+                        n0 = folds(tx, ty, tz, ff)
+                        nx -= fold * (folds(tx + 0.004, ty, tz, ff) - n0) * 2.5
+                        nz -= fold * (folds(tx, ty, tz + 0.004, ff) - n0) * 2.5
                         open_ *= 0.92 + 0.08 * n0
                 s = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
                 nx *= s
@@ -296,7 +236,7 @@ def shade(  # noqa: C901 - one deferred-shading kernel
                     nv = -nv
                     if kind == 5 or kind == 7:
                         open_ *= 0.45
-                lit = _lit(shadow, to_shadow, x, y, z, table[m, 11])
+                lit = key_light(shadow, to_shadow, x, y, z, table[m, 11])
                 out_r = 0.0
                 out_g = 0.0
                 out_b = 0.0
@@ -371,7 +311,7 @@ def shade(  # noqa: C901 - one deferred-shading kernel
                 total_b += out_b / (1 + 0.18 * out_b)
             s = 1.12 / (1.0 if once else covered)
             a = covered / full
-            rgb[py, px, 0] = int((_srgb(total_r * s) * a + background[py, px, 0] * (1 - a)) * 255 + 0.5)
-            rgb[py, px, 1] = int((_srgb(total_g * s) * a + background[py, px, 1] * (1 - a)) * 255 + 0.5)
-            rgb[py, px, 2] = int((_srgb(total_b * s) * a + background[py, px, 2] * (1 - a)) * 255 + 0.5)
+            rgb[py, px, 0] = int((srgb(total_r * s) * a + background[py, px, 0] * (1 - a)) * 255 + 0.5)
+            rgb[py, px, 1] = int((srgb(total_g * s) * a + background[py, px, 1] * (1 - a)) * 255 + 0.5)
+            rgb[py, px, 2] = int((srgb(total_b * s) * a + background[py, px, 2] * (1 - a)) * 255 + 0.5)
             alpha[py, px] = int(a * 255 + 0.5)

@@ -92,14 +92,22 @@ def paint_skin(look: Mapping) -> np.ndarray:
     mouth = masks["inside-mouth"]
     mix(mouth, linear_rgb((120, 45, 45)) * 0.5)
     if look["stubble"]:
-        beard = 1 - smoothstep(r.lips[2] + 0.006, r.lips[2] + 0.02, z - 0.55 * np.maximum(np.abs(x) - 0.03, 0))
-        beard = beard * smoothstep(r.lips[2] - 0.075, r.lips[2] - 0.05, z) * (y < 0.02 + r.head_y) * (1 - masks["lips"])
-        mix(0.6 * look["stubble"] * beard * np.clip(0.75 + 0.6 * _noise_map(300, 300, 300), 0, 1), hair)
+        beard = 1 - smoothstep(
+            r.lips[2] + 0.006, r.lips[2] + 0.02, z - 0.55 * np.maximum(np.abs(x) - 0.03, 0)
+        )
+        beard = (
+            beard
+            * smoothstep(r.lips[2] - 0.075, r.lips[2] - 0.05, z)
+            * (y < 0.02 + r.head_y)
+            * (1 - masks["lips"])
+        )
+        grain = np.clip(0.7 + 0.3 * _noise_map(300, 300, 300) + 0.4 * _noise_map(900, 900, 900), 0, 1)
+        mix(0.5 * look["stubble"] * beard * grain, 0.6 * hair + 0.12 * tone)
     mix(_brows(look["brow"], look["arch"]) * 0.88, hair * 0.55 + tone * 0.10)
     if look["freckles"]:
         spots = (_noise_map(300, 300, 300) > 0.55) * masks["face"] * bump(z - (eye[2] - 0.035), 0.035)
         rgb[...] *= 1 - 0.25 * look["freckles"] * spots[..., None]
-    covered = scalp(p, look["receding"]) * (0.35 if look["bald"] else 0.9)
+    covered = scalp(p, look["receding"]) * (0.12 if look["bald"] else 0.9)
     mix(covered, hair * 0.5 + tone * 0.08)
     gloss[...] *= 1 - 0.8 * covered
     np.clip(rgb, 0, 1, out=rgb)
