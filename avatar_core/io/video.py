@@ -170,7 +170,7 @@ def iterate_video(
 
 
 def read_video(
-    path: str | os.PathLike, *, max_frames: int = 60 * FPS, max_side: int = MAX_SIDE
+    path: str | os.PathLike, max_frames: int = 60 * FPS, *, max_side: int = MAX_SIDE
 ) -> np.ndarray:
     """All frames of a short video, (T, H, W, 3) uint8 at 25 fps; errors as `iterate_video`."""
     return np.stack(list(iterate_video(path, max_frames=max_frames, max_side=max_side)))
