@@ -1,16 +1,17 @@
 """Data of the critics: procedural people of the namespace "critics", rendered once into a folder outside git.
 
-Per person one folder of .npy arrays (uint8 images over flat grey with their coverage, true keypoints in pixels):
+Per person one folder of .npy arrays: uint8 images over flat grey with their coverage, pose and camera, and the
+true keypoints in pixels:
 
-* `talk_*`   (64 frames, 160 px) face close-up of one spoken sentence, with its log-mel: lips, sync, clips
-* `face_*`   (28, 160 px) face close-ups with random expressions and head turns
+* `talk_*`   (75 frames, 192 px) face close-up of one spoken sentence, with its log-mel: lips, sync, clips
+* `face_*`   (28, 192 px) face close-ups with random expressions and head turns
 * `body_*`   (30, 256 px) whole person in all framings, random gestures
 * `scene_*`  (16, 160 px) a waist-up gesture sequence for the clip features
 * `hand_*`   (20, 112 px) hand close-ups (left hands are mirrored when read)
 
-The last eighth of the people is held out: no net sees them before it is measured.
+Every eighth person is held out: no net sees them before it is measured.
 
-Legend: T frames, K keypoints of `avatar_core.template.landmarks.KEYPOINTS`, S pixels, B bones, J joints.
+Legend: T frames, K keypoints of `avatar_core.template.landmarks.KEYPOINTS`, S pixels.
 """
 
 from __future__ import annotations
@@ -24,47 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avatar_core.critics.poses import random_body, random_expression, random_head
+from avatar_core.critics.render_person import FLAT, KINDS, label_person, render_person
 from avatar_core.errors import UserError
-from avatar_core.geometry.camera import Camera
 
-FLAT = 128  # grey level behind the people
-KINDS = {"talk": (64, 160), "face": (28, 160), "body": (30, 256), "scene": (16, 160), "hand": (20, 112)}
 SCHEMA = 1
-
-
-def turn_camera(camera: Camera, pivot: NDArray, yaw: float, pitch: float, roll: float) -> Camera:
-    """Camera seen after turning the world round `pivot` (3,): yaw about Z, pitch about X, roll about Y, radians."""
-    from scipy.spatial.transform import Rotation
-
-    turn = Rotation.from_euler("zxy", [yaw, pitch, roll]).as_matrix()
-    world = np.eye(4)
-    world[:3, :3] = turn
-    world[:3, 3] = pivot - turn @ pivot
-    return dataclasses.replace(camera, viewmat=(camera.viewmat @ world).astype(np.float32))
-
-
-def shake_camera(camera: Camera, pivot: NDArray, rng: np.random.Generator, turn: float, shift: float) -> Camera:
-    """Random turn (radians) and framing (share of the image) of a camera."""
-    camera = turn_camera(
-        camera, pivot, rng.uniform(-turn, turn), rng.uniform(-turn, turn) / 3, rng.uniform(-turn, turn) / 4
-    )
-    zoom = np.exp(rng.uniform(-shift, shift))
-    dx, dy = rng.uniform(-shift, shift, 2)
-    w, h = camera.width, camera.height
-    change = np.array([[zoom, 0, w * (0.5 - 0.5 * zoom + dx)], [0, zoom, h * (0.5 - 0.5 * zoom + dy)], [0, 0, 1]])
-    return dataclasses.replace(camera, K=(change @ camera.K).astype(np.float32))
-
-
-def crop_to(camera: Camera, points: NDArray, size: int, margin: float) -> Camera:
-    """Camera whose size x size image is the square round the projected points (P,3) with a margin factor."""
-    xy, _ = camera.project(points)
-    low, high = xy.min(0), xy.max(0)
-    side = float(max((high - low).max(), 4.0)) * margin
-    x0, y0 = (low + high) / 2 - side / 2
-    scale = size / side
-    change = np.array([[scale, 0, -x0 * scale], [0, scale, -y0 * scale], [0, 0, 1]])
-    return dataclasses.replace(camera, K=(change @ camera.K).astype(np.float32), width=size, height=size)
+SCRIPTS = Path(__file__).resolve().parents[2] / "data" / "scripts"
+__all__ = ["FLAT", "Dataset", "label_people", "render_people"]
 
 
 class _Writer:
@@ -73,9 +39,9 @@ class _Writer:
     def __init__(self) -> None:
         self.arrays: dict[str, list[NDArray]] = {}
 
-    def add(self, kind: str, rgb: NDArray, alpha: NDArray, xy: NDArray, extra: dict[str, NDArray]) -> None:
-        for name, value in {"rgb": rgb, "alpha": alpha, "xy": xy.astype(np.float32), **extra}.items():
-            self.arrays.setdefault(f"{kind}_{name}", []).append(np.asarray(value))
+    def add(self, kind: str, record: dict[str, NDArray]) -> None:
+        for name, value in record.items():
+            self.arrays.setdefault(f"{kind}_{name}", []).append(value)
 
     def save(self, folder: Path, more: dict[str, NDArray]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,10 +53,11 @@ class _Writer:
 
 def render_people(root: Path, first: int, last: int, *, seed: int) -> None:
     """Render identities first..last-1 of the namespace "critics" into `root`; finished ones are left alone."""
-    from avatar_core.critics.render_person import render_person
     from avatar_core.people import sample_identities
+    from avatar_core.speech import load_scripts
 
     root.mkdir(parents=True, exist_ok=True)
+    lines = [line for line in load_scripts(SCRIPTS) if line.split == "critics"]
     identities = sample_identities(last, seed, "critics")
     began = time.time()
     for number in range(first, last):
@@ -98,14 +65,28 @@ def render_people(root: Path, first: int, last: int, *, seed: int) -> None:
         if (folder / "meta.json").exists():
             continue
         writer = _Writer()
-        more = render_person(identities[number], np.random.default_rng([seed, number]), writer.add)
+        more = render_person(identities[number], lines, np.random.default_rng([seed, number]), writer.add)
         writer.save(folder, {k: v for k, v in more.items() if isinstance(v, np.ndarray)})
         meta = {k: v for k, v in more.items() if not isinstance(v, np.ndarray)}
         meta |= {"schema": SCHEMA, "seed": seed, "number": number}
         (folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True))
-        done = number - first + 1
-        pace = (time.time() - began) / done
+        pace = (time.time() - began) / (number - first + 1)
         print(f"person {number} done, {pace:.1f} s each, eta {pace * (last - number - 1):.0f} s", flush=True)
+
+
+def label_people(root: Path) -> None:
+    """Keypoints of the rendered people that have none yet, from their stored poses and cameras; about 1 s a person."""
+    from avatar_core.people import Identity
+
+    folders = sorted(p.parent for p in Path(root).glob("p*/meta.json"))
+    folders = [f for f in folders if not (f / "hand_xy.npy").exists()]
+    meta = [json.loads((f / "meta.json").read_text()) for f in folders]
+    for folder, facts in zip(folders, meta, strict=True):
+        arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in folder.glob("*.npy")}
+        identity = Identity(facts["identity"], facts["identity_seed"], facts["attributes"])
+        for name, value in label_person(identity, arrays).items():
+            np.save(folder / f"{name}.npy", value, allow_pickle=False)
+        print(folder.name, "labelled", flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +100,18 @@ class Dataset:
     meta: dict[Path, dict[str, Any]]
 
     @staticmethod
-    def open(root: Path) -> Dataset:
-        """Raises UserError when `root` holds no rendered people."""
-        folders = sorted(p.parent for p in Path(root).glob("p*/meta.json"))
-        if len(folders) < 4:
-            raise UserError(f"{root}: expected rendered people (run `train data` first), found {len(folders)}")
+    def open(root: Path, people: int = 0) -> Dataset:
+        """The first `people` rendered and labelled people (0: all). Raises UserError when there are fewer."""
+        folders = sorted(p.parent for p in Path(root).glob("p*/hand_xy.npy"))
+        if len(folders) < max(people, 8):
+            raise UserError(
+                f"{root}: expected {max(people, 8)} labelled people (run `data` and `labels` first), found {len(folders)}"
+            )
+        folders = folders[: people or None]
         arrays = {f: {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in f.glob("*.npy")} for f in folders}
         meta = {f: json.loads((f / "meta.json").read_text()) for f in folders}
-        cut = len(folders) - max(2, len(folders) // 8)
-        return Dataset(Path(root), tuple(folders[:cut]), tuple(folders[cut:]), arrays, meta)
+        held_out = tuple(f for f in folders if meta[f]["number"] % 8 == 7)
+        return Dataset(Path(root), tuple(f for f in folders if f not in held_out), held_out, arrays, meta)
 
     def recipe(self) -> dict[str, Any]:
         """What the sidecar says of the data."""

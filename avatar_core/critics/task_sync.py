@@ -71,6 +71,17 @@ def _clip(arrays: dict[str, NDArray], rng: np.random.Generator, train: bool) -> 
     return mouths[np.array(windows)], np.stack([mel[4 * int(s) : 4 * int(s) + 4 * FRAMES] for s in starts])
 
 
+def talk_windows(arrays: dict[str, NDArray]) -> tuple[Tensor, Tensor]:
+    """A whole talking clip, as rendered -> mouths (T-4,5,3,S,S), log-mel (T-4,20,M)."""
+    frames = [frame.astype(np.float32) / 255 for frame in arrays["talk_rgb"]]
+    xy = arrays["talk_xy"]
+    crops = mouth_crops(frames, xy[:, LAYOUT.face], xy[:, LAYOUT.lips]).transpose(0, 3, 1, 2)
+    starts = range(len(crops) - FRAMES + 1)
+    mel = np.asarray(arrays["talk_mel"], np.float32)
+    mouths = np.stack([crops[s : s + FRAMES] for s in starts])
+    return torch.from_numpy(mouths), torch.from_numpy(np.stack([mel[4 * s : 4 * (s + FRAMES)] for s in starts]))
+
+
 def augment_mel(mel: NDArray, rng: np.random.Generator) -> NDArray:
     """Vocal-tract warp, gain, tilt and additive noise on log-mel (L,M) in ln(power)."""
     bands = mel.shape[1]

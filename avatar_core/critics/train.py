@@ -1,4 +1,4 @@
-"""Recipe of the critics: `python -m avatar_core.critics.train data|body|face|hand|identity|sync|frame|clip`.
+"""Recipe of the critics: `python -m avatar_core.critics.train data|labels|body|face|hand|identity|sync|frame|clip`.
 
 Run once by a maintainer, never by the pipeline: it renders procedural people of the namespace "critics", trains
 one small net per instrument on one core, measures it on people it did not see, and writes
@@ -70,10 +70,9 @@ def _unpack(packed: dict[str, Tensor], net: nn.Module, average: dict[str, Tensor
     return int(packed["step"])
 
 
-def fit(task: Task, *, seed: int, work: Path, every: int = 200, steps: int | None = None) -> nn.Module:
-    """Train `task` to its last step, resuming from `work` if it can; returns the averaged net in eval mode."""
+def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int = 200) -> nn.Module:
+    """Train `task` to step `stop` of `steps`, resuming from `work` if it can -> the averaged net in eval mode."""
     torch.manual_seed(seed)
-    steps = steps or task.steps
     net = task.build()
     optimiser = torch.optim.AdamW(net.parameters(), lr=task.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     average = {k: v.clone() for k, v in net.state_dict().items()}
@@ -81,7 +80,7 @@ def fit(task: Task, *, seed: int, work: Path, every: int = 200, steps: int | Non
     start = _unpack(load_checkpoint(saved)[0], net, average, optimiser) if has_checkpoint(saved) else 0
     logs: dict[str, list[float]] = {}
     began = time.time()
-    for step in range(start, steps):
+    for step in range(start, stop):
         net.train()
         batch = task.batch(np.random.default_rng([seed, step]), task.batch_size)
         for group in optimiser.param_groups:
@@ -104,16 +103,18 @@ def fit(task: Task, *, seed: int, work: Path, every: int = 200, steps: int | Non
             logs.setdefault(key, []).append(value)
         if (step + 1) % 50 == 0:
             text = " ".join(f"{k}={np.mean(v):.4f}" for k, v in logs.items())
-            left = (time.time() - began) / (step + 1 - start) * (steps - step - 1)
+            left = (time.time() - began) / (step + 1 - start) * (stop - step - 1)
             print(f"{task.name} {step + 1}/{steps} {text} eta {left:.0f}s", flush=True)
             logs.clear()
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == stop:
             save_checkpoint(saved, _pack(net, average, optimiser, step + 1))
     net.load_state_dict(average)
     return net.eval()
 
 
-def write_asset(task: Task, net: nn.Module, accuracy: dict[str, float], *, seed: int, steps: int, recipe: Any) -> Path:
+def write_asset(
+    task: Task, net: nn.Module, accuracy: dict[str, float], options: argparse.Namespace, *, steps: int, recipe: Any
+) -> Path:
     """Save weights as float16 (batch-norm statistics too) with the sidecar that says where they come from."""
     path = ASSETS / f"critics_{task.name}.safetensors"
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
@@ -123,25 +124,27 @@ def write_asset(task: Task, net: nn.Module, accuracy: dict[str, float], *, seed:
         if k.startswith(task.keep) and not k.endswith("num_batches_tracked")
     }
     config = {
-        "script": f"python -m avatar_core.critics.train {task.name} --seed {seed} --steps {steps}",
+        "script": f"python -m avatar_core.critics.train {task.name} --data DIR --seed {options.seed} --steps {steps}"
+        f" --curriculum {options.curriculum}",
         "net": task.config,
         "data": recipe,
         "training": {"steps": steps, "batch": task.batch_size, "learning_rate": task.learning_rate},
         "held_out": accuracy,
     }
-    save_checkpoint(path, tensors, config=config, seed=seed)
+    save_checkpoint(path, tensors, config=config, seed=options.seed)
     return path
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    names = ("data", "body", "face", "hand", "identity", "sync", "frame", "clip")
+    names = ("data", "labels", "body", "face", "hand", "identity", "sync", "frame", "clip")
     parser.add_argument("what", choices=names)
     parser.add_argument("--data", type=Path, required=True, help="folder of the rendered people (never in git)")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=0, help="0: the recipe's own number")
-    parser.add_argument("--people", default="0:90", help="data: first:last identity to render")
+    parser.add_argument("--people", default="0:40", help="data: first:last identity to render")
+    parser.add_argument("--curriculum", default="0@0", help="people@from-step,...: how many people from which step (0: all)")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -151,15 +154,23 @@ def main(arguments: list[str] | None = None) -> None:
         first, last = (int(v) for v in options.people.split(":"))
         render_people(options.data, first, last, seed=options.seed)
         return
+    if options.what == "labels":
+        from avatar_core.critics.dataset import label_people
+
+        label_people(options.data)
+        return
     from avatar_core.critics.dataset import Dataset
     from avatar_core.critics.tasks import make_task
 
-    data = Dataset.open(options.data)
-    task = make_task(options.what, data)
-    steps = options.steps or task.steps
-    net = fit(task, seed=options.seed, work=options.data / "work", every=options.every, steps=steps)
+    stages = [(int(n), int(at)) for n, at in (part.split("@") for part in options.curriculum.split(","))]
+    for k, (people, _) in enumerate(stages):
+        data = Dataset.open(options.data, people)
+        task = make_task(options.what, data)
+        steps = options.steps or task.steps
+        stop = stages[k + 1][1] if k + 1 < len(stages) else steps
+        net = fit(task, seed=options.seed, work=options.data / "work", steps=steps, stop=stop, every=options.every)
     accuracy = task.evaluate(net)
-    path = write_asset(task, net, accuracy, seed=options.seed, steps=steps, recipe=data.recipe())
+    path = write_asset(task, net, accuracy, options, steps=steps, recipe=data.recipe())
     print(path, accuracy)
 
 
