@@ -57,7 +57,8 @@ FACE_POINTS: dict[str, tuple[int, ...]] = _face_points()
 """Face keypoint name ("group.place[.L|.R]") -> base.obj vertices whose mean it is."""
 
 FACE_LANDMARKS: dict[str, tuple[int, ...]] = {
-    group: tuple(i for name, ids in FACE_POINTS.items() if name.startswith(group + ".") for i in ids) for group in GROUPS
+    group: tuple(i for name, ids in FACE_POINTS.items() if name.startswith(group + ".") for i in ids)
+    for group in GROUPS
 }
 """Group (lips_outer, lips_inner, eyelids, iris, brows, nose, jaw) -> base.obj vertex ids."""
 
@@ -75,7 +76,10 @@ BODY_JOINTS: dict[str, str] = {"pelvis": "root", "chest": "spine02", "neck": "ne
     )
     for side in "LR"
 }
-FINGER_TIPS = {"L": (9348, 8595, 8787, 8982, 9171), "R": (2680, 1927, 2119, 2314, 2503)}  # thumb to little finger
+FINGER_TIPS = {
+    "L": (9348, 8595, 8787, 8982, 9171),
+    "R": (2680, 1927, 2119, 2314, 2503),
+}  # thumb to little finger
 
 
 def _hand_points(side: str) -> dict[str, str | int]:
@@ -101,7 +105,9 @@ _SOURCES: list[str | tuple[int, ...]] = [
     *(p if isinstance(p, str) else (p,) for side in "LR" for p in HAND_JOINTS[side].values()),
     *FACE_POINTS.values(),
 ]
-KEYPOINT_BONES: tuple[tuple[int, str], ...] = tuple((k, s) for k, s in enumerate(_SOURCES) if isinstance(s, str))
+KEYPOINT_BONES: tuple[tuple[int, str], ...] = tuple(
+    (k, s) for k, s in enumerate(_SOURCES) if isinstance(s, str)
+)
 """(keypoint index, bone name) of those that are bone heads."""
 KEYPOINT_VERTICES: tuple[tuple[int, tuple[int, ...]], ...] = tuple(
     (k, s) for k, s in enumerate(_SOURCES) if not isinstance(s, str)
@@ -143,8 +149,21 @@ def opening_pairs(group: str) -> tuple[tuple[int, int], ...]:
 
 def critics_groups() -> dict:
     """The index arrays by which keypoint nets are organised (see `critics.layout.Layout`)."""
-    coarse = ("eyelids.inner", "eyelids.outer", "iris", "nose.tip", "lips_outer.corner", "lips_outer.lower", "jaw.chin")
-    chosen = [n for n in KEYPOINTS if n.startswith(coarse) and not n.startswith(("lips_outer.lower1", "lips_outer.lower2", "lips_outer.lower3"))]
+    coarse = (
+        "eyelids.inner",
+        "eyelids.outer",
+        "iris",
+        "nose.tip",
+        "lips_outer.corner",
+        "lips_outer.lower",
+        "jaw.chin",
+    )
+    chosen = [
+        n
+        for n in KEYPOINTS
+        if n.startswith(coarse)
+        and not n.startswith(("lips_outer.lower1", "lips_outer.lower2", "lips_outer.lower3"))
+    ]
     return {
         "body": np.arange(len(BODY_KEYPOINTS)),
         "hand_left": indices(*HAND_JOINTS["L"]),
