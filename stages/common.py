@@ -206,7 +206,8 @@ def _execute(stage: Stage, main: Callable[[Stage], None]) -> None:
     for folder in (stage.out, stage.reports):
         if folder.exists():
             clean_leftovers(folder)
-    stage.fresh(stage.reports) if stage.name != "report" else stage.reports.mkdir(parents=True, exist_ok=True)
+    if stage.name != "report":
+        stage.fresh(stage.reports)
     _limit_threads(stage.params.run.threads)
     main(stage)
     shutil.rmtree(stage._work, ignore_errors=True)
