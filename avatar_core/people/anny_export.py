@@ -105,7 +105,7 @@ def _position_map(uv: np.ndarray, uv_faces: np.ndarray, points: np.ndarray) -> n
     depth, owner = np.zeros((size, size), np.float32), np.full((size, size), -1, np.int32)
     rasterize_triangles(screen, uv_faces, np.full(len(uv), -1, np.float32), depth, owner, len(uv_faces))
     positions = barycentric_image(screen, uv_faces, owner, points.astype(np.float32))
-    nearest = distance_transform_edt(owner < 0, return_distances=False, return_indices=True)
+    nearest = np.asarray(distance_transform_edt(owner < 0, return_distances=False, return_indices=True))
     return positions[nearest[0], nearest[1]]
 
 

@@ -52,6 +52,9 @@ def key_light(shadow, to_shadow, x, y, z, bias):
         wy = 1 - fy if dy == 0 else (1.0 if dy == 1 else fy)
         for dx in range(3):
             wx = 1 - fx if dx == 0 else (1.0 if dx == 1 else fx)
-            if shadow[jy + dy, jx + dx] <= sz:
+            gap = shadow[jy + dy, jx + dx] - sz
+            if gap <= 0:
                 total += wx * wy
+            elif gap > 0.05:  # a lamp has a size: what is far from its shadow shades it less
+                total += wx * wy * min(0.6, (gap - 0.05) * 4)
     return SOFT + (1 - SOFT) * total * 0.25

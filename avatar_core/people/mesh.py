@@ -24,7 +24,7 @@ from avatar_core.people.regions import regions
 SKIN, EYE, TEETH, TONGUE, LASH, CLOTH, HAIR, SHOE = range(8)
 PATTERNS = ("plain", "stripes", "checks", "blobs", "placket", "denim", "vertical", "dots", "ribs", "band")
 LEG_EASE = {"trousers": (0.10, 0.088), "jeans": (0.09, 0.068), "shorts": (0.11, 0.13), "leggings": None}
-SLEEVE_EASE = {"sweater": 0.066, "cardigan": 0.066, "jacket": 0.068, "blouse": 0.064}
+SLEEVE_EASE = {"sweater": 0.060, "cardigan": 0.062, "jacket": 0.062, "blouse": 0.060}
 CLOSURES = {
     "shirt": (1, 9.0),
     "polo": (1, 0.16),

@@ -7,6 +7,8 @@ diffuse with a wider red lobe imitates light under the skin; hair follows Kajiya
 Material kinds: 0 skin, 1 eye, 2 teeth, 3 tongue, 4 lash, 5 cloth, 6 hair, 7 shoe. Material row (16 float32):
 kind, spec, gloss, wrap, r2, g2, b2, pattern (for eyes: iris radius), scale (for shoes: height of the sole), fold, fold
 frequency, shadow bias, fresnel, closure, closure low end, front plane y. See `patterns` for the cloth codes.
+
+numba caches a compiled kernel until its own file changes: after editing `lighting`, `patterns` or `noise`, touch this file.
 """
 
 from __future__ import annotations

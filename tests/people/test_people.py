@@ -101,7 +101,7 @@ def test_joints_follow_a_rotation_and_twist_is_shared():
     pose[b] = (0, 0, 0.4)
     heads = person.joints(pose, (0.1, 0.0, 0.2))
     still = person.joints(relaxed_pose())
-    np.testing.assert_allclose(heads["head"], still["head"] + np.float32([0.1, 0, 0.2]), atol=1e-5)
+    np.testing.assert_allclose(heads["head"], still["head"] + np.array([0.1, 0, 0.2]), atol=1e-5)
     assert np.linalg.norm(heads["eye.L"] - still["eye.L"] - [0.1, 0, 0.2]) > 0.01
     # A pure twist of the wrist turns the hand as asked but leaves every joint up to the wrist in place.
     wrist, lower = model.bone_names.index("wrist.L"), model.bone_names.index("lowerarm02.L")
@@ -164,7 +164,7 @@ def test_alpha_matches_the_silhouette():
     person = _person(2)
     v = _rest(person)
     camera = framing_camera(v, "portrait", 192)
-    blue, orange = np.float32([0, 0, 1]), np.float32([1, 0.5, 0])
+    blue, orange = np.array([0.0, 0, 1]), np.array([1, 0.5, 0])
     a_rgb, alpha = person.render(neutral_face(), relaxed_pose(), None, camera, background=blue)
     b_rgb, again = person.render(neutral_face(), relaxed_pose(), None, camera, background=orange)
     assert np.array_equal(alpha, again)
