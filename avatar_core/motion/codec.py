@@ -1,13 +1,13 @@
-"""Motion codec: E_X from the deformation dG of a frame to a short latent x = [body | face | hand], and back.
+"""Motion codec: E_X from the deformation dG of a frame to a short latent x = [head, body | face | hand], and back.
 
 Per region a principal basis of the offsets in their local frames (body in the world, face in the head's frame, hands in
 the wrists'), whitened, with a small residual network on either side that starts at zero: at these sizes a
 linear map is nearly all there is to gain (paper section "Audio-Particle Motion Embedding", E_X and its MLP decoder).
+The head's own motion, read from the skull, comes first; the body basis holds what the head does not explain.
 The decoder also predicts the particles' rotations and colours, by ridge regression on the latents.
 
-Clips see different parts of a person. A clip says by `valid` which of body, head, face, hand it shows; a region that
-is not shown takes no part in the basis or in any loss. Where only the head of the body is seen (a face view), the body
-latents are the most probable ones given the skull's motion, and losses look at the skull alone.
+Clips see different parts of a person. A clip says by `valid` which of body, head, face, hand it shows; latents of a
+region that is not shown are zero, and `shown` marks those that mean something. A face view still shows the head move.
 
 Shapes: T frames, N particles, P particles of a region, K latents of a region, E extra components that only the
 residual decoder uses, D all latents.
@@ -26,23 +26,24 @@ from avatar_core.errors import UserError
 from avatar_core.motion.frames import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 from avatar_core.motion.pca import fit_pca, ridge
 
-REGIONS = ("body", "face", "hand")
-VALID_KEYS = ("body", "head", "face", "hand")
+REGIONS = ("head", "body", "face", "hand")  # order of the latents
+VALID_KEYS = REGIONS
+DECODED = ("body", "face", "hand")  # together every particle once; the head's are part of the body's
 FRAMES_OF = {"body": (WORLD,), "face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT)}
 CHANNEL_SIZE = {"rotation": 3, "log_scale": 3, "logit_opacity": 1, "color": 3}
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    body_dims: int = 24
+    body_dims: int = 24  # with head_dims of them for the head
+    head_dims: int = 8
     face_dims: int = 32
     hand_dims: int = 8
     extra_dims: int = 16  # components only the residual decoder reaches
     lips_weight: float = 2.0
     lips_radius: float = 0.03  # m, fall-off of the lip weight
     face_depth_weight: float = 0.5  # one camera sees depth (y) worst
-    balance: float = 0.01  # m: body particles that move more count less, so arms do not drown the head
-    head_weight: float = 2.0  # the skull carries the face's frame
+    balance: float = 0.01  # m: body particles that move more count less, so arms do not drown the trunk
     channels: tuple[str, ...] = ("rotation", "color")
     ridge: float = 0.1
     max_frames: int = 1200  # per region, subsampled evenly
@@ -71,7 +72,9 @@ class RegionCodec(nn.Module):
     basis: Tensor
     std: Tensor
 
-    def __init__(self, n_particles: int, dims: int, extra: int, hidden: int, channels: Sequence[str]):
+    def __init__(
+        self, n_particles: int, dims: int, extra: int, hidden: int, channels: Sequence[str], channel_dims: int
+    ):
         super().__init__()
         self.dims, self.channels = dims, tuple(channels)
         self.register_buffer("index", torch.zeros(n_particles, dtype=torch.int64))
@@ -82,7 +85,9 @@ class RegionCodec(nn.Module):
         )  # orthonormal, weighted metres
         self.register_buffer("std", torch.ones(dims + extra))
         for name in self.channels:
-            self.register_buffer(f"map_{name}", torch.zeros(dims + 1, n_particles * CHANNEL_SIZE[name]))
+            self.register_buffer(
+                f"map_{name}", torch.zeros(channel_dims + 1, n_particles * CHANNEL_SIZE[name])
+            )
         self.encoder_residual = _zero_mlp(dims + extra, hidden, dims)
         self.decoder_residual = _zero_mlp(dims, hidden, dims + extra)
 
@@ -108,34 +113,43 @@ class RegionCodec(nn.Module):
 
 
 class MotionCodec(nn.Module):
-    """E_X and the decoder. Latent slices are `slices[region]`; encode and decode never mix regions."""
+    """E_X and the decoder. Latent slices are `slices[region]` (body without head; `slices["trunk"]` is both)."""
 
     carriers: Tensor
     lips_upper: Tensor
     lips_lower: Tensor
+    head_to_body: Tensor
 
     def __init__(
         self, config: CodecConfig, n_particles: int, sizes: Mapping[str, int], lips: int, carriers: int
     ):
         super().__init__()
         self.config, self.n_particles = config, n_particles
-        dims = {r: getattr(config, f"{r}_dims") for r in REGIONS}
-        self.regions = nn.ModuleDict(
-            {
-                r: RegionCodec(sizes[r], dims[r], config.extra_dims, config.residual_hidden, config.channels)
-                for r in REGIONS
-            }
-        )
+        if not 0 < config.head_dims < config.body_dims:
+            raise UserError(
+                f"codec: expected 0 < head_dims < body_dims, found {config.head_dims}, {config.body_dims}"
+            )
+        dims = {"head": config.head_dims, "body": config.body_dims - config.head_dims}
+        dims |= {"face": config.face_dims, "hand": config.hand_dims}
+        codecs = {}
+        for r in REGIONS:
+            channels = config.channels if r in DECODED else ()
+            extra = 0 if r == "head" else config.extra_dims
+            codecs[r] = RegionCodec(
+                carriers if r == "head" else sizes[r], dims[r], extra, config.residual_hidden, channels,
+                config.body_dims if r == "body" else dims[r],
+            )  # fmt: skip
+        self.regions = nn.ModuleDict(codecs)
         starts = np.cumsum([0, *dims.values()])
         self.slices = {r: slice(int(a), int(b)) for r, a, b in zip(REGIONS, starts, starts[1:], strict=False)}
+        self.slices["trunk"] = slice(0, config.body_dims)
         self.dims = int(starts[-1])
-        self.register_buffer(
-            "carriers", torch.zeros(carriers, dtype=torch.int64)
-        )  # skull, rows of the body region
-        self.register_buffer("lips_upper", torch.zeros(lips, dtype=torch.int64))  # rows of the face region
+        self.register_buffer("carriers", torch.zeros(carriers, dtype=torch.int64))  # skull: body region rows
+        self.register_buffer("head_to_body", torch.zeros(config.head_dims + 1, sizes["body"] * 3))  # metres
+        self.register_buffer("lips_upper", torch.zeros(lips, dtype=torch.int64))  # face region rows
         self.register_buffer("lips_lower", torch.zeros(lips, dtype=torch.int64))
 
-    def _scale(self, region: str, stature: float) -> float:
+    def scale(self, region: str, stature: float) -> float:
         return stature / 1.7 if self.config.body_per_stature and region != "face" else 1.0
 
     def encode(
@@ -146,74 +160,42 @@ class MotionCodec(nn.Module):
         offsets = deformation.torch().mean_offset
         x = offsets.new_zeros(len(offsets), self.dims)
         for region in REGIONS:
-            codec = self._region(region)
-            part = offsets[:, codec.index] / self._scale(region, stature)
-            if valid[region]:
-                x[:, self.slices[region]] = codec.encode_coefficients(codec.coefficients(part))
-            elif region == "body" and valid["head"]:
-                x[:, self.slices[region]] = self._body_from_head(part[:, self.carriers])
+            if not valid[region]:
+                continue
+            codec = self.region(region)
+            part = offsets[:, codec.index] / self.scale(region, stature)
+            if region == "body":
+                part = part - self.body_from_head(x[:, self.slices["head"]])
+            x[:, self.slices[region]] = codec.encode_coefficients(codec.coefficients(part))
         return x
 
     def decode(self, x: Tensor, stature: float = 1.7) -> Deformation:
         """Latents (T,D) -> dG of T frames, differentiable."""
-        parts, size = {}, {"mean_offset": 3} | {c: CHANNEL_SIZE[c] for c in self.config.channels}
-        for region in REGIONS:
-            codec, part = self._region(region), x[:, self.slices[region]]
-            parts[region] = {"mean_offset": codec.decode_offsets(part) * self._scale(region, stature)}
-            parts[region] |= {c: codec.decode_channel(c, part) for c in self.config.channels}
-        order = torch.cat([self._region(r).index for r in REGIONS])
+        parts, channels = {}, self.config.channels
+        for region in DECODED:
+            codec = self.region(region)
+            offsets = codec.decode_offsets(x[:, self.slices[region]])
+            if region == "body":
+                offsets = offsets + self.body_from_head(x[:, self.slices["head"]])
+            parts[region] = {"mean_offset": offsets * self.scale(region, stature)}
+            reads = x[:, self.slices["trunk" if region == "body" else region]]
+            parts[region] |= {c: codec.decode_channel(c, reads) for c in channels}
+        order = torch.cat([self.region(r).index for r in DECODED])
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-        merged = {name: torch.cat([parts[r][name] for r in REGIONS], 1)[:, inverse] for name in size}
+        names = ("mean_offset", *channels)
+        merged = {name: torch.cat([parts[r][name] for r in DECODED], 1)[:, inverse] for name in names}
         if "rotation" not in merged:
             merged["rotation"] = torch.zeros_like(merged["mean_offset"])
         return Deformation(**merged)
 
     def aperture(self, x: Tensor) -> Tensor:
         """Change in metres of the vertical lip gap against the identity's rest: x (...,D) -> (...). Linear part."""
-        row, bias = self._aperture_row()
+        row, bias = self.aperture_row()
         return x[..., self.slices["face"]] @ row + bias
 
-    def neutral(self) -> Tensor:
-        """Latents (D,) of the canonical pose (no deformation)."""
-        out = torch.zeros(self.dims)
-        for region in REGIONS:
-            codec = self._region(region)
-            zero = torch.zeros(1, len(codec.index), 3, device=codec.mean.device)
-            out[self.slices[region]] = codec.encode_coefficients(codec.coefficients(zero))[0].detach()
-        return out
-
-    def loss_factor(self, valid: Mapping[str, bool], region_weights: Mapping[str, float]) -> Tensor:
-        """(D,D) matrix M such that |M e|^2 is the particle-space error of a latent error e over what is shown.
-
-        A valid region counts its components by variance, relative to its first one; of a body that shows only
-        the head, the skull's motion counts. A clip that shows nothing gives zeros.
-        """
-        factor = torch.zeros(self.dims, self.dims)
-        for region in REGIONS:
-            codec, part, scale = self._region(region), self.slices[region], region_weights[region] ** 0.5
-            std = codec.std[: codec.dims]
-            if valid[region]:
-                factor[part, part] = torch.diag(std / std[0]) * scale
-            elif region == "body" and valid["head"]:
-                rows = self._head_rows()
-                factor[part, part] = _psd_root(rows.T @ rows) / std[0] * scale
-        return factor
-
-    def lips_factor(self) -> Tensor:
-        """As loss_factor, of the lip particles only."""
-        codec, part = self._region("face"), self.slices["face"]
-        lips = torch.cat([self.lips_upper, self.lips_lower])
-        rows = _rows(codec, lips)
-        share = len(codec.index) / len(lips)  # as if every face particle moved like these
-        factor = torch.zeros(self.dims, self.dims)
-        factor[part, part] = _psd_root(rows.T @ rows * share**0.5) / codec.std[0]
-        return factor
-
-    def _region(self, name: str) -> RegionCodec:
-        return self.regions[name]  # type: ignore[return-value]
-
-    def _aperture_row(self) -> tuple[Tensor, Tensor]:
-        codec = self._region("face")
+    def aperture_row(self) -> tuple[Tensor, Tensor]:
+        """The linear functional behind aperture: weights (K_face,) and constant, metres."""
+        codec = self.region("face")
 
         def vertical(table: Tensor) -> Tensor:
             z = (table / codec.weight).unflatten(-1, (-1, 3))[..., 2]
@@ -221,22 +203,50 @@ class MotionCodec(nn.Module):
 
         return vertical(codec.basis[: codec.dims] * codec.std[: codec.dims, None]), vertical(codec.mean)
 
-    def _head_rows(self) -> Tensor:
-        return _rows(self._region("body"), self.carriers)
+    def neutral(self) -> Tensor:
+        """Latents (D,) of the canonical pose (no deformation)."""
+        zero = torch.zeros(1, self.n_particles, 3)
+        return self.encode(Deformation(zero, zero))[0].detach()
 
-    def _body_from_head(self, offsets: Tensor, noise: float = 0.002) -> Tensor:
-        """Posterior mean of the whitened body latents given skull offsets (T,C,3) with `noise` metres of error."""
-        codec, rows = self._region("body"), self._head_rows()
-        flat = (self.carriers[:, None] * 3 + torch.arange(3)).flatten()
-        seen = offsets.flatten(1) * codec.weight[flat] - codec.mean[flat]
-        # The skull is one rigid body: its many points carry about as much evidence as six independent ones.
-        variance = (noise * codec.weight[flat].mean()) ** 2 * len(flat) / 6
-        normal = rows.T @ rows + variance * torch.eye(codec.dims)
-        return torch.linalg.solve(normal, (seen @ rows).T).T
+    def shown(self, valid: Mapping[str, bool]) -> Tensor:
+        """(D,) bool: the latents that a clip with this `valid` gives."""
+        out = torch.zeros(self.dims, dtype=torch.bool)
+        for region in REGIONS:
+            out[self.slices[region]] = bool(valid[region])
+        return out
+
+    def loss_factor(self, valid: Mapping[str, bool], region_weights: Mapping[str, float]) -> Tensor:
+        """(D,D) matrix M such that |M e|^2 is the particle-space error of a latent error e over what is shown.
+
+        Relative to the region's own variance: an error as large as the motion itself gives the region's weight.
+        """
+        factor = torch.zeros(self.dims, self.dims)
+        for region in REGIONS:
+            if valid[region]:
+                codec, part = self.region(region), self.slices[region]
+                variance = codec.std[: codec.dims] ** 2
+                factor[part, part] = torch.diag((region_weights[region] * variance / variance.sum()).sqrt())
+        return factor
+
+    def lips_factor(self) -> Tensor:
+        """As loss_factor, of the lip particles only."""
+        codec, part = self.region("face"), self.slices["face"]
+        rows = _rows(codec, torch.cat([self.lips_upper, self.lips_lower]))
+        lips = rows.T @ rows
+        factor = torch.zeros(self.dims, self.dims)
+        factor[part, part] = _psd_root(lips / lips.trace().clamp_min(1e-12))
+        return factor
+
+    def region(self, name: str) -> RegionCodec:
+        return self.regions[name]  # type: ignore[return-value]
+
+    def body_from_head(self, head: Tensor) -> Tensor:
+        """What the head's latents (T,K_head) say of the body particles' offsets, (T,P,3) metres."""
+        return (head @ self.head_to_body[:-1] + self.head_to_body[-1]).unflatten(-1, (-1, 3))
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
         """State for a safetensors file, and its JSON-able description."""
-        sizes = {r: len(self._region(r).index) for r in REGIONS}
+        sizes = {r: len(self.region(r).index) for r in DECODED}
         config = asdict(self.config)
         about = {
             "config": config,
@@ -266,18 +276,19 @@ def fit_codec(
     `clips` may be any sequence that loads a clip when indexed. A region that no clip shows raises UserError.
     """
     frame = np.asarray(layout.frame)
-    index = {r: np.flatnonzero(np.isin(frame, FRAMES_OF[r])) for r in REGIONS}
+    index = {r: np.flatnonzero(np.isin(frame, FRAMES_OF[r])) for r in DECODED}
     lips = {
         k: np.searchsorted(index["face"], np.asarray(getattr(layout, k)))
         for k in ("lips_upper", "lips_lower")
     }
     n_lips = min(len(v) for v in lips.values())
     head = layout.carriers[HEAD] if HEAD in layout.carriers else layout.carriers["head"]
-    carriers = np.searchsorted(index["body"], np.sort(np.asarray(head)))
+    index["head"] = np.sort(np.asarray(head)).astype(np.int64)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        codec = MotionCodec(config, len(frame), {r: len(index[r]) for r in REGIONS}, n_lips, len(carriers))
-    codec.carriers.copy_(torch.from_numpy(carriers))
+        sizes = {r: len(index[r]) for r in DECODED}
+        codec = MotionCodec(config, len(frame), sizes, n_lips, len(index["head"]))
+    codec.carriers.copy_(torch.from_numpy(np.searchsorted(index["body"], index["head"])))
     codec.lips_upper.copy_(torch.from_numpy(lips["lips_upper"][:n_lips]))
     codec.lips_lower.copy_(torch.from_numpy(lips["lips_lower"][:n_lips]))
 
@@ -286,19 +297,32 @@ def fit_codec(
     for step, region in enumerate(REGIONS):
         if progress:
             progress(step / len(REGIONS), f"basis of {region}")
-        part, rows = codec._region(region), samples[region]
+        part, rows = codec.region(region), samples[region]
         if rows["mean_offset"].numel() == 0:
             raise UserError(
                 f"no clip shows the region '{region}' (valid is false everywhere): cannot fit its basis"
             )
         part.index.copy_(torch.from_numpy(index[region]))
         part.weight.copy_(_weights(codec, region, positions[index[region]], rows["mean_offset"]).flatten())
-        fit_region(part, rows, config)
+        reads = None
+        if region == "body":
+            skull = codec.region("head")
+            with torch.no_grad():
+                reads = skull.encode_coefficients(skull.coefficients(rows["mean_offset"][:, codec.carriers]))
+            table = ridge(reads, rows["mean_offset"].flatten(1), 1e-3, rows["weight"])
+            codec.head_to_body.copy_(table)
+            rows = {**rows, "mean_offset": rows["mean_offset"] - codec.body_from_head(reads)}
+        fit_region(part, rows, config, reads)
     return codec.eval()
 
 
-def fit_region(part: RegionCodec, rows: Mapping[str, Tensor], config: CodecConfig) -> None:
-    """Fill one region's basis and maps from rows: mean_offset (n,P,3), channels (n,P,c), clip (n,), weight (n,)."""
+def fit_region(
+    part: RegionCodec, rows: Mapping[str, Tensor], config: CodecConfig, reads: Tensor | None = None
+) -> None:
+    """Fill one region's basis and maps from rows: mean_offset (n,P,3), channels (n,P,c), clip (n,), weight (n,).
+
+    reads (n,K') are latents of another region that the channels may use too.
+    """
     flat = rows["mean_offset"].flatten(1) * part.weight
     mean, basis, std = fit_pca(flat, len(part.std), rows["weight"], seed=config.seed)
     part.mean.copy_(mean)
@@ -310,7 +334,8 @@ def fit_region(part: RegionCodec, rows: Mapping[str, Tensor], config: CodecConfi
         _train_residual(part, coefficients, held_out, config)
     with torch.no_grad():
         x = part.encode_coefficients(coefficients)
-        for name in config.channels:
+        x = x if reads is None else torch.cat([reads, x], 1)
+        for name in part.channels:
             if name in rows:
                 getattr(part, f"map_{name}").copy_(
                     ridge(x, rows[name].flatten(1), config.ridge, rows["weight"])
@@ -341,7 +366,7 @@ def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, co
                 if isinstance(value, Tensor):
                     value = value.detach().numpy()
                 part = torch.from_numpy(np.asarray(value[frames], np.float32)[:, index[region]])
-                scale = codec._scale(region, clip.stature) if name == "mean_offset" else 1.0
+                scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
                 values[name].append(part / scale)
             values["clip"].append(torch.full((len(frames),), number))
             values["weight"].append(torch.from_numpy(confidence[frames]))
@@ -365,7 +390,6 @@ def _weights(codec: MotionCodec, region: str, positions: Tensor, offsets: Tensor
     elif region == "body":
         rms = offsets.square().sum(-1).mean(0).sqrt()
         weight *= (config.balance / (rms + config.balance)).sqrt()[:, None]
-        weight[codec.carriers] *= config.head_weight
     return weight
 
 

@@ -23,7 +23,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
     generator: torch.Generator,
-    curve: list[float],
+    curve: list,  # JSON-able, one entry a step
     fingerprint: str = "",
 ) -> None:
     """Write the state after `step` steps and remove all but the last two."""
@@ -51,7 +51,7 @@ def load_latest(
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
     generator: torch.Generator,
-    curve: list[float],
+    curve: list,  # JSON-able, one entry a step
     fingerprint: str = "",
 ) -> int:
     """Restore the newest intact state with this fingerprint into the arguments; returns its step, 0 if there is none."""

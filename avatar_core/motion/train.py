@@ -48,8 +48,9 @@ class TrainConfig:
     aperture: float = 1.0
     aperture_unit: float = 0.004  # m
     face: float = 1.0  # region weights
-    body: float = 0.09
-    hand: float = 0.09
+    head: float = 0.3
+    body: float = 0.3
+    hand: float = 0.15
     prior: float = 0.5  # loss of the audio-only prior inside F
     refiner: float = 1.0
     drop_audio: float = 0.1
@@ -76,17 +77,20 @@ class Batches:
         if not clips:
             raise UserError("generator: expected at least one training clip, found none")
         self.config = config
-        weights = {"face": config.face, "body": config.body, "hand": config.hand}
+        weights = {"face": config.face, "head": config.head, "body": config.body, "hand": config.hand}
         kinds: dict[tuple, int] = {}
         factors = [codec.lips_factor() * config.face**0.5]  # kind 0: silence, only the lips are known
+        shown = [codec.shown({"head": False, "body": False, "face": True, "hand": False})]
         self.kind = []
         for clip in clips:
             key = tuple(sorted((k, bool(v)) for k, v in clip.valid.items()))
             if key not in kinds:
                 kinds[key] = len(factors)
                 factors.append(codec.loss_factor(clip.valid, weights))
+                shown.append(codec.shown(clip.valid))
             self.kind.append(kinds[key])
         self.factors = torch.stack(factors)  # (kinds,D,D)
+        self.shown = torch.stack(shown)  # (kinds,D)
         self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in kinds)])
         self.lengths = [len(c.x) for c in clips]
         self.mels, self.x, self.weight = [], [], []
@@ -130,7 +134,8 @@ class MotionLoss:
 
     def __init__(self, batches: Batches, codec: MotionCodec, config: TrainConfig):
         self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
-        row, _ = codec._aperture_row()
+        self.shown = batches.shown
+        row, _ = codec.aperture_row()
         self.aperture_row = (row / config.aperture_unit).detach()
         self.face = codec.slices["face"]
 
@@ -234,7 +239,6 @@ def diffusion_loss(
 ) -> Tensor:
     """L_simple of F, of its audio prior and of the refiner on one batch."""
     batch, frames = x.shape[:2]
-    scheduler = _SCHEDULER
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=generator)
     pure = torch.rand(batch, generator=generator) < config.pure_noise
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
@@ -243,7 +247,9 @@ def diffusion_loss(
     offset = torch.randint(0, 4096, (batch, 1), generator=generator)
     features = model.dit.encode_audio(mel)
     audio = model.dit.drop_audio(features, dropped)
-    x0 = model.dit(scheduler.add_noise(x, noise, timesteps), timesteps, audio)  # type: ignore[arg-type]
+    # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
+    noisy = torch.where(loss_of.shown[kind][:, None], add_noise(x, noise, timesteps), noise)
+    x0 = model.dit(noisy, timesteps, audio)
     refined = model.refiner(x0.detach(), features, offset + torch.arange(frames))
     loss = loss_of(x0, x, weight, kind)
     loss = loss + config.prior * loss_of(model.dit.prior(features), x, weight, kind)
@@ -256,6 +262,12 @@ def loss_curve(losses: Sequence[float], every: int = 20) -> list[dict[str, float
         {"step": min(start + every, len(losses)), "loss": float(np.nanmean(losses[start : start + every]))}
         for start in range(0, len(losses), every)
     ]
+
+
+def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """x_tau (B,W,D) of clean latents at timesteps (B,)."""
+    bar = _ALPHAS[timesteps].view(-1, 1, 1)
+    return bar.sqrt() * x + (1 - bar).sqrt() * noise
 
 
 def normalise_audio(model: Generator, clips: Sequence[MotionClip]) -> None:
@@ -291,4 +303,4 @@ def _hold(values: np.ndarray, before: int, after: int) -> Tensor:
     return torch.from_numpy(np.pad(np.asarray(values, np.float32), ((before, after), (0, 0)), mode="edge"))
 
 
-_SCHEDULER = make_scheduler()
+_ALPHAS = make_scheduler().alphas_cumprod

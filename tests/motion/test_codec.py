@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import ClipMotion, CodecConfig, MotionCodec, fit_codec
+from avatar_core.motion.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec, fit_codec
 from avatar_core.motion.frames import Deformation
 from avatar_core.motion.pca import fit_pca, ridge
 
-SMALL = CodecConfig(body_dims=8, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=60)
+SMALL = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=60)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_round_trip_on_an_unseen_clip(codec, talk):
 
 def test_latents_are_white_and_aperture_is_read_from_them(codec, clips, talk):
     x = torch.cat([codec.encode(c.deformation) for _, c in clips])
-    assert 0.7 < float(x[:, codec.slices["face"]][:, 0].std()) < 1.3
+    assert 0.7 < x[:, codec.slices["face"]][:, 0].std().item() < 1.3
     _, truth = talk(99)
     gap = truth.mean_offset[:, 200:210, 2].mean(1) - truth.mean_offset[:, 210:220, 2].mean(1)
     assert torch.allclose(codec.aperture(codec.encode(truth)), gap, atol=4e-4)
@@ -62,17 +62,26 @@ def test_hidden_regions_do_not_enter_the_basis(clips, person):
         assert torch.equal(value, same.state_dict()[name]), name
 
 
-def test_loss_factor_measures_only_what_is_shown(codec):
-    weights = {"body": 1.0, "face": 1.0, "hand": 1.0}
-    head_only = codec.loss_factor({"body": False, "head": True, "face": False, "hand": False}, weights)
-    error = torch.randn(codec.dims, generator=torch.Generator().manual_seed(0))
-    seen = head_only @ error
-    skull = codec.decode(error[None]).mean_offset - codec.decode(torch.zeros(1, codec.dims)).mean_offset
-    codec_body = codec.regions["body"]
-    moved = skull[0, :40] * codec_body.weight.unflatten(0, (-1, 3))[codec.carriers]
-    assert torch.allclose(seen.square().sum() * codec_body.std[0] ** 2, moved.square().sum(), rtol=0.2)
-    nothing = codec.loss_factor(dict.fromkeys(("body", "head", "face", "hand"), False), weights)
-    assert (nothing == 0).all()
+def test_loss_factor_and_shown_cover_what_the_clip_shows(codec):
+    weights = {"head": 0.5, "body": 1.0, "face": 2.0, "hand": 1.0}
+    view = {"head": True, "body": False, "face": True, "hand": False}
+    factor, shown = codec.loss_factor(view, weights), codec.shown(view)
+    assert shown.tolist() == [True] * 3 + [False] * 5 + [True] * 6 + [False] * 2
+    assert (factor[:, ~shown] == 0).all() and (factor.diagonal()[shown] > 0).all()
+    # an error as large as the motion gives the region's weight
+    assert torch.isclose((factor @ shown.float()).square().sum(), torch.tensor(2.5), rtol=1e-4)
+    nothing = dict.fromkeys(VALID_KEYS, False)
+    assert (codec.loss_factor(nothing, weights) == 0).all() and not codec.shown(nothing).any()
+
+
+def test_head_latents_alone_move_the_skull(codec, talk):
+    _, truth = talk(95)
+    x = codec.encode(truth)
+    x[:, codec.slices["body"]] = 0
+    skull = codec.decode(x).mean_offset[:, :40]
+    assert (skull - truth.mean_offset[:, :40]).norm(dim=-1).mean() < 0.05 * truth.mean_offset[:, :40].norm(
+        dim=-1
+    ).mean()
 
 
 def test_stature_scales_the_body_but_not_the_face(codec, talk):

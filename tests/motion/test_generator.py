@@ -24,7 +24,7 @@ from avatar_core.motion.train import (
     train_generator,
 )
 
-CODEC = CodecConfig(body_dims=8, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
+CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
 TRAIN = TrainConfig(steps=150, batch=8, window=40, learning_rate=4e-3, silence=0.1)
 

@@ -1,0 +1,127 @@
+"""Losses of the distillation: score distillation, track reprojection, pictures and local rigidity.
+
+Source: paper section "Video Diffusion Distillation".
+Shapes: B clips, F consecutive frames, N particles, M tracks, H x W pixels, K neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from avatar_core.teacher.score import ScoreTeacher
+
+
+def vsd_loss(
+    frames: Tensor,
+    teacher: ScoreTeacher,
+    log_mel: Tensor,
+    reference: Tensor,
+    generator: torch.Generator,
+    *,
+    guidance: float = 1.0,
+    tau: tuple[float, float] = (0.3, 0.9),
+    own_score: ScoreTeacher | None = None,
+) -> Tensor:
+    """A scalar whose gradient is the paper's: E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
+
+    frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps, tau drawn between the
+    given shares of the schedule, w(tau) = sigma(tau)^2. With own_score, a score network of the rendered clips
+    themselves, its noise estimate takes the place of eps (the variational form [Wang et al. 2023]).
+    The value is the mean size of the score difference: it says how far the teacher would move the frames.
+    """
+    low, high = (int(t * 999) for t in tau)
+    timesteps = torch.randint(low, high + 1, (len(frames),), generator=generator)
+    noise = torch.randn(frames.shape, generator=generator)
+    noisy = teacher.add_noise(frames, noise, timesteps)
+    with torch.no_grad():
+        score = teacher.predict(noisy.detach(), timesteps, log_mel, reference, guidance)
+        target = noise
+        if own_score is not None:
+            target = own_score.predict(noisy.detach(), timesteps, log_mel, reference)
+        _, sigma = teacher.alpha_sigma(timesteps)
+        gradient = sigma.square() * (score - target)
+    value = gradient.square().mean().sqrt()
+    # The gradient is injected: this term is zero in value and has d/d(noisy) = gradient / count.
+    injected = (gradient * (noisy - noisy.detach())).sum() / noisy.numel()
+    return value + injected
+
+
+def trajectory_loss(points: Tensor, targets: Tensor, size: float, limit: float = 0.1) -> Tensor:
+    """Squared reprojection error of particle centres points (F,M,2) against tracked pixels targets (F,M,2).
+
+    In units of `size` pixels (the picture's side). NaN targets are absent. A track further off than `limit` has slipped:
+    beyond it the loss grows linearly.
+    """
+    seen = torch.isfinite(targets).all(-1)
+    error = torch.where(seen[..., None], points - targets.nan_to_num(), torch.zeros_like(points)) / size
+    distance = (error.square().sum(-1) + 1e-12).sqrt()
+    robust = torch.where(distance < limit, distance.square(), limit * (2 * distance - limit))
+    return (robust * seen).sum() / seen.sum().clamp_min(1)
+
+
+def arap_loss(means: Tensor, knn: Tensor, rest: Tensor | None = None) -> Tensor:
+    """Change of the distances to the K neighbours between adjacent frames: means (F,N,3), knn (N,K) -> scalar.
+
+    Relative to the mean neighbour distance (of `rest` (N,3) if given, else of the first frame).
+    """
+    if len(means) < 2:
+        return means.sum() * 0
+    edges = (means[:, knn] - means[:, :, None]).square().sum(-1).add(1e-12).sqrt()
+    base = edges[0].detach() if rest is None else (rest[knn] - rest[:, None]).norm(dim=-1)
+    return (edges.diff(dim=0) / base.mean().clamp_min(1e-6)).square().mean()
+
+
+def picture_loss(frames: Tensor, targets: Tensor) -> Tensor:
+    """L1 between rendered and teacher frames, both in [0,1]."""
+    return (frames - targets).abs().mean()
+
+
+@dataclass(frozen=True)
+class TrackBinding:
+    """Which particle every track sits on, and where that particle should be seen.
+
+    particles (M,) indices; targets (T,M,2) pixels of the particle's centre, NaN where the track is absent.
+    """
+
+    particles: np.ndarray
+    targets: np.ndarray
+
+
+def bind_tracks(
+    tracks: np.ndarray, pixels: np.ndarray, depth: np.ndarray, radius: float = 3.0, thickness: float = 0.03
+) -> TrackBinding:
+    """Attach every track to the nearest particle on the near side, in the track's first frame.
+
+    tracks (T,P,2) pixels with NaN when absent; pixels (T,N,2) and depth (T,N) m are the fitted particles' projections.
+    A particle is on the near side when it is less than `thickness` behind the nearest one within `radius` pixels.
+    The track keeps its starting distance to the particle's centre. Tracks on no particle are left out.
+    """
+    finite = np.isfinite(tracks).all(-1)
+    particles, targets = [], []
+    for start in np.unique(finite.argmax(0)[finite.any(0)]):
+        tree = cKDTree(pixels[start])
+        chosen = np.flatnonzero(finite.any(0) & (finite.argmax(0) == start))
+        for track, near in zip(chosen, tree.query_ball_point(tracks[start, chosen], radius), strict=True):
+            if not near:
+                continue
+            near = np.asarray(near)
+            front = near[depth[start, near] < depth[start, near].min() + thickness]
+            distance = np.linalg.norm(pixels[start, front] - tracks[start, track], axis=-1)
+            particle = int(front[distance.argmin()])
+            particles.append(particle)
+            targets.append(tracks[:, track] - tracks[start, track] + pixels[start, particle])
+    if not particles:
+        return TrackBinding(np.zeros(0, np.int64), np.zeros((len(tracks), 0, 2), np.float32))
+    return TrackBinding(np.asarray(particles, np.int64), np.stack(targets, 1).astype(np.float32))
+
+
+def project(means: Tensor, viewmat: Tensor, K: Tensor) -> Tensor:
+    """Pixels (...,2) of world points (...,3)."""
+    camera = means @ viewmat[:3, :3].T + viewmat[:3, 3]
+    z = camera[..., 2:].clamp_min(1e-3)
+    return (camera[..., :2] / z) * K.diagonal()[:2] + K[:2, 2]

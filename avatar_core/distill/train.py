@@ -1,0 +1,283 @@
+"""End-to-end fine-tuning: audio -> F -> refiner -> decoder -> compose -> splats -> teacher's pictures, tracks and score.
+
+Source: paper section "Video Diffusion Distillation" and its total objective: L_simple + VSD + trajectories + L1 + ARAP, with
+gradients through renderer and decoder into the generator. Each step takes a batch of latent windows for L_simple and F
+consecutive frames of one clip to render. The decoder's residual networks learn along; its linear basis stays.
+
+Shapes: T frames of a clip, F rendered frames, N particles, M tracks, H x W pixels, D latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar_core.distill.losses import (
+    TrackBinding,
+    arap_loss,
+    picture_loss,
+    project,
+    trajectory_loss,
+    vsd_loss,
+)
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.dit import CONTEXT
+from avatar_core.motion.frames import Rig, compose, make_rig
+from avatar_core.motion.sampler import Generator
+from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+from avatar_core.motion.train import (
+    Augment,
+    Batches,
+    MotionClip,
+    MotionLoss,
+    TrainConfig,
+    add_noise,
+    diffusion_loss,
+    schedule,
+)
+from avatar_core.render import rasterize
+from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
+
+
+@dataclass(frozen=True)
+class DistillWeights:
+    simple: float = 1.0
+    vsd: float = 0.02
+    trajectory: float = 10.0  # tracks are in units of the picture's side
+    l1: float = 1.0
+    arap: float = 0.1
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    steps: int = 200
+    frames: int = 8
+    learning_rate: float = 1e-4
+    weights: DistillWeights = field(default_factory=DistillWeights)
+    simple: TrainConfig = field(default_factory=lambda: TrainConfig(batch=8))  # batches and terms of L_simple
+    vsd_tau: tuple[float, float] = (0.3, 0.9)
+    vsd_guidance: float = 1.5
+    variational: bool = False  # replaces eps in VSD by a score network that learns the rendered clips
+    variational_rate: float = 1e-4
+    ema: float = 0.98
+    clip_norm: float = 1.0
+    checkpoint_every: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """What the teacher shows of a clip: camera (of a crop, perhaps), frames (T,H,W,3) uint8, background (3,) or (H,W,3).
+
+    tracks are in this view's pixels. scored: a face crop as the score teacher knows them, so that VSD applies.
+    """
+
+    camera: Any
+    frames: np.ndarray
+    background: np.ndarray
+    tracks: TrackBinding | None = None
+    scored: bool = False
+
+
+@dataclass(frozen=True)
+class DistillClip:
+    motion: MotionClip
+    identity: str
+    view: View
+
+
+class Student(nn.Module):
+    """What is trained together: the generator and the codec."""
+
+    def __init__(self, generator: Generator, codec: MotionCodec):
+        super().__init__()
+        self.generator, self.codec = generator, codec
+
+
+def train_student(
+    clips: Sequence[DistillClip],
+    canonicals: Mapping[str, Any],
+    layout: Any,
+    generator: Generator,
+    codec: MotionCodec,
+    teacher: ScoreTeacher | None,
+    config: DistillConfig = DistillConfig(),
+    augment: Augment | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> tuple[Generator, MotionCodec, list[dict[str, float]]]:
+    """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
+
+    teacher may be None only when weights.vsd is 0. canonicals maps identity to Canonical.
+    """
+    weights = config.weights
+    if teacher is None and weights.vsd > 0:
+        raise UserError(
+            "distill: expected a score teacher while weights.vsd > 0, found none; run the score stage"
+        )
+    torch.manual_seed(config.seed)
+    chance = torch.Generator().manual_seed(config.seed + 1)
+    rigs = {name: make_rig(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
+    batches = Batches([c.motion for c in clips], codec, config.simple)
+    loss_of = MotionLoss(batches, codec, config.simple)
+    student = Student(generator, codec)
+    trained = [*generator.parameters(), *decoder_parameters(codec)]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01)
+    average = {k: v.detach().clone() for k, v in student.state_dict().items()}
+    own = _own_score(teacher, config) if teacher is not None and config.variational else None
+    history: list[dict[str, float]] = []
+    mark = fingerprint_of(
+        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in average.values())
+    )
+    start = (
+        load_latest(checkpoint_dir, student, optimizer, average, chance, history, mark)
+        if checkpoint_dir
+        else 0
+    )
+    bad = 0
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config.steps, warmup=10)
+        student.train()
+        mel, x, weight, kind = batches.draw(chance)
+        if augment is not None:
+            mel = augment(mel, chance)
+        terms = {"simple": diffusion_loss(generator, loss_of, mel, x, weight, kind, config.simple, chance)}
+        clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
+        terms |= rendered_terms(clip, canonicals[clip.identity], layout, rigs[clip.identity], student, teacher, own,
+                                config, chance)  # fmt: skip
+        loss = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            optimizer.step()
+            bad = 0
+        else:
+            bad += 1
+            if bad >= 10:
+                raise UserError(
+                    f"distill: loss not finite for {bad} steps up to step {step}; lower learning_rate"
+                )
+        with torch.no_grad():
+            for name, value in student.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - config.ema)
+        history.append(
+            {"step": float(step + 1)} | {name: float(value.detach()) for name, value in terms.items()}
+        )
+        done = step + 1
+        if progress:
+            progress(done, config.steps, history[-1])
+        if checkpoint_dir and own is None and (done % config.checkpoint_every == 0 or done == config.steps):
+            save_state(checkpoint_dir, done, student, optimizer, average, chance, history, mark)
+    student.load_state_dict(average)
+    student.eval()
+    return generator, codec, history
+
+
+def rendered_terms(
+    clip: DistillClip,
+    canonical: Any,
+    layout: Any,
+    rig: Rig,
+    student: Student,
+    teacher: ScoreTeacher | None,
+    own: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
+    config: DistillConfig,
+    chance: torch.Generator,
+) -> dict[str, Tensor]:
+    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap."""
+    view, weights = clip.view, config.weights
+    total, count = len(clip.motion.x), config.frames
+    start = int(torch.randint(max(1, total - count + 1), (1,), generator=chance))
+    frames = slice(start, min(start + count, total))
+    shown = student.codec.shown(clip.motion.valid)
+    latents = predict_window(student.generator, clip.motion, shown, frames, chance)
+    deformation = student.codec.decode(latents, float(canonical.stature))
+    means, quats, log_scales, logits, colors = compose(canonical, layout, deformation, rig)
+    viewmat = torch.from_numpy(np.asarray(view.camera.viewmat, np.float32))
+    K = torch.from_numpy(np.asarray(view.camera.K, np.float32))
+    terms = {}
+    if weights.arap > 0:
+        n = rig.n_base
+        knn = torch.from_numpy(np.asarray(canonical.knn)[:n].astype(np.int64))
+        terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), rig.means[:n])
+    if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
+        points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, K)
+        targets = torch.from_numpy(view.tracks.targets[frames])
+        terms["trajectory"] = trajectory_loss(points, targets, float(view.camera.width))
+    scored = view.scored and teacher is not None and weights.vsd > 0 and len(means) == count
+    if weights.l1 > 0 or scored:
+        images, _ = rasterize(
+            means, quats, log_scales.exp(), logits.sigmoid(), colors,
+            viewmat.expand(len(means), 4, 4), K.expand(len(means), 3, 3), view.camera.width, view.camera.height,
+            background=torch.from_numpy(np.asarray(view.background, np.float32)),
+        )  # fmt: skip
+        targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255
+        terms["l1"] = picture_loss(images, targets)
+        if scored:
+            terms["vsd"] = _vsd(images, clip, start, teacher, own, config, chance)
+    return terms
+
+
+def predict_window(
+    generator: Generator, motion: MotionClip, shown: Tensor, frames: slice, chance: torch.Generator
+) -> Tensor:
+    """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner. shown (D,): see codec."""
+    total = len(motion.x)
+    a, b = max(0, frames.start - 2 * CONTEXT), min(total, frames.stop + 2 * CONTEXT)
+    x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
+    mel = torch.from_numpy(np.asarray(motion.log_mel[4 * a : 4 * b], np.float32))[None]
+    timesteps = torch.randint(200, 1000, (1,), generator=chance)
+    noise = torch.randn(x.shape, generator=chance)
+    features = generator.dit.encode_audio(mel)
+    noisy = torch.where(shown, add_noise(x, noise, timesteps), noise)
+    x0 = generator.dit(noisy, timesteps, features)
+    x0 = generator.refiner(x0, features, torch.arange(a, b)[None])
+    return x0[0, frames.start - a : frames.stop - a]
+
+
+def decoder_parameters(codec: MotionCodec) -> list[nn.Parameter]:
+    """The codec's trainable part: the decoder's residual networks."""
+    return [p for name, p in codec.named_parameters() if "decoder_residual" in name]
+
+
+def _vsd(images, clip, start, teacher, own, config, chance) -> Tensor:
+    rendered = (images.movedim(-1, -3) * 2 - 1)[None]
+    size = teacher.config.size
+    if rendered.shape[-1] != size or rendered.shape[-2] != size:
+        raise UserError(f"distill: expected scored views of {size} px, found {tuple(rendered.shape[-2:])}")
+    mel = pad_mel(clip.motion.log_mel)[4 * start : 4 * (start + config.frames + 2 * AUDIO_CONTEXT)][None]
+    reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]
+    if own is not None:
+        _learn_own_score(own, rendered.detach(), mel, reference, chance)
+    return vsd_loss(
+        rendered, teacher, mel, reference, chance, guidance=config.vsd_guidance, tau=config.vsd_tau,
+        own_score=own[0] if own is not None else None,
+    )  # fmt: skip
+
+
+def _own_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeacher, torch.optim.Optimizer]:
+    tensors, about = teacher.tensors()
+    own = ScoreTeacher.from_tensors({k: v.clone() for k, v in tensors.items()}, about)
+    return own, torch.optim.AdamW(own.parameters(), lr=config.variational_rate)
+
+
+def _learn_own_score(own, rendered: Tensor, mel: Tensor, reference: Tensor, chance: torch.Generator) -> None:
+    model, optimizer = own
+    timesteps = torch.randint(0, 1000, (len(rendered),), generator=chance)
+    noise = torch.randn(rendered.shape, generator=chance)
+    alpha, sigma = model.alpha_sigma(timesteps)
+    v = model(alpha * rendered + sigma * noise, timesteps, model.encode_audio(mel), reference)
+    loss = (v - (alpha * noise - sigma * rendered)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

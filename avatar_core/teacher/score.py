@@ -1,0 +1,340 @@
+"""The score teacher: a small video diffusion network over face clips, conditioned on speech and a reference picture.
+
+It stands for the large audio-driven video model of the paper: score distillation asks it how eight rendered frames
+should change to look like the teacher's videos of this speech. Built from diffusers' blocks over 2x pixel-unshuffled
+frames, v-prediction, a cosine schedule, and 10% of the conditions dropped for classifier-free guidance. Every frame's audio enters
+by the step embedding of its own residual blocks (that is what ties lips to sounds), all of them by cross-attention.
+
+Shapes: B clips, F frames (8), H = W pixels (64), A audio channels, C channels. Frames are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avatar_core.errors import UserError
+from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+
+AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    size: int = 64  # pixels
+    frames: int = 8
+    channels: tuple[int, ...] = (24, 48, 72)  # at size/2, size/4, size/8
+    audio_channels: int = 64
+    heads: int = 4
+    batch: int = 4
+    steps: int = 300
+    learning_rate: float = 1e-3
+    drop: float = 0.1  # share of clips trained without sound
+    ema: float = 0.98
+    checkpoint_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ScoreClip:
+    """Face crops (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
+
+    frames: np.ndarray
+    log_mel: np.ndarray
+
+
+class ScoreTeacher(nn.Module):
+    """add_noise / predict / guidance over video clips (B,F,3,H,W)."""
+
+    mel_mean: Tensor
+    mel_std: Tensor
+
+    def __init__(self, config: ScoreConfig):
+        super().__init__()
+        self.config = config
+        c, a = config.channels, config.audio_channels
+        self.scheduler = DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+        )
+        self.register_buffer("mel_mean", torch.zeros(80))
+        self.register_buffer("mel_std", torch.ones(80))
+        self.audio = nn.Sequential(
+            nn.Conv1d(80, a, 5, padding=2), nn.GELU(), nn.Conv1d(a, a, 6, stride=4, padding=1), nn.GELU(),
+            nn.Conv1d(a, a, 5, padding=2), nn.GELU(), nn.Conv1d(a, a, 3, padding=1),
+        )  # fmt: skip
+        self.no_audio = nn.Parameter(torch.zeros(a))
+        self.steps = Timesteps(c[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.step_mlp = TimestepEmbedding(c[0], 2 * a)
+        self.audio_mlp = nn.Linear(a, 2 * a)
+        self.stem = nn.Conv2d(24, c[0], 3, padding=1)  # noisy frame and reference, 12 channels each
+        self.down = nn.ModuleList([_Level(c[max(0, i - 1)], c[i], config, False) for i in range(len(c))])
+        self.shrink = nn.ModuleList(
+            [Downsample2D(c[i], use_conv=True, out_channels=c[i]) for i in range(len(c) - 1)]
+        )
+        self.middle = _Level(c[-1], c[-1], config, True)
+        self.up = nn.ModuleList([_Level(2 * c[i], c[i], config, False) for i in range(len(c))])
+        self.grow = nn.ModuleList(
+            [Upsample2D(c[i + 1], use_conv=True, out_channels=c[i]) for i in range(len(c) - 1)]
+        )
+        self.norm = nn.GroupNorm(8, c[0])
+        self.head = nn.Conv2d(c[0], 12, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(tau), sigma(tau) as (B,1,1,1,1)."""
+        bar = self.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1, 1)
+        return bar.sqrt(), (1 - bar).sqrt()
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        alpha, sigma = self.alpha_sigma(timesteps)
+        return alpha * clean + sigma * noise
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, reference: Tensor) -> Tensor:
+        """v-prediction (B,F,3,H,W) from audio tokens (B,F,A) and a reference picture (B,3,H,W)."""
+        batch, frames = noisy.shape[:2]
+        step = self.step_mlp(self.steps(timesteps).to(noisy.dtype))[:, None]
+        temb = (step + self.audio_mlp(tokens)).flatten(0, 1)
+        context = tokens.repeat_interleave(frames, 0)  # every frame may look at the whole clip's sound
+        seen = reference[:, None].expand_as(noisy)
+        h = F.pixel_unshuffle(torch.cat([noisy, seen], 2).flatten(0, 1), 2)
+        h = self.stem(h)
+        skips = []
+        for index, level in enumerate(self.down):
+            h = level(h, temb, context, frames)
+            skips.append(h)
+            if index < len(self.shrink):
+                h = self.shrink[index](h)
+        h = self.middle(h, temb, context, frames)
+        for index in reversed(range(len(self.up))):
+            h = self.up[index](torch.cat([h, skips[index]], 1), temb, context, frames)
+            if index > 0:
+                h = self.grow[index - 1](h)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2).unflatten(0, (batch, frames))
+
+    def encode_audio(self, log_mel: Tensor) -> Tensor:
+        """(B,4(F+2*AUDIO_CONTEXT),80) -> tokens (B,F,A)."""
+        tokens = self.audio(((log_mel - self.mel_mean) / self.mel_std).transpose(1, 2)).transpose(1, 2)
+        return tokens[:, AUDIO_CONTEXT:-AUDIO_CONTEXT]
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, log_mel: Tensor, reference: Tensor, guidance: float = 1.0
+    ) -> Tensor:
+        """Noise eps in noisy (B,F,3,H,W), with classifier-free guidance on the sound when guidance is not 1."""
+        tokens = self.encode_audio(log_mel)
+        v = self(noisy, timesteps, tokens, reference)
+        if guidance != 1.0:
+            free = self(noisy, timesteps, self.no_audio.expand_as(tokens), reference)
+            v = free + guidance * (v - free)
+        alpha, sigma = self.alpha_sigma(timesteps)
+        return alpha * v + sigma * noisy
+
+    @torch.no_grad()
+    def sample(
+        self, log_mel: Tensor, reference: Tensor, seed: int = 0, steps: int = 20, guidance: float = 1.0
+    ) -> Tensor:
+        """A clip (B,F,3,H,W) of the reference (B,3,H,W) saying log_mel, by DDIM."""
+        self.eval()
+        frames, size = self.config.frames, reference.shape[-1]
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(len(reference), frames, 3, size, size, generator=generator)
+        schedule = DDIMScheduler.from_config(self.scheduler.config, prediction_type="epsilon")
+        schedule.set_timesteps(steps)
+        for step in schedule.timesteps:
+            eps = self.predict(x, step.expand(len(x)), log_mel, reference, guidance)
+            x = schedule.step(eps, int(step), x).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
+        return x.clamp(-1, 1)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        return dict(self.state_dict()), asdict(self.config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> ScoreTeacher:
+        model = cls(ScoreConfig(**{**config, "channels": tuple(config["channels"])}))
+        model.load_state_dict(dict(tensors))
+        return model.eval()
+
+
+class _Level(nn.Module):
+    """Residual block, then (if attend) attention over audio tokens and over time."""
+
+    def __init__(self, c_in: int, c_out: int, config: ScoreConfig, attend: bool):
+        super().__init__()
+        self.block = ResnetBlock2D(
+            in_channels=c_in, out_channels=c_out, temb_channels=2 * config.audio_channels, groups=8,
+            time_embedding_norm="scale_shift",
+        )  # fmt: skip
+        self.cross = self.temporal = None
+        if attend:
+            width = c_out // config.heads
+            self.cross = BasicTransformerBlock(
+                c_out,
+                config.heads,
+                width,
+                cross_attention_dim=config.audio_channels,
+                only_cross_attention=True,
+            )
+            self.temporal = TransformerTemporalModel(
+                config.heads, width, c_out, norm_num_groups=8, double_self_attention=False, positional_embeddings="sinusoidal",
+                num_positional_embeddings=32,
+            )  # fmt: skip
+
+    def forward(self, h: Tensor, temb: Tensor, context: Tensor, frames: int) -> Tensor:
+        h = self.block(h, temb)
+        if self.cross is None or self.temporal is None:
+            return h
+        flat = h.flatten(2).transpose(1, 2)
+        h = self.cross(flat, encoder_hidden_states=context).transpose(1, 2).reshape(h.shape)
+        return self.temporal(h, num_frames=frames).sample
+
+
+def train_score(
+    clips: Sequence[ScoreClip],
+    config: ScoreConfig = ScoreConfig(),
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> tuple[ScoreTeacher, list[float]]:
+    """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses."""
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    model = ScoreTeacher(config)
+    data = _prepare(clips, config)
+    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
+    model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
+    model.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    losses: list[float] = []
+    mark = fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips))
+    start = (
+        load_latest(checkpoint_dir, model, optimizer, average, generator, losses, mark)
+        if checkpoint_dir
+        else 0
+    )
+    bad = 0
+    for step in range(start, config.steps):
+        warm = min(1.0, (step + 1) / 20)
+        rate = warm * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * step / config.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * float(rate)
+        model.train()
+        loss = _loss(model, *draw_windows(data, config, generator), generator=generator, drop=config.drop)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+            optimizer.step()
+            bad = 0
+        else:
+            bad += 1
+            if bad >= 10:
+                raise UserError(
+                    f"score: loss not finite for {bad} steps up to step {step}; lower learning_rate"
+                )
+        decay = min(config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                average[name].lerp_(value, 1 - decay)
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if progress and (done % 10 == 0 or done == config.steps):
+            progress(done, config.steps, {"loss": float(np.nanmean(losses[-10:]))})
+        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
+            save_state(checkpoint_dir, done, model, optimizer, average, generator, losses, mark)
+    model.load_state_dict(average)
+    return model.eval(), losses
+
+
+@torch.no_grad()
+def evaluate_score(model: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0, rounds: int = 4) -> dict:
+    """Held-out error of the predicted noise with the clip's own sound, another clip's, and none.
+
+    eps_mse is over everything; mouth_* is over the lower middle of the crop, where the sound shows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    data = _prepare(clips, model.config)
+    size = model.config.size
+    rows, columns = slice(int(0.55 * size), int(0.9 * size)), slice(int(0.25 * size), int(0.75 * size))
+    sums: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        frames, log_mel, reference = draw_windows(data, model.config, generator)
+        timesteps = torch.linspace(400, 950, len(frames)).long()
+        noise = torch.randn(frames.shape, generator=generator)
+        noisy = model.add_noise(frames, noise, timesteps)
+        for name, sound, guidance in (
+            ("matched", log_mel, 1.0),
+            ("mismatched", log_mel.roll(1, 0), 1.0),
+            ("no_audio", log_mel, 0.0),
+        ):
+            error = (model.predict(noisy, timesteps, sound, reference, guidance) - noise).square()
+            sums.setdefault(f"eps_mse_{name}", []).append(float(error.mean()))
+            sums.setdefault(f"mouth_eps_mse_{name}", []).append(float(error[..., rows, columns].mean()))
+    return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def draw_windows(
+    data: Sequence[tuple[Tensor, Tensor]], config: ScoreConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """frames (B,F,3,H,W) in [-1,1], log_mel (B,4(F+2 context),80), reference (B,3,H,W)."""
+    frames, mels, references = [], [], []
+    first = int(torch.randint(len(data), (1,), generator=generator))
+    for number in range(config.batch):
+        # consecutive clips: no clip twice in a batch (where there are enough), so rolled sound is mismatched
+        clip, mel = data[(first + number) % len(data)]
+        start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator))
+        frames.append(to_signed(clip[start : start + config.frames]))
+        mels.append(mel[4 * start : 4 * (start + config.frames + 2 * AUDIO_CONTEXT)])
+        references.append(to_signed(clip[int(torch.randint(len(clip), (1,), generator=generator))]))
+    return torch.stack(frames), torch.stack(mels), torch.stack(references)
+
+
+def to_signed(frames: Tensor) -> Tensor:
+    """uint8 (...,H,W,3) -> float (...,3,H,W) in [-1,1]."""
+    return (frames.float() / 127.5 - 1).movedim(-1, -3)
+
+
+def pad_mel(log_mel: np.ndarray) -> Tensor:
+    """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
+    edge = 4 * AUDIO_CONTEXT
+    return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))
+
+
+def _prepare(clips: Sequence[ScoreClip], config: ScoreConfig) -> list[tuple[Tensor, Tensor]]:
+    data = []
+    for clip in clips:
+        if clip.frames.shape[1:] != (config.size, config.size, 3):
+            raise UserError(f"score: expected crops of {config.size} px, found {clip.frames.shape[1:]}")
+        if len(clip.frames) >= config.frames:
+            data.append((torch.from_numpy(np.ascontiguousarray(clip.frames)), pad_mel(clip.log_mel)))
+    if not data:
+        raise UserError(f"score: expected clips of {config.frames} frames or more, found none")
+    return data
+
+
+def _loss(
+    model: ScoreTeacher,
+    frames: Tensor,
+    log_mel: Tensor,
+    reference: Tensor,
+    generator: torch.Generator,
+    drop: float,
+) -> Tensor:
+    timesteps = torch.randint(0, 1000, (len(frames),), generator=generator)
+    noise = torch.randn(frames.shape, generator=generator)
+    alpha, sigma = model.alpha_sigma(timesteps)
+    tokens = model.encode_audio(log_mel)
+    dropped = torch.rand(len(frames), generator=generator) < drop
+    tokens = torch.where(dropped[:, None, None], model.no_audio, tokens)
+    v = model(alpha * frames + sigma * noise, timesteps, tokens, reference)
+    return (v - (alpha * noise - sigma * frames)).square().mean()

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.audio.features import log_mel_numpy
+from avatar_core.distill.losses import bind_tracks
+from avatar_core.distill.train import (
+    DistillClip,
+    DistillConfig,
+    DistillWeights,
+    Student,
+    View,
+    rendered_terms,
+    train_student,
+)
+from avatar_core.errors import UserError
+from avatar_core.geometry.camera import look_at
+from avatar_core.motion.codec import CodecConfig, fit_codec
+from avatar_core.motion.dit import DiTConfig
+from avatar_core.motion.frames import compose, make_rig
+from avatar_core.motion.refiner import RefinerConfig
+from avatar_core.motion.sampler import Generator, GeneratorConfig
+from avatar_core.motion.train import MotionClip, TrainConfig, train_generator
+from avatar_core.render import rasterize
+from avatar_core.teacher.score import ScoreConfig, ScoreTeacher
+
+MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
+SIMPLE = TrainConfig(batch=4, window=24, silence=0.0)
+CAMERA = look_at((0, -2, 1.57), (0, 0, 1.57), 12, 32, 32)
+
+
+def _canonical(person):
+    from types import SimpleNamespace
+
+    canonical, layout = person
+    big = {
+        "log_scales": np.full_like(canonical.log_scales, np.log(0.012)),
+        "logit_opacities": canonical.logit_opacities * 0 + 3,
+    }
+    return SimpleNamespace(**{**vars(canonical), **big}, stature=1.7), layout
+
+
+@pytest.fixture(scope="module")
+def material(person, clips):
+    """Codec, a generator trained a little, and two face-view clips with their rendered pictures."""
+    torch.set_num_threads(1)
+    canonical, layout = _canonical(person)
+    codec = fit_codec(
+        [c for _, c in clips],
+        layout,
+        CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0),
+    )
+    out = []
+    with torch.no_grad():
+        for audio, clip in clips[:2]:
+            x = codec.encode(clip.deformation).numpy()
+            motion = MotionClip(
+                log_mel_numpy(audio), x, dict.fromkeys(("body", "head", "face", "hand"), True)
+            )
+            means, quats, scales, logits, colors = compose(canonical, layout, clip.deformation)
+            t = len(means)
+            images, _ = rasterize(
+                means, quats, scales.exp(), logits.sigmoid(), colors,
+                torch.from_numpy(CAMERA.viewmat).expand(t, 4, 4), torch.from_numpy(CAMERA.K).expand(t, 3, 3), 32, 32,
+                background=torch.full((3,), 0.5),
+            )  # fmt: skip
+            pixels, depth = CAMERA.project(means.numpy()[:, :430])
+            tracks = bind_tracks(pixels[:, 200:350:5], pixels, depth)
+            frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+            out.append(
+                DistillClip(motion, "A", View(CAMERA, frames, np.full(3, 0.5, np.float32), tracks, True))
+            )
+    generator = train_generator(
+        [c.motion for c in out], codec, TrainConfig(steps=30, batch=4, window=24), MODEL
+    )[0]
+    return canonical, layout, codec, generator, out
+
+
+def _copy(codec, generator):
+    return type(codec).from_tensors(*_clone(codec)), Generator.from_tensors(*_clone(generator))
+
+
+def _clone(module):
+    tensors, about = module.tensors()
+    return {k: v.clone() for k, v in tensors.items()}, about
+
+
+def _teacher():
+    torch.manual_seed(0)
+    return ScoreTeacher(ScoreConfig(size=32, frames=4, channels=(8, 8), audio_channels=8, heads=2)).eval()
+
+
+def test_pictures_and_tracks_alone_teach_the_generator(material):
+    canonical, layout, codec, generator, clips = material
+    codec, generator = _copy(codec, generator)
+    weights = DistillWeights(simple=0.0, vsd=0.0, trajectory=10.0, l1=1.0, arap=0.01)
+    config = DistillConfig(steps=50, frames=4, learning_rate=2e-3, weights=weights, simple=SIMPLE, ema=0.9)
+
+    @torch.no_grad()
+    def terms():
+        student = Student(generator, codec).eval()
+        rig, chance = make_rig(canonical, layout), torch.Generator().manual_seed(3)
+        found = [
+            rendered_terms(clips[k % 2], canonical, layout, rig, student, None, None, config, chance)
+            for k in range(12)
+        ]
+        return {name: np.mean([float(f[name]) for f in found]) for name in ("l1", "trajectory")}
+
+    before = terms()
+    train_student(clips, {"A": canonical}, layout, generator, codec, None, config)
+    after = terms()
+    assert after["l1"] < 0.95 * before["l1"] and after["trajectory"] < 0.9 * before["trajectory"]
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_all_terms_run_and_everything_moves(material, variational):
+    canonical, layout, codec, generator, clips = material
+    codec, generator = _copy(codec, generator)
+    before = {k: v.clone() for k, v in {**generator.state_dict(), **codec.state_dict()}.items()}
+    config = DistillConfig(steps=3, frames=4, simple=SIMPLE, variational=variational, ema=0.5)
+    generator, codec, history = train_student(
+        clips, {"A": canonical}, layout, generator, codec, _teacher(), config
+    )
+    assert history[-1].keys() == {"step", "simple", "arap", "trajectory", "l1", "vsd"}
+    assert all(np.isfinite(list(h.values())).all() for h in history)
+    after = {**generator.state_dict(), **codec.state_dict()}
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert "dit.trunk.stem.weight" in moved and "refiner.head.weight" in moved
+    assert "regions.face.decoder_residual.2.weight" in moved and "regions.face.basis" not in moved
+
+
+def test_distillation_resumes_exactly(material, tmp_path):
+    canonical, layout, codec, generator, clips = material
+    config = DistillConfig(steps=4, frames=4, simple=SIMPLE, checkpoint_every=2)
+
+    def run(folder=None, stop=None):
+        c, g = _copy(codec, generator)
+
+        def progress(step, steps, terms):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        return train_student(
+            clips, {"A": canonical}, layout, g, c, _teacher(), config, None, folder, progress
+        )
+
+    straight = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop=3)
+    resumed = run(tmp_path)
+    assert [h["step"] for h in resumed[2]] == [1, 2, 3, 4]
+    for name, value in straight[0].state_dict().items():
+        assert torch.equal(value, resumed[0].state_dict()[name]), name
+
+
+def test_missing_teacher_is_a_user_error(material):
+    canonical, layout, codec, generator, clips = material
+    with pytest.raises(UserError, match="score"):
+        train_student(clips, {"A": canonical}, layout, generator, codec, None, DistillConfig(steps=1))
