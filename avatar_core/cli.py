@@ -47,12 +47,9 @@ profile_app = typer.Typer(
 app.add_typer(profile_app, name="profile")
 out_console, err_console = Console(), Console(stderr=True)
 
-Portrait = Annotated[
-    Path,
-    typer.Option(
-        "--portrait", "-p", help="A picture of one person, seen from the front, head to mid-thigh or more."
-    ),
-]
+PORTRAIT_HELP = "A picture of one person, seen from the front, head to mid-thigh or more."
+Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
+OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 Audio = Annotated[
     Path | None,
     typer.Option("--audio", "-a", help="A recording: WAV, FLAC, MP3, OGG, M4A, or a video's sound."),
@@ -60,7 +57,7 @@ Audio = Annotated[
 Text = Annotated[str | None, typer.Option("--text", "-t", help="A sentence to speak, instead of --audio.")]
 Language = Annotated[str, typer.Option("--language", "-l", help="Language of --text: en, de, es, fr, cmn.")]
 Voice = Annotated[
-    str | None, typer.Option("--voice", help="Voice for --text. Default: the language's first.")
+    str | None, typer.Option("--voice", help="Voice for --text: otto, lena, hugo, anna, ... Default: otto.")
 ]
 Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
 Seed = Annotated[
@@ -70,8 +67,12 @@ Seed = Annotated[
 
 @app.command()
 def speak(
-    portrait: Portrait,
     out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
+    portrait: OptionalPortrait = None,
+    avatar: Annotated[
+        Path | None,
+        typer.Option("--avatar", help="A folder made by `avatar personalise`, instead of --portrait."),
+    ] = None,
     audio: Audio = None,
     text: Text = None,
     language: Language = "en",
@@ -101,9 +102,19 @@ def speak(
     )  # the cheap checks first: nobody waits half a minute for a typo
     if preview is not None:
         sound = sound[: max(1, round(preview * SAMPLE_RATE))]
-    image = _portrait(portrait)
-    student = load_student(model)
-    layout, canonical, camera = _personalise(image, portrait, student.particles)
+    if portrait is not None and avatar is None:
+        image = _portrait(portrait)
+        student = load_student(model)
+        layout, canonical, camera = _personalise(image, portrait, student.particles)
+    elif avatar is not None and portrait is None:
+        from avatar_core.avatar import load_avatar
+
+        _use_all_cores()
+        student = load_student(model)
+        layout, canonical, camera = load_avatar(avatar)
+    else:
+        found = "neither" if portrait is None else "both"
+        raise UserError(f"person: expected one of --portrait and --avatar, found {found}")
     with _bars() as show:
         report = make_video(
             canonical,
@@ -126,29 +137,29 @@ def speak(
 def personalise(
     portrait: Portrait,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for avatar.safetensors, avatar.ply and preview.png.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder to write: avatar.safetensors, avatar.ply, camera.json, preview.png.",
+        ),
     ],
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
-    from avatar_core.fit.canonical import save_canonical, write_ply
-    from avatar_core.io.atomic import atomic_directory
-    from avatar_core.io.images import contact_sheet
+    from avatar_core.avatar import save_avatar
+    from avatar_core.speak import render_still
     from avatar_core.student import load_student
 
+    if out.is_file():
+        raise UserError(f"{out}: expected the name of a folder, found a file")
     image = _portrait(portrait)
     student = load_student(model)
     _, canonical, camera = _personalise(image, portrait, student.particles)
-    with atomic_directory(out) as folder:
-        save_canonical(folder / "avatar.safetensors", canonical)
-        write_ply(folder / "avatar.ply", canonical)
-        contact_sheet(
-            folder / "preview.png",
-            [image, _still(canonical, camera)],
-            ["portrait", "avatar"],
-            cell=camera.height,
-        )
-    out_console.print(f"{out}: avatar.safetensors, avatar.ply, preview.png")
+    save_avatar(out, canonical, camera, student.particles, [image, render_still(canonical, camera)])
+    out_console.print(
+        f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
+    )
 
 
 @app.command()
@@ -275,12 +286,6 @@ def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tu
             raise UserError(f"{path}: {error}") from None
     err_console.print(f"personalised in {time.monotonic() - start:.1f} s")
     return result
-
-
-def _still(canonical: Any, camera: Any) -> np.ndarray:
-    from avatar_core.speak import render_still
-
-    return render_still(canonical, camera)
 
 
 def _use_all_cores() -> None:

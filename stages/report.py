@@ -28,7 +28,7 @@ VIDEO_BYTES = 4_000_000
 def main(stage: Stage) -> None:
     """Put the reports of all stages on one page."""
     sections = [stage_section(stage.data, name) for name in STAGES if name != "report"]
-    lead = "From a portrait and a voice to a talking whole-body avatar. Below: what every stage made, its pictures, curves and numbers."
+    lead = "From a portrait and a voice to a talking whole-body avatar: what every stage made, in pictures, curves and numbers."
     write_text(stage.data / "reports" / "index.html", report_page.page("AudioAvatar", lead, sections))
 
 

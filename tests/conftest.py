@@ -1,0 +1,71 @@
+"""Shared by all tests: a scratch copy of the repository with the smoke profile run in it, made once when a test asks for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone of the repository: `run("dvc", "repro")` -> finished process."""
+
+    root: Path
+    seconds: float = 0.0
+    output: str = ""
+
+    def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        environment = dict(os.environ)
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PREFECT_HOME"] = str(self.root / ".prefect")
+        environment["PYTHONPATH"] = str(self.root)  # the clone's own code, not the installed one
+        return subprocess.run(
+            arguments, cwd=self.root, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+
+def clone_repository(target: Path) -> Project:
+    """The files that git knows or would add, as they are now, as a fresh repository with DVC's settings and no artifacts."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    names = [n for n in listed.stdout.decode().split("\0") if n and n != "dvc.lock" and (ROOT / n).is_file()]
+    for name in names:
+        destination = target / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.write_bytes((ROOT / name).read_bytes())
+    native = Path("avatar_core/render/_native.so")
+    if (ROOT / native).is_file():
+        (target / native).write_bytes((ROOT / native).read_bytes())
+    subprocess.run(["git", "init", "-q", "."], cwd=target, check=True)
+    return Project(target)
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
+    """`clone(name)` -> a fresh scratch copy of the repository."""
+    return lambda name: clone_repository(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def smoke(clone: Callable[[str], Project]) -> Project:
+    """A clone in which `dvc repro` has made everything with the smoke profile. Minutes."""
+    project = clone("smoke")
+    used = project.run(sys.executable, "-m", "avatar_core.cli", "profile", "use", "smoke")
+    assert used.returncode == 0, used.stderr
+    start = time.monotonic()
+    result = project.run("dvc", "repro", timeout=1500)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
+    return Project(project.root, time.monotonic() - start, result.stdout + result.stderr)

@@ -1,0 +1,107 @@
+"""The smoke profile end to end, through real `dvc repro` and through the Prefect flow, in scratch copies of the repository."""
+
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from avatar_core.io.audio import read_audio
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.io.images import read_image
+from avatar_core.io.store import Trajectories
+from avatar_core.io.video import read_video
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+SHARDS = (0, 1)
+
+
+def test_every_stage_leaves_metrics_a_picture_and_its_artifacts(smoke):
+    data = smoke.root / "data"
+    plain = ("identities", "speech", "score", "embed", "generator", "distill", "evaluate")
+    folders = [*plain, *(f"{s}/shard-{k}" for s in ("teacher", "fit") for k in SHARDS)]
+    for folder in folders:
+        metrics = json.loads((data / "reports" / folder / "metrics.json").read_text())
+        assert metrics and list(metrics) == sorted(metrics), folder
+        assert read_image(data / "reports" / folder / "contact_sheet.png", max_side=20_000).std() > 0.01, (
+            folder
+        )
+    for name in ("score/score", "embed/codec", "generator/generator", "distill/student"):
+        tensors, sidecar = load_checkpoint(data / f"{name}.safetensors")
+        assert tensors and sidecar["seed"] is not None
+
+
+def test_nothing_is_left_over(smoke):
+    stray = [p for p in (smoke.root / "data").rglob(".tmp-*")]
+    assert stray == [] and not any((smoke.root / "data" / "work").rglob("*.zarr"))
+
+
+def test_teacher_clips_are_in_step_and_fit_covers_them(smoke):
+    data = smoke.root / "data"
+    fitted = set()
+    for shard in SHARDS:
+        rows = read_catalog(data / "teacher" / f"shard-{shard}" / "catalog.parquet")
+        for row in rows:
+            path = data / "teacher" / f"shard-{shard}" / f"{row['id']}.mp4"
+            frames, sound = read_video(path), read_audio(path)
+            assert len(frames) == row["t_len"] and abs(len(sound) - 640 * len(frames)) < 320  # half a frame
+        store = Trajectories(data / "fit" / f"shard-{shard}" / "trajectories.zarr")
+        lengths = {r["id"]: r["t_len"] for r in rows}
+        for clip, (_, length) in store.clips.items():
+            assert lengths[clip] == length
+            assert np.isfinite(store.read_clip(clip)["mean_offset"]).all()
+            fitted.add(clip)
+    assert fitted
+
+
+def test_fit_writes_plys_in_the_inria_layout(smoke):
+    plys = sorted((smoke.root / "data" / "fit").rglob("*.ply"))
+    assert len(plys) >= 2
+    header = plys[0].read_bytes()[:2000].split(b"end_header")[0].decode()
+    for name in ("x", "f_dc_0", "f_dc_2", "opacity", "scale_0", "rot_3"):
+        assert f"property float {name}\n" in header
+
+
+def test_metrics_say_unavailable_never_zero(smoke):
+    metrics = json.loads((smoke.root / "data/reports/evaluate/metrics.json").read_text())
+    assert any(isinstance(v, float) for v in metrics.values())
+    assert all(isinstance(v, (int, float, str)) for v in metrics.values())
+
+
+def test_report_is_self_contained(smoke):
+    page = (smoke.root / "data/reports/index.html").read_text()
+    assert page.count("data:image/png;base64,") >= 9 and page.count("data:video/mp4;base64,") >= 2
+    assert "src='http" not in page and 'src="http' not in page and "<script" not in page
+    assert all(f"id='{s}'" in page for s in ("identities", "teacher", "fit", "evaluate"))
+
+
+def test_repro_again_runs_nothing(smoke):
+    start = time.monotonic()
+    again = smoke.run("dvc", "repro")
+    seconds = time.monotonic() - start
+    assert again.returncode == 0 and "Running stage" not in again.stdout
+    assert seconds < 10, f"{seconds:.1f} s (5 s on an idle machine)"
+
+
+def test_dvc_shows_metrics_and_plots(smoke):
+    shown = smoke.run("dvc", "metrics", "show", "--json")
+    assert shown.returncode == 0 and "reports" in shown.stdout.replace("\\\\", "/")
+
+
+def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):
+    other = clone("flow")
+    result = other.run(sys.executable, "-m", "flows.pipeline", "--profile", "smoke", timeout=1500)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
+    first, second = (yaml.safe_load((p.root / "dvc.lock").read_text())["stages"] for p in (smoke, other))
+    assert set(first) == set(second) and len(first) == 12
+    different = [
+        (stage, out["path"])
+        for stage in first
+        for out, twin in zip(first[stage].get("outs", []), second[stage].get("outs", []), strict=True)
+        if out["md5"] != twin["md5"]
+    ]
+    assert different == []
+    assert first == second
