@@ -256,17 +256,16 @@ class Person:
         )
         rgb, alpha = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
         level = int(np.clip(np.floor(np.log2(max(pixel, 1e-6) / TEXEL)), 0, 3))
-        detail = float(np.clip(1.6 - pixel / 0.0014, 0, 1))
         shade(
             depth, owner, screen, d.triangles, d.material, d.points, d.unit, d.uv, d.template, d.cut, d.ao, d.color,
-            self._textures[level], self.mesh.table, eye, lights(), shadow, to_shadow, s, detail, background, rgb, alpha,
+            self._textures[level], self.mesh.table, eye, lights(), shadow, to_shadow, s, pixel, background, rgb, alpha,
         )  # fmt: skip
         return rgb, alpha
 
 
 def draw_owners(person: Person, face_weights, rotvecs, translation, camera: Camera, samples: int):
     """Visibility of one frame: depth (H S, W S) of 1/metres, owner triangle ids (-1 none), and the posed drawable."""
-    lod = int(np.clip(person._pixel_metres(camera) / samples * 0.75 / 0.0006, 1, 6))
+    lod = int(np.clip(round(person._pixel_metres(camera) / samples / 0.0005), 1, 6))
     d = person._drawable(lod)
     person._pose(d, face_weights, rotvecs, translation, camera.position.astype(np.float32))
     project_points(d.points, camera, samples, d.screen)

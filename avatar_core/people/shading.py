@@ -25,15 +25,17 @@ from avatar_core.people.patterns import closure_shade, folds, hem_shade, pattern
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
 def shade(
     depth, owner, screen, triangles, material, points, normals, uv, template, cut, ao, color, texture, table, eye, lamps,
-    shadow, to_shadow, samples, detail, background, rgb, alpha,
+    shadow, to_shadow, samples, pixel, background, rgb, alpha,
 ):  # fmt: skip
     """Shade an owner image (H S, W S) into rgb (H, W, 3) uint8 over background (H, W, 3) float sRGB; alpha (H, W) uint8.
 
-    detail in [0, 1] fades noise finer than a pixel. Screen points carry 1/depth, so attributes are perspective-correct.
+    pixel: footprint of a pixel in metres, to filter fine patterns and noise. Screen points carry 1/depth, so attributes are
+    perspective-correct.
     """
     height, width = rgb.shape[0], rgb.shape[1]
     size = texture.shape[0]
     full = samples * samples
+    detail = min(1.0, max(0.0, 1.6 - pixel / 0.0014))
     for py in range(height):
         for px in range(width):
             y0 = py * samples
@@ -70,6 +72,10 @@ def shade(
                 and kind != 1
                 and near - far < 0.006 * near
             )
+            shaded = 0
+            skip = (
+                same and covered == full and kind == 6 and samples == 2
+            )  # hair: the two diagonal samples do
             total_r = 0.0
             total_g = 0.0
             total_b = 0.0
@@ -79,11 +85,14 @@ def shade(
                     sx = x0 + 0.5 * samples
                     sy = y0 + 0.5 * samples
                 else:
+                    if skip and (sample == 1 or sample == 2):
+                        continue
                     t = owner[y0 + sample // samples, x0 + sample % samples]
                     if t < 0:
                         continue
                     sx = x0 + sample % samples + 0.5
                     sy = y0 + sample // samples + 0.5
+                shaded += 1
                 i0 = triangles[t, 0]
                 i1 = triangles[t, 1]
                 i2 = triangles[t, 2]
@@ -202,13 +211,15 @@ def shade(
                     if kind == 7:
                         f = 1.0 if tz < table[m, 8] else 0.0
                     else:
-                        f = pattern(int(table[m, 7]), table[m, 8], tx, ty, tz)
+                        f = pattern(int(table[m, 7]), table[m, 8], tx, ty, tz, pixel)
                     cr += (table[m, 4] - cr) * f
                     cg += (table[m, 5] - cg) * f
                     cb += (table[m, 6] - cb) * f
-                    f = hem_shade(w0 * cut[i0] + w1 * cut[i1] + w2 * cut[i2])
+                    f = hem_shade(w0 * cut[i0] + w1 * cut[i1] + w2 * cut[i2], pixel)
                     if table[m, 13] > 0:
-                        g, shine = closure_shade(int(table[m, 13]), table[m, 14], tx, ty, tz, table[m, 15])
+                        g, shine = closure_shade(
+                            int(table[m, 13]), table[m, 14], tx, ty, tz, table[m, 15], pixel
+                        )
                         f *= g
                         spec += shine
                     cr *= f
@@ -311,7 +322,7 @@ def shade(
                 total_r += out_r / (1 + 0.18 * out_r)  # soft shoulder before the filter: highlights antialias
                 total_g += out_g / (1 + 0.18 * out_g)
                 total_b += out_b / (1 + 0.18 * out_b)
-            s = 1.12 / (1.0 if once else covered)
+            s = 1.12 / shaded
             a = covered / full
             rgb[py, px, 0] = int((srgb(total_r * s) * a + background[py, px, 0] * (1 - a)) * 255 + 0.5)
             rgb[py, px, 1] = int((srgb(total_g * s) * a + background[py, px, 1] * (1 - a)) * 255 + 0.5)
