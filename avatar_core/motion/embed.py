@@ -1,0 +1,214 @@
+"""Audio-particle embedding: speech and particle motion in one space, aligned frame by frame and patch by patch.
+
+Source: paper section "Audio-Particle Motion Embedding" (CLIP-style InfoNCE on frames, and on mean-pooled sliding windows).
+The motion side reads the latents of E_X, which stays as it is: pulling the codec or the generator's audio trunk along made
+the generator worse in our trials. What it is for: the agreement of sound and motion as a measure (retrieval, sync
+offset), and, if wanted, a start for the generator's audio trunk.
+
+Shapes: B windows, T frames, D latents, E embedding, P patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.dit import AudioTrunk, ConvBlock, DiTConfig
+from avatar_core.motion.sampler import Generator
+from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+from avatar_core.motion.train import Augment, Batches, MotionClip, TrainConfig, schedule
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    dims: int = 64  # D
+    embedding: int = 48
+    audio: DiTConfig = DiTConfig(audio_blocks=2)  # noqa: RUF009  frozen; its audio trunk only
+    motion_channels: int = 96
+    motion_blocks: int = 2
+    patch: int = 8  # frames
+    stride: int = 4
+    frame_weight: float = 1.0
+    patch_weight: float = 1.0
+    frame_step: int = 4  # every so many frames take part in the frame loss: neighbours are not negatives
+    steps: int = 200
+    batch: int = 16
+    window: int = 48
+    learning_rate: float = 2e-3
+    ema: float = 0.98
+    checkpoint_every: int = 100
+    seed: int = 0
+
+
+class Embedding(nn.Module):
+    """Two encoders into one unit sphere: embed_audio (B,4T,80) and embed_motion (B,T,D) -> (B,T,E)."""
+
+    def __init__(self, config: EmbedConfig):
+        super().__init__()
+        self.config = config
+        c = config.motion_channels
+        self.trunk = AudioTrunk(config.audio)
+        self.audio_head = nn.Linear(config.audio.channels, config.embedding)
+        self.motion_in = nn.Linear(config.dims, c)
+        self.motion_blocks = nn.ModuleList([ConvBlock(c, 7, 0.1) for _ in range(config.motion_blocks)])
+        self.motion_head = nn.Linear(c, config.embedding)
+        self.log_scale = nn.Parameter(torch.tensor(2.3))  # ln of the inverse temperature
+
+    def embed_audio(self, log_mel: Tensor) -> Tensor:
+        return F.normalize(self.audio_head(self.trunk(log_mel)), dim=-1)
+
+    def embed_motion(self, x: Tensor) -> Tensor:
+        h = self.motion_in(x)
+        for block in self.motion_blocks:
+            h = block(h)
+        return F.normalize(self.motion_head(h), dim=-1)
+
+    def patches(self, embedded: Tensor) -> Tensor:
+        """Mean-pooled sliding windows (B,P,E) of (B,T,E), on the unit sphere again."""
+        windows = embedded.unfold(1, self.config.patch, self.config.stride)
+        return F.normalize(windows.mean(-1), dim=-1)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        return dict(self.state_dict()), asdict(self.config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Embedding:
+        model = cls(EmbedConfig(**{**config, "audio": DiTConfig(**config["audio"])}))
+        model.load_state_dict(dict(tensors))
+        return model.eval()
+
+
+def contrastive_loss(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of unit rows a, b (n,E): row i of one belongs to row i of the other, all others do not."""
+    logits = scale * a @ b.T
+    target = torch.arange(len(a))
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor) -> Tensor:
+    """Frame-level plus patch-level L_sim of aligned windows."""
+    config = model.config
+    audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
+    scale = model.log_scale.exp().clamp(max=100)
+    step = config.frame_step
+    frames = contrastive_loss(audio[:, ::step].flatten(0, 1), motion[:, ::step].flatten(0, 1), scale)
+    far = max(1, -(-config.patch // config.stride))  # patches that overlap are not negatives of each other
+    patches = contrastive_loss(
+        model.patches(audio)[:, ::far].flatten(0, 1), model.patches(motion)[:, ::far].flatten(0, 1), scale
+    )
+    return config.frame_weight * frames + config.patch_weight * patches
+
+
+def train_embedding(
+    clips: Sequence[MotionClip],
+    codec: MotionCodec,
+    config: EmbedConfig = EmbedConfig(),
+    augment: Augment | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> tuple[Embedding, list[float]]:
+    """Train both encoders; returns the averaged model and the loss of every step. One thread, resumable."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(clips, codec, config, augment, checkpoint_dir, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(clips, codec, config, augment, checkpoint_dir, progress):
+    torch.manual_seed(config.seed)
+    chance = torch.Generator().manual_seed(config.seed + 1)
+    batches = Batches(clips, codec, TrainConfig(batch=config.batch, window=config.window, silence=0.0))
+    model = Embedding(config)
+    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
+    model.trunk.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
+    model.trunk.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.05)
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    losses: list[float] = []
+    mark = fingerprint_of(config, *(np.asarray(c.x) for c in clips))
+    start = (
+        load_latest(checkpoint_dir, model, optimizer, average, chance, losses, mark) if checkpoint_dir else 0
+    )
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config.steps)
+        model.train()
+        log_mel, x, _, _ = batches.draw(chance)
+        if augment is not None:
+            log_mel = augment(log_mel, chance)
+        loss = embedding_loss(model, log_mel, x)
+        if not bool(torch.isfinite(loss)):
+            raise UserError(f"embed: loss not finite at step {step}; lower learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                average[name].lerp_(value, 1 - decay)
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if progress and (done % 20 == 0 or done == config.steps):
+            progress(done, config.steps, {"loss": float(np.mean(losses[-20:]))})
+        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
+            save_state(checkpoint_dir, done, model, optimizer, average, chance, losses, mark)
+    model.load_state_dict(average)
+    return model.eval(), losses
+
+
+@torch.no_grad()
+def retrieval_accuracy(
+    model: Embedding, clips: Sequence[MotionClip], choices: int = 10, seed: int = 0
+) -> dict[str, float]:
+    """How often a motion picks its own sound out of `choices`: {frame, patch}; 1 / choices is chance.
+
+    The wrong ones are drawn from all the clips, at least one patch away in time.
+    """
+    rng = np.random.default_rng([seed, 3])
+    found = {"frame": [], "patch": []}
+    embedded = [
+        (model.embed_audio(_batch(c.log_mel))[0], model.embed_motion(_batch(c.x))[0])
+        for c in clips
+        if len(c.x) > 0
+    ]
+    for name in found:
+        sides = [
+            (a, m) if name == "frame" else (model.patches(a[None])[0], model.patches(m[None])[0])
+            for a, m in embedded
+            if name == "frame" or len(a) >= model.config.patch
+        ]
+        sounds = torch.cat([a for a, _ in sides])
+        owner = np.concatenate([np.full(len(a), k) for k, (a, _) in enumerate(sides)])
+        time = np.concatenate([np.arange(len(a)) for a, _ in sides])
+        gap = model.config.patch if name == "frame" else -(-model.config.patch // model.config.stride)
+        similarity = torch.cat([m for _, m in sides]) @ sounds.T
+        for row in range(len(owner)):
+            wrong = np.flatnonzero((owner != owner[row]) | (np.abs(time - time[row]) >= gap))
+            if len(wrong) < choices - 1:
+                continue
+            rivals = similarity[row, torch.from_numpy(rng.choice(wrong, choices - 1, replace=False))]
+            found[name].append(float(similarity[row, row] > rivals.max()))
+    return {name: float(np.mean(hits)) if hits else float("nan") for name, hits in found.items()}
+
+
+def start_generator(generator: Generator, embedding: Embedding) -> None:
+    """Copy the embedding's audio trunk into the generator's (same channels and blocks), in place."""
+    try:
+        generator.dit.trunk.load_state_dict(embedding.trunk.state_dict())
+    except RuntimeError:
+        raise UserError("embed: expected the same audio channels and blocks as the generator's") from None
+
+
+def _batch(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32))[None]

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.audio.features import log_mel_numpy
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import CodecConfig, fit_codec
+from avatar_core.motion.dit import DiTConfig
+from avatar_core.motion.embed import (
+    EmbedConfig,
+    Embedding,
+    contrastive_loss,
+    retrieval_accuracy,
+    start_generator,
+    train_embedding,
+)
+from avatar_core.motion.sampler import Generator, GeneratorConfig
+from avatar_core.motion.train import MotionClip
+
+CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
+CONFIG = EmbedConfig(
+    dims=16,
+    embedding=16,
+    audio=DiTConfig(dims=16, channels=24, heads=2),
+    motion_channels=24,
+    steps=60,
+    batch=8,
+    window=40,
+    learning_rate=5e-3,
+)
+FACE = {"head": True, "body": False, "face": True, "hand": False}
+
+
+@pytest.fixture(scope="module")
+def material(clips, talk, person):
+    codec = fit_codec([c for _, c in clips], person[1], CODEC)
+
+    @torch.no_grad()
+    def motion(audio, deformation):
+        return MotionClip(log_mel_numpy(audio), codec.encode(deformation, valid=FACE).numpy(), FACE)
+
+    train = [motion(a, c.deformation) for a, c in clips]
+    return codec, train, [motion(*talk(seed)) for seed in range(90, 94)]
+
+
+def test_motion_finds_its_own_sound(material):
+    codec, train, held_out = material
+    model, losses = train_embedding(train, codec, CONFIG)
+    assert losses[-1] < losses[0]
+    found = retrieval_accuracy(model, held_out, choices=5)
+    assert found["frame"] > 0.4 and found["patch"] > 0.5  # chance is 0.2
+    torch.manual_seed(0)
+    chance = retrieval_accuracy(Embedding(CONFIG).eval(), held_out, choices=5)
+    assert chance["patch"] < found["patch"]
+    shifted = [MotionClip(np.roll(c.log_mel, 100, 0), c.x, c.valid) for c in held_out]
+    assert retrieval_accuracy(model, shifted, choices=5)["patch"] < found["patch"] - 0.15
+
+
+def test_embedding_resumes_exactly(material, tmp_path):
+    codec, train, _ = material
+    config = EmbedConfig(**{**vars(CONFIG), "steps": 4, "batch": 2, "checkpoint_every": 2})
+    straight, _ = train_embedding(train, codec, config)
+    calls = []
+
+    def kill(mel, generator):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return mel
+
+    with pytest.raises(KeyboardInterrupt):
+        train_embedding(train, codec, config, kill, tmp_path)
+    resumed, losses = train_embedding(train, codec, config, None, tmp_path)
+    assert len(losses) == 4
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in straight.state_dict().items())
+
+
+def test_contrastive_loss_prefers_the_diagonal():
+    rows = torch.eye(6)
+    good, bad = (contrastive_loss(rows, b, torch.tensor(10.0)) for b in (rows, rows.roll(1, 0)))
+    assert good < 0.01 < 5 < bad
+
+
+def test_patches_are_pooled_windows():
+    model = Embedding(CONFIG)
+    rows = torch.nn.functional.normalize(torch.randn(1, 20, 16), dim=-1)
+    patches = model.patches(rows)
+    assert patches.shape == (1, 4, 16)
+    expected = torch.nn.functional.normalize(rows[0, 4:12].mean(0), dim=-1)
+    assert torch.allclose(patches[0, 1], expected, atol=1e-6)
+
+
+def test_saved_embedding_is_the_same_and_can_start_a_generator():
+    model = Embedding(CONFIG).eval()
+    again = Embedding.from_tensors(*model.tensors())
+    mel = torch.randn(1, 40, 80)
+    assert torch.equal(model.embed_audio(mel), again.embed_audio(mel))
+    generator = Generator(GeneratorConfig(CONFIG.audio, body_dims=8, face_dims=6))
+    start_generator(generator, model)
+    assert torch.equal(generator.dit.trunk.stem.weight, model.trunk.stem.weight)
+    with pytest.raises(UserError, match="channels"):
+        start_generator(Generator(GeneratorConfig(DiTConfig(dims=16), body_dims=8, face_dims=6)), model)
