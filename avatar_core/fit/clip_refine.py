@@ -1,0 +1,265 @@
+"""Photometric refinement of a tracked clip: all frames advance together, rendered window by window.
+
+Parameters: the track's splines and face actions, and per frame and node a shift, a turn and a shade. The optimiser is Adam
+with a floor under its second moment: what the picture does not feel then stays where it is instead of drifting at full rate.
+
+Source: AudioAvatar section "Video Diffusion Distillation"; Adam is Kingma and Ba 2015.
+Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M points, K nodes, A = 52 actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.errors import UserError
+from avatar_core.fit import losses
+from avatar_core.fit.config import FitConfig
+from avatar_core.fit.pictures import Pictures
+from avatar_core.fit.rig import FitRig, bones, orient, place, splats
+from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior, project
+from avatar_core.geometry.camera import Camera
+from avatar_core.render import rasterize
+
+
+@dataclass(frozen=True)
+class Motion:
+    """State of the fit: curves; weights (T,A); node shift (T,K,3) mm, turn (T,K,3) rad, shade (T,K) relative brightness."""
+
+    curves: Curves
+    weights: Tensor
+    shift: Tensor
+    turn: Tensor
+    shade: Tensor
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        return (*self.curves.parameters(), self.weights, self.shift, self.turn, self.shade)
+
+    def particles(self, rig: FitRig, window: slice) -> tuple[Tensor, Tensor]:
+        """Base particles (F,N,3) and their turns (F,N,4)."""
+        transforms, quats = bones(rig, *self.curves())
+        points = place(
+            rig, transforms[window], self.weights[window], 1e-3 * self.shift[window], self.turn[window]
+        )
+        return points[:, : rig.n_base], orient(rig, quats[window], self.weights[window], self.turn[window])
+
+    def colors(self, rig: FitRig, window: slice) -> Tensor:
+        return shaded(rig, self.shade[window])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Everything observed: pictures; tracks on particles (Q,), targets (T,Q,2), seen (T,Q); keypoints xy (T,M,2), weight
+    (T,M); highpass (T,T)."""
+
+    pictures: Pictures
+    particles: Tensor
+    targets: Tensor
+    seen: Tensor
+    xy: Tensor
+    point_weight: Tensor
+    highpass: Tensor
+
+
+def make_clip(
+    pictures: Pictures, binding: losses.TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
+) -> Clip:
+    targets = torch.from_numpy(binding.targets)
+    return Clip(
+        pictures,
+        torch.from_numpy(binding.particles),
+        targets,
+        torch.isfinite(targets).all(-1).float(),
+        torch.from_numpy(np.asarray(xy, np.float32)),
+        point_weight,
+        losses.highpass(len(targets), cutoff_hz),
+    )
+
+
+def shaded(rig: FitRig, shade: Tensor) -> Tensor:
+    """Colours (F,N+S,3): the canonical ones, brighter by the blended shade (F,K) of the nodes."""
+    gain = rig.blend(shade.T.contiguous()).T[:, : rig.n_base]
+    if len(rig.shell_anchor):
+        gain = torch.cat([gain, gain[:, rig.shell_anchor]], 1)
+    return rig.colors * (1 + gain[..., None])
+
+
+def windows(frames: int, size: int) -> list[slice]:
+    """Consecutive windows of at most `size` frames, sizes as equal as can be."""
+    count = -(-frames // size)
+    edges = [round(k * frames / count) for k in range(count + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def render_window(
+    rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor, camera: Camera, background: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Base particles (F,N,3), turns (F,N,4), colours (F,N+S,3) -> images (F,3,H,W), coverage (F,H,W)."""
+    means, quats = splats(rig, base, turned)
+    image, alpha = rasterize(
+        means, quats, rig.scales, rig.opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
+        camera.width, camera.height, background=background,
+    )  # fmt: skip
+    return image.movedim(-1, 1), alpha[..., 0]
+
+
+def refine_clip(
+    rig: FitRig,
+    curves: Curves,
+    track: Track,
+    clip: Clip,
+    config: FitConfig,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Motion:
+    """Fit to the pictures, starting from the track (whose curves are changed).
+
+    A step whose gradients are not finite is undone and the rates are halved; UserError when that does not help.
+    """
+    frames, nodes = len(track.weights), len(rig.node_rest)
+    motion = Motion(
+        curves,
+        track.weights.clone().requires_grad_(),
+        torch.zeros(frames, nodes, 3, requires_grad=True),
+        torch.zeros(frames, nodes, 3, requires_grad=True),
+        torch.zeros(frames, nodes, requires_grad=True),
+    )
+    rates = [
+        0.3 * config.rate_rotation, config.rate_rotation, config.rate_translation, config.rate_action,
+        config.rate_shift_mm, config.rate_turn, config.rate_shade,
+    ]  # fmt: skip
+    optimizer = FlooredAdam(motion.parameters(), rates)
+    trouble = 0
+    for step in range(config.iterations):
+        optimizer.clear()
+        backward(rig, motion, track, clip, config)
+        if not optimizer.finite():
+            trouble += 1
+            if trouble > 3:
+                raise UserError("clip: the fit diverged (gradients are not finite)")
+            optimizer.undo()
+            continue
+        # Cosine decay to a tenth: late steps settle.
+        optimizer.step(0.1 + 0.45 * (1 + float(np.cos(np.pi * step / config.iterations))))
+        progress(step + 1, config.iterations)
+    return motion
+
+
+def backward(rig: FitRig, motion: Motion, track: Track, clip: Clip, config: FitConfig) -> float:
+    """Adds the gradients of all losses to the parameters; returns the loss."""
+    frames = len(motion.weights)
+    rotvecs, translation = motion.curves()
+    transforms, quats = bones(rig, rotvecs, translation)
+    # Windows stop at the bone transforms: the skeleton is differentiated once for the whole clip.
+    leaf = transforms.detach().requires_grad_()
+    total = 0.0
+    for window in windows(frames, config.batch):
+        share = (window.stop - window.start) / frames
+        loss = share * window_loss(rig, motion, leaf, quats.detach(), track.camera, clip, window, config)
+        loss.backward()
+        total += float(loss.detach())
+    prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track.pose_smooth)
+    prior = prior + motion_prior(rig, motion, track, clip.highpass, config)
+    value = total + float(prior.detach())
+    assert leaf.grad is not None
+    (prior + (transforms * leaf.grad).sum()).backward()
+    return value
+
+
+def motion_prior(rig: FitRig, motion: Motion, track: Track, highpass: Tensor, config: FitConfig) -> Tensor:
+    """What a motion costs before any picture is seen: rigidity, locality, spectrum, bounds of the face actions."""
+    w, tight = config.weights, rig.node_tight
+    weights, shift, turn, shade = motion.weights, motion.shift, motion.turn, motion.shade
+    loss = config.action_prior * (weights - track.weights).square().sum(-1).mean()
+    loss = loss + 2.0 * losses.bounds_loss(weights) * weights.shape[1]
+    within = losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight, adjacent=False)
+    across = losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight)
+    loss = loss + w.arap * 200 * (within + 2 * across)
+    loss = loss + w.locality * 0.02 * ((shift.square().sum(-1) + 400 * turn.square().sum(-1)) * tight).mean()
+    loss = loss + w.locality * (shade.square() * tight).mean()
+    if len(weights) > 2:
+        jitter = losses.spectral_loss(shift * tight[:, None].sqrt(), highpass) + losses.spectral_loss(
+            20 * turn, highpass
+        )
+        loss = loss + w.spectral * 0.05 * jitter + w.spectral * losses.spectral_loss(shade, highpass)
+        loss = loss + w.spectral * 0.02 * losses.spectral_loss(weights, highpass)
+    return loss
+
+
+def window_loss(
+    rig: FitRig,
+    motion: Motion,
+    transforms: Tensor,
+    quats: Tensor,
+    camera: Camera,
+    clip: Clip,
+    window: slice,
+    config: FitConfig,
+) -> Tensor:
+    """Picture and point losses of a window of frames; transforms (T,R,12), quats (T,R,4) of the whole clip."""
+    w, n = config.weights, rig.n_base
+    weights, turn = motion.weights[window], motion.turn[window]
+    points = place(rig, transforms[window], weights, 1e-3 * motion.shift[window], turn)
+    turned = orient(rig, quats[window], weights, turn)
+    pictures = clip.pictures
+    image, alpha = render_window(
+        rig, points[:, :n], turned, shaded(rig, motion.shade[window]), camera, pictures.background
+    )
+    target, pixel_weight = pictures.target[window], pictures.weight[window]
+    loss = w.l1 * losses.weighted_l1(image, target, pixel_weight)
+    if w.ssim > 0:
+        loss = loss + w.ssim * losses.box_ssim_loss(image, target, pixel_weight)
+    if w.mask > 0:
+        loss = loss + w.mask * losses.mask_loss(alpha, pictures.foreground[window])
+    if w.tracks > 0 and len(clip.particles):
+        seen = project(points[:, clip.particles], camera)
+        loss = loss + w.tracks * losses.point_loss(seen, clip.targets[window], clip.seen[window])
+    if w.keypoints > 0:
+        seen, xy, weight = project(points[:, n:], camera), clip.xy[window], clip.point_weight[window]
+        opening = opening_loss(seen, xy, weight)
+        loss = loss + w.keypoints * (losses.point_loss(seen, xy, weight) + config.track.opening * opening)
+    return loss
+
+
+class FlooredAdam:
+    """Adam whose second moment is at least a tenth of its mean over the tensor; undoable by one step."""
+
+    def __init__(
+        self, parameters, rates: list[float], betas: tuple[float, float] = (0.8, 0.98), floor: float = 0.1
+    ):
+        self.parameters, self.rates, self.betas, self.floor = list(parameters), list(rates), betas, floor
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        self.before = [p.detach().clone() for p in self.parameters]
+        self.count = 0
+
+    def clear(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(p.grad).all()) for p in self.parameters if p.grad is not None)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Back to before the last step, with half the rates."""
+        for p, old in zip(self.parameters, self.before, strict=True):
+            p.copy_(old)
+        self.rates = [0.5 * r for r in self.rates]
+
+    @torch.no_grad()
+    def step(self, factor: float = 1.0) -> None:
+        self.count += 1
+        a, b = self.betas
+        for i, p in enumerate(self.parameters):
+            self.before[i].copy_(p)
+            if p.grad is None:
+                continue
+            self.first[i].mul_(a).add_(p.grad, alpha=1 - a)
+            self.second[i].mul_(b).addcmul_(p.grad, p.grad, value=1 - b)
+            variance = self.second[i] + self.floor * self.second[i].mean()
+            size = (variance / (1 - b**self.count)).sqrt_().add_(1e-12)
+            p.addcdiv_(self.first[i] / (1 - a**self.count), size, value=-self.rates[i] * factor)

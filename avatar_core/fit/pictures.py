@@ -1,0 +1,97 @@
+"""The pictures that a fit is compared with: frames, foreground, background, and how much every pixel counts.
+
+Shapes: T frames, H x W pixels, M keypoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.fit.config import FitWeights
+from avatar_core.fit.foreground import separate
+from avatar_core.template.landmarks import indices
+
+_CAP = 1e-6  # mean squared error of 60 dB, reported for equal pictures
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """target (T,3,H,W), foreground (T,H,W), background (H,W,3), all float in [0,1]; weight (T,H,W) of the pixels in the
+    losses; face and hands (T,H,W) bool: their crops."""
+
+    target: Tensor
+    foreground: Tensor
+    background: Tensor
+    weight: Tensor
+    face: Tensor
+    hands: Tensor
+
+
+def make_pictures(
+    frames: np.ndarray, masks: np.ndarray, xy: np.ndarray, confidence: np.ndarray, weights: FitWeights
+) -> Pictures:
+    """From frames (T,H,W,3) uint8, masks (T,H,W) uint8, keypoints xy (T,M,2) px and confidence (T,M)."""
+    shape = masks.shape
+    face = crops(shape, xy, confidence, indices("eyelids.", "brows.", "nose.", "lips_", "jaw."), 0.12)
+    hands = crops(shape, xy, confidence, indices("hand.wrist.L", *_fingers("L")), 0.25)
+    hands |= crops(shape, xy, confidence, indices("hand.wrist.R", *_fingers("R")), 0.25)
+    weight = 1 + weights.face * face * _share(face) + weights.hand * hands * _share(hands)
+    return Pictures(
+        target=torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255,
+        foreground=torch.from_numpy(masks).float() / 255,
+        background=torch.from_numpy(clip_background(frames, masks)),
+        weight=torch.from_numpy(weight.astype(np.float32)),
+        face=torch.from_numpy(face),
+        hands=torch.from_numpy(hands),
+    )
+
+
+def clip_background(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """(H,W,3) float32: what a fixed camera sees where nobody stands; a smooth backdrop where somebody always does."""
+    height, width = masks.shape[1:]
+    grown = np.stack([cv2.dilate((m > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) for m in masks])
+    free = (grown == 0).astype(np.float32)[..., None]
+    count = free.sum(0)
+    mean = (frames.astype(np.float32) / 255 * free).sum(0) / np.maximum(count, 1)
+    smooth = separate(frames[0])[1].image(width, height)
+    return np.where(count > 0, mean, smooth).astype(np.float32)
+
+
+def crops(
+    shape: tuple, xy: np.ndarray, confidence: np.ndarray, points: np.ndarray, margin: float
+) -> np.ndarray:
+    """(T,H,W) bool: the bounding box of trusted keypoints `points`, grown by `margin` of its size; empty if too few."""
+    out = np.zeros(shape, bool)
+    for t in range(shape[0]):
+        seen = confidence[t, points] > 0.3
+        if seen.mean() < 0.5:
+            continue
+        p = xy[t, points[seen]]
+        low, high = p.min(0), p.max(0)
+        grow = margin * (high - low).max()
+        x0, y0 = np.maximum(np.floor(low - grow), 0).astype(int)
+        x1, y1 = np.ceil(high + grow).astype(int)
+        out[t, y0:y1, x0:x1] = True
+    return out
+
+
+def frame_psnr(square: Tensor, mask: Tensor) -> np.ndarray:
+    """Squared error (T,H,W) (mean of the channels) and mask (T,H,W) bool -> dB (T,), NaN where the mask is empty."""
+    count = mask.sum((1, 2))
+    error = (square * mask).sum((1, 2)) / count.clamp_min(1)
+    return torch.where(count > 0, -10 * torch.log10(error.clamp_min(_CAP)), torch.nan).double().numpy()
+
+
+def _share(mask: np.ndarray) -> np.ndarray:
+    """(T,1,1) how many times a crop fits into the picture, at most 40: its mean then counts like the picture's."""
+    area = mask.sum((1, 2))
+    return np.minimum(mask[0].size / np.maximum(area, 1), 40.0)[:, None, None]
+
+
+def _fingers(side: str) -> tuple[str, ...]:
+    return tuple(f"hand.finger{f}-{joint}.{side}" for f in range(1, 6) for joint in ("1", "2", "3", "tip"))

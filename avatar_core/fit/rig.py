@@ -1,0 +1,279 @@
+"""What the deformable fit moves: a canonical avatar bound to the template's bones, face actions and control nodes.
+
+A frame is x = skin(X + actions(w) + nodes(shift, turn)): face actions and node corrections act at the canonical pose, hence
+in the head's or hand's own frame, and linear blend skinning by a reduced skeleton carries the result. The keypoints that
+detectors see are bound in the same way, as points behind the particles. Only the fit poses bones; what it
+hands on is where the particles went.
+
+Shapes: T frames, N base particles, S shell particles, M keypoints, P = N + M points, R bones, K nodes, A = 52 actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csr_matrix, vstack
+from torch import Tensor
+
+from avatar_core.fit.nodes import NodeGraph, make_nodes
+from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
+from avatar_core.motion.frames import quat_from_rotvec, quat_mul, quat_rotate
+from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
+from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
+
+
+@dataclass(frozen=True)
+class FitRig:
+    """Tensors of one person under one framing. Points are the N base particles, then the M keypoints."""
+
+    skeleton: Skeleton
+    rest: Tensor  # (3,P) canonical places
+    skin: Tensor  # (R,P) blend weights of the bones
+    actions: Tensor  # (A,3,P) displacement per unit of an action
+    turns: Tensor  # (A,3,N) rotation vector per unit of an action
+    blend: SparseBlend  # (P,K) blend weights of the nodes
+    nodes: NodeGraph
+    node_rest: Tensor  # (K,3)
+    node_tight: Tensor  # (K,) 1, more at the lips: how tightly corrections are held
+    edges: Tensor  # (E,2)
+    edge_weight: Tensor  # (E,)
+    quats: Tensor  # (N,4)
+    shell_anchor: Tensor  # (S,)
+    shell_lever: Tensor  # (S,3) from the anchor, canonical pose
+    scales: Tensor  # (N+S,3)
+    opacities: Tensor  # (N+S,)
+    colors: Tensor  # (N+S,3)
+    shell_quats: Tensor  # (S,4)
+    stature: float
+
+    @property
+    def n_base(self) -> int:
+        return len(self.quats)
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, matrix, transpose, dense):  # type: ignore[override]
+        ctx.transpose = transpose
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[override]
+        return None, None, ctx.transpose @ gradient.contiguous()
+
+
+class SparseBlend:
+    """A constant sparse matrix times dense ones, with a gradient (torch's own keeps none for CSR on the right)."""
+
+    def __init__(self, matrix: csr_matrix):
+        self.forward_matrix, self.transpose = _csr(matrix), _csr(matrix.T.tocsr())
+
+    def __call__(self, dense: Tensor) -> Tensor:
+        return _Multiply.apply(self.forward_matrix, self.transpose, dense)
+
+
+def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None = None) -> FitRig:
+    """Bind a Canonical to the Template; `nodes` (the same for everybody) may be shared between rigs."""
+    nodes = nodes or make_nodes(template, layout)
+    n = int(canonical.n_base)
+    vertices, joints = canonical_surface(canonical, template)
+    skeleton = make_skeleton(template.bone_names, template.bone_parents, joints, framing)
+
+    corners, share = np.asarray(layout.triangles), np.asarray(layout.barycentric, np.float64)
+    v, b = len(template.vertices), len(template.bone_names)
+    pick = _rows(corners, share, v)  # (N,V)
+    point_pick, point_rest, point_bones = _keypoint_rows(template, vertices, joints)
+    index, weight = np.asarray(template.weights_index), np.asarray(template.weights, np.float64)
+    vertex_weights = _rows(index, weight, b)  # (V,B)
+    bone_skin = np.concatenate(
+        [
+            reduce_weights((pick @ vertex_weights).tocsr(), skeleton),
+            reduce_weights((point_pick @ vertex_weights + point_bones).tocsr(), skeleton),
+        ]
+    )
+    deltas = np.zeros((len(template.face_actions), v, 3), np.float32)
+    deltas[:, np.asarray(template.face_action_vertices)] = template.face_actions
+    actions = np.stack([np.concatenate([pick @ d, point_pick @ d]) for d in deltas])  # (A,P,3)
+    rest = np.concatenate([np.asarray(canonical.means)[:n], point_rest])
+
+    # A keypoint follows the nodes of the particles on its own triangles, so that lips do not mix.
+    blend = nodes.matrix()
+    carrier = _carrier(point_pick, pick, rest[:n], point_rest)
+    blend = vstack([blend, blend[carrier]]).tocsr()
+    turns = action_turns(actions[:, :n], rest[:n], np.asarray(canonical.knn)[:n])
+
+    mouth = rest[np.concatenate([layout.lips_upper, layout.lips_lower])].mean(0)
+    node_rest = rest[nodes.particles]
+    tight = 1 + 9 * np.exp(-((node_rest - mouth) ** 2 / np.array([0.03, 0.03, 0.018]) ** 2).sum(1) / 2)
+    anchor = np.asarray(canonical.anchor)[n:].astype(np.int64)
+    quats = _unit(canonical.quats)
+    return FitRig(
+        skeleton=skeleton,
+        rest=_f32(rest.T),
+        skin=_f32(bone_skin.T),
+        actions=_f32(actions.transpose(0, 2, 1)),
+        turns=_f32(turns.transpose(0, 2, 1)),
+        blend=SparseBlend(blend),
+        nodes=nodes,
+        node_rest=_f32(node_rest),
+        node_tight=_f32(tight),
+        edges=torch.from_numpy(nodes.edges),
+        edge_weight=torch.from_numpy(nodes.edge_weight),
+        quats=quats[:n],
+        shell_anchor=torch.from_numpy(anchor),
+        shell_lever=_f32(np.asarray(canonical.means)[n:] - np.asarray(canonical.means)[anchor]),
+        scales=_f32(np.exp(canonical.log_scales)),
+        opacities=torch.sigmoid(_f32(canonical.logit_opacities)),
+        colors=_f32(canonical.colors),
+        shell_quats=quats[n:],
+        stature=float(canonical.stature),
+    )
+
+
+def bones(rig: FitRig, rotvecs: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+    """rotvecs (T,R,3), translation (T,3) -> transforms (T,R,12): rotation by columns, then offset; quats (T,R,4)."""
+    rotation, offset, quats = forward_kinematics(rig.skeleton, rotvecs, translation)
+    return torch.cat([rotation.transpose(-1, -2).flatten(2), offset], -1), quats
+
+
+def place(
+    rig: FitRig,
+    transforms: Tensor,
+    weights: Tensor,
+    shift: Tensor | None = None,
+    turn: Tensor | None = None,
+    points: slice = slice(None),
+) -> Tensor:
+    """Points (T,P,3) in the world, differentiable. transforms (T,R,12) from `bones`; weights (T,A); node motion (T,K,3)
+    at the canonical pose; `points`: which of the P."""
+    t = len(weights)
+    rest, actions = rig.rest[:, points], rig.actions[:, :, points]
+    x = rest + (weights @ actions.flatten(1)).view(t, 3, -1)
+    if shift is not None and turn is not None:
+        # x + shift + turn x (x - node), linear: corrections are small.
+        fixed = shift - torch.linalg.cross(turn, rig.node_rest.expand_as(turn))
+        mixed = rig.blend(torch.cat([fixed, turn], -1).transpose(0, 1).flatten(1))
+        mixed = mixed.view(-1, t, 6).permute(1, 2, 0)[..., points]
+        a, w = mixed[:, :3], mixed[:, 3:]
+        x = (
+            x
+            + a
+            + torch.stack(
+                [
+                    w[:, 1] * rest[2] - w[:, 2] * rest[1],
+                    w[:, 2] * rest[0] - w[:, 0] * rest[2],
+                    w[:, 0] * rest[1] - w[:, 1] * rest[0],
+                ],
+                1,
+            )
+        )
+    m = (transforms.transpose(1, 2).reshape(t * 12, -1) @ rig.skin[:, points]).view(t, 4, 3, -1)
+    posed = m[:, 0] * x[:, :1] + m[:, 1] * x[:, 1:2] + m[:, 2] * x[:, 2:] + m[:, 3]
+    return posed.transpose(1, 2)
+
+
+@torch.no_grad()
+def orient(rig: FitRig, bone_quats: Tensor, weights: Tensor, turn: Tensor | None = None) -> Tensor:
+    """Turn (T,N,4) of every base particle against its canonical orientation. No gradient: the picture hardly feels it."""
+    t, n = len(weights), rig.n_base
+    mixed = (bone_quats.transpose(1, 2).reshape(t * 4, -1) @ rig.skin[:, :n]).view(t, 4, n)
+    mixed = torch.nn.functional.normalize(mixed, dim=1)
+    local = (weights @ rig.turns.flatten(1)).view(t, 3, n)
+    if turn is not None:
+        local = local + rig.blend(turn.transpose(0, 1).flatten(1)).view(-1, t, 3).permute(1, 2, 0)[..., :n]
+    return quat_mul(mixed.transpose(1, 2), quat_from_rotvec(local.transpose(1, 2)))
+
+
+def splats(rig: FitRig, base: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
+    """Base particles (T,N,3) and their turns (T,N,4) -> means (T,N+S,3), quats (T,N+S,4) of all splats: shells ride on
+    their anchors."""
+    quats = quat_mul(turned, rig.quats)
+    if not len(rig.shell_anchor):
+        return base, quats
+    anchor_turn = turned[:, rig.shell_anchor]
+    shells = base[:, rig.shell_anchor] + quat_rotate(anchor_turn, rig.shell_lever)
+    return torch.cat([base, shells], 1), torch.cat([quats, quat_mul(anchor_turn, rig.shell_quats)], 1)
+
+
+def canonical_surface(canonical, template) -> tuple[np.ndarray, np.ndarray]:
+    """Template vertices (V,3) and bone heads (B,3) of a Canonical's person in the canonical (relaxed) pose."""
+    vertices, heads = template.rest(canonical.shape)
+    transforms = bone_transforms(heads, relaxed_rotvecs(template), None, template)
+    joints = np.einsum("bij,bj->bi", transforms[:, :, :3], heads) + transforms[:, :, 3]
+    return skin(vertices, transforms, template.weights_index, template.weights), joints
+
+
+def action_turns(actions: np.ndarray, rest: np.ndarray, knn: np.ndarray) -> np.ndarray:
+    """Rotation vectors (A,N,3) of the surface per unit of each action: least squares over neighbours, small angles.
+
+    Minimises sum_j |d_j - d_i - omega x (x_j - x_i)|^2 over the neighbours j of particle i; actions (A,N,3), knn (N,k).
+    """
+    out = np.zeros_like(actions)
+    knn = np.minimum(knn, len(rest) - 1)
+    moved = np.flatnonzero(np.abs(actions).max((0, 2)) > 1e-5)
+    lever = rest[knn[moved]] - rest[moved, None]  # (m,k,3)
+    square = (lever**2).sum((1, 2))
+    normal = square[:, None, None] * np.eye(3) - np.einsum("mki,mkj->mij", lever, lever)
+    normal += (0.05 * square[:, None, None] + 1e-12) * np.eye(3)
+    inverse = np.linalg.inv(normal)
+    for a, d in enumerate(actions):
+        change = d[knn[moved]] - d[moved, None]
+        out[a, moved] = np.einsum("mij,mj->mi", inverse, np.cross(lever, change).sum(1))
+    return out
+
+
+def _keypoint_rows(
+    template, vertices: np.ndarray, joints: np.ndarray
+) -> tuple[csr_matrix, np.ndarray, csr_matrix]:
+    """Vertex mix (M,V), canonical places (M,3) and bone membership (M,B) of the keypoints."""
+    base_to_vertex = template.vertex_of_base
+    m, names = len(KEYPOINTS), list(template.bone_names)
+    rows, columns, shares = [], [], []
+    for k, ids in KEYPOINT_VERTICES:
+        rows += [k] * len(ids)
+        columns += [int(base_to_vertex[i]) for i in ids]
+        shares += [1 / len(ids)] * len(ids)
+    assert min(columns) >= 0, "the template lacks a landmark's vertex"
+    pick = coo_matrix((shares, (rows, columns)), shape=(m, len(vertices))).tocsr()
+    rest = pick @ vertices
+    bone_rows, bone_columns = [k for k, _ in KEYPOINT_BONES], [names.index(b) for _, b in KEYPOINT_BONES]
+    rest[bone_rows] = joints[bone_columns]
+    ones = np.ones(len(bone_rows))
+    return pick, rest, coo_matrix((ones, (bone_rows, bone_columns)), shape=(m, len(names))).tocsr()
+
+
+def _carrier(
+    point_pick: csr_matrix, pick: csr_matrix, particles: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Particle (M,) whose node weights each keypoint takes: the nearest on triangles it shares, else the nearest."""
+    shared = (point_pick @ pick.T).tocsr()
+    out = np.zeros(len(points), np.int64)
+    for k in range(len(points)):
+        candidates = shared.indices[shared.indptr[k] : shared.indptr[k + 1]]
+        candidates = np.sort(candidates) if len(candidates) else np.arange(len(particles))
+        out[k] = candidates[np.linalg.norm(particles[candidates] - points[k], axis=1).argmin()]
+    return out
+
+
+def _rows(index: np.ndarray, weight: np.ndarray, columns: int) -> csr_matrix:
+    rows = np.repeat(np.arange(len(index)), index.shape[1])
+    return coo_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(index), columns)).tocsr()
+
+
+def _csr(matrix: csr_matrix) -> Tensor:
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        torch.from_numpy(matrix.indices.astype(np.int64)),
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        size=matrix.shape,
+    )
+
+
+def _unit(quats: np.ndarray) -> Tensor:
+    return torch.nn.functional.normalize(_f32(quats), dim=-1)
+
+
+def _f32(array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -1,0 +1,288 @@
+"""Clip-level template track: camera, skeleton and face actions of all frames at once, from detected 2D keypoints.
+
+It is what puts arms in the right place before any picture is compared, and what starts the lips near the truth: flow and
+photometry alone lose both. The camera is unknown: a level camera in front of the person with a fixed field of view per
+framing, whose place is solved from the person's known size and stays the same over the clip.
+
+Sources: skeleton splines and priors as in video-based human pose fitting (SMPLify, Bogo et al. 2016, over all frames at once).
+Shapes: T frames, M keypoints, R bones, A = 52 face actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.errors import UserError
+from avatar_core.fit.losses import bounds_loss, point_loss
+from avatar_core.fit.rig import FitRig, bones, place
+from avatar_core.geometry.camera import Camera
+from avatar_core.template.landmarks import KEYPOINTS, indices, opening_pairs
+
+SLOW = ("root", "spine04", "spine02", "neck01", "clavicle.L", "clavicle.R", "upperleg01.L", "upperleg01.R")
+STEADY = (
+    "pelvis",
+    "chest",
+    "neck",
+    "head",
+    "shoulder",
+    "hip",
+    "crown",
+    "eyelids.inner",
+    "eyelids.outer",
+    "nose",
+)
+# Cost of a radian squared: twists and trunk stay near the canonical pose unless the picture insists.
+_STIFFNESS = {
+    "root": 0.3, "spine": 0.3, "clavicle": 0.3, "neck": 0.3, "upperarm02": 0.02, "lowerarm02": 0.02, "finger": 0.04,
+    "upperleg": 0.1, "lowerleg": 0.1, "foot": 0.1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """iterations of Adam; learning rates of rotations (rad), translation (m), face actions; weights of the terms;
+    spacing of the spline knots in frames."""
+
+    iterations: int = 120
+    rate_rotation: float = 0.05
+    rate_translation: float = 0.006
+    rate_action: float = 0.05
+    lips: float = 2.0
+    lids: float = 1.5
+    opening: float = 1.5
+    action_prior: float = 0.02
+    action_bounds: float = 20.0
+    action_smooth: float = 0.02
+    face_bias: float = 0.15  # cost of a millimetre of constant landmark misfit, squared
+    pose_smooth: float = 5.0
+    slow_knots: float = 10.0
+    quick_knots: float = 3.0
+
+
+@dataclass(frozen=True)
+class Track:
+    """rotvecs (T,R,3) rad, translation (T,3) m, weights (T,A), all on a skeleton; the camera; point_error (T,) px."""
+
+    rotvecs: Tensor
+    translation: Tensor
+    weights: Tensor
+    camera: Camera
+    point_error: Tensor
+
+
+def solve_camera(
+    rest: np.ndarray, xy: np.ndarray, confidence: np.ndarray, width: int, height: int, fov_degrees: float
+) -> Camera:
+    """Level camera facing +Y that best shows canonical keypoints rest (M,3) where they are seen on average.
+
+    xy (T,M,2) px, confidence (T,M). Unknown: its place (x, y, z). Gauss-Newton on the steady keypoints.
+    Raises UserError when fewer than 4 of them are seen.
+    """
+    steady = indices(*STEADY)
+    seen = np.clip(confidence[:, steady], 0, 1) * (confidence[:, steady] > 0.2)
+    weight = seen.mean(0)
+    if (weight > 0.1).sum() < 4:
+        raise UserError(
+            f"clip: expected a visible person, found {int((weight > 0.1).sum())} of its keypoints"
+        )
+    mean = (np.nan_to_num(xy[:, steady]) * seen[..., None]).sum(0) / np.maximum(seen.sum(0), 1e-6)[:, None]
+    points = np.asarray(rest, np.float64)[steady]
+    focal = height / 2 / np.tan(np.radians(fov_degrees) / 2)
+    centre = np.array([width, height]) / 2
+    spread = np.sqrt((weight[:, None] * (mean - np.average(mean, 0, weight)) ** 2).sum())
+    size = np.sqrt((weight[:, None] * (points - np.average(points, 0, weight))[:, [0, 2]] ** 2).sum())
+    middle = np.average(points, 0, weight)
+    eye = np.array([middle[0], middle[1] - focal * size / max(spread, 1e-6), middle[2]])
+    robust = weight.copy()
+    for _ in range(12):
+        depth = points[:, 1] - eye[1]
+        side, rise = points[:, 0] - eye[0], points[:, 2] - eye[2]
+        error = np.stack([focal * side / depth, -focal * rise / depth], 1) + centre - mean
+        zero = np.zeros_like(depth)
+        jacobian = np.stack(
+            [
+                np.stack([-focal / depth, focal * side / depth**2, zero], 1),
+                np.stack([zero, -focal * rise / depth**2, focal / depth], 1),
+            ],
+            1,
+        )
+        robust = weight / np.sqrt(1 + (error**2).sum(1) / 4.0**2)
+        normal = np.einsum("m,mci,mcj->ij", robust, jacobian, jacobian)
+        eye = eye - np.linalg.solve(normal, np.einsum("m,mci,mc->i", robust, jacobian, error))
+    rotation = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    viewmat = np.eye(4)
+    viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
+    K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
+    return Camera(viewmat.astype(np.float32), K.astype(np.float32), width, height)
+
+
+def project(points: Tensor, camera: Camera) -> Tensor:
+    """World points (...,3) -> pixels (...,2), differentiable."""
+    viewmat, K = torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K)
+    p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+    return p[..., :2] / p[..., 2:].clamp_min(0.05) * K.diagonal()[:2] + K[:2, 2]
+
+
+def spline_basis(frames: int, spacing: float) -> Tensor:
+    """(T,C) uniform cubic B-spline basis with knots `spacing` frames apart; rows sum to 1."""
+    t = np.arange(frames) / spacing
+    first = np.floor(t).astype(int)
+    u = t - first
+    basis = np.zeros((frames, int(first[-1]) + 4))
+    pieces = ((1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3)
+    for k, piece in enumerate(pieces):
+        basis[np.arange(frames), first + k] = piece / 6
+    return torch.from_numpy(basis.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Spline coefficients of a clip's skeleton: slow (C1,Rs,3), quick (C2,Rq,3), shift (C1,3); bases and bone order."""
+
+    slow: Tensor
+    quick: Tensor
+    shift: Tensor
+    slow_basis: Tensor
+    quick_basis: Tensor
+    order: Tensor
+
+    def parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.slow, self.quick, self.shift
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """rotvecs (T,R,3), translation (T,3)."""
+        slow = torch.einsum("tc,crk->trk", self.slow_basis, self.slow)
+        quick = torch.einsum("tc,crk->trk", self.quick_basis, self.quick)
+        return torch.cat([slow, quick], 1)[:, self.order], self.slow_basis @ self.shift
+
+
+def make_curves(rig: FitRig, frames: int, config: TrackConfig) -> Curves:
+    """Curves at the canonical pose but for elbows slightly flexed forward: which way an elbow bends is not seen in 2D."""
+    names = rig.skeleton.names
+    slow = [i for i, name in enumerate(names) if name in SLOW]
+    quick = [i for i in range(len(names)) if i not in slow]
+    slow_basis = spline_basis(frames, config.slow_knots)
+    quick_basis = spline_basis(frames, config.quick_knots)
+    start = torch.zeros(quick_basis.shape[1], len(quick), 3)
+    for i, bone in enumerate(quick):
+        if names[bone].startswith("lowerarm01"):
+            start[:, i, 0] = -0.7
+    return Curves(
+        slow=torch.zeros(slow_basis.shape[1], len(slow), 3).requires_grad_(),
+        quick=start.requires_grad_(),
+        shift=torch.zeros(slow_basis.shape[1], 3).requires_grad_(),
+        slow_basis=slow_basis,
+        quick_basis=quick_basis,
+        order=torch.argsort(torch.tensor(slow + quick)),
+    )
+
+
+def keypoint_weights(confidence: np.ndarray, config: TrackConfig) -> Tensor:
+    """(T,M) weights of keypoints: confidence above 0.2, lips and lids raised."""
+    scale = np.ones(len(KEYPOINTS), np.float32)
+    scale[indices("lips_")] = config.lips
+    scale[indices("eyelids.", "iris.")] = config.lids
+    trusted = np.where(confidence > 0.2, np.clip(confidence, 0, 1), 0)
+    return torch.from_numpy((trusted * scale).astype(np.float32))
+
+
+def opening_loss(points: Tensor, xy: Tensor, weight: Tensor) -> Tensor:
+    """Robust error in px of the openings of lips and lids (T,M,2): differences cancel what a detector has in common."""
+    pairs = torch.tensor(opening_pairs("lips_inner") + opening_pairs("eyelids"))
+    a, b = pairs[:, 0], pairs[:, 1]
+    both = torch.minimum(weight[:, a], weight[:, b])
+    return point_loss(points[:, a] - points[:, b], xy[:, a] - xy[:, b], both, softness=0.3)
+
+
+def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, smooth: float) -> Tensor:
+    """Cost of leaving the canonical pose, of speed and of acceleration; hands stay in front of the shoulders."""
+    names = rig.skeleton.names
+    stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]
+    loss = 2 * (rotvecs.square().sum(-1) * torch.tensor(stiff)).mean()
+    loss = loss + (translation.square() * torch.tensor([2.0, 60.0, 2.0])).sum(-1).mean()
+    if len(rotvecs) > 2:
+        speed, bend = rotvecs.diff(dim=0), rotvecs.diff(n=2, dim=0)
+        loss = loss + smooth * (speed.square().sum(-1).mean() + 3 * bend.square().sum(-1).mean())
+        loss = loss + 300 * translation.diff(n=2, dim=0).square().sum(-1).mean()
+    return loss
+
+
+def track_clip(
+    rig: FitRig, xy: np.ndarray, confidence: np.ndarray, camera: Camera, config: TrackConfig = TrackConfig()
+) -> tuple[Curves, Track]:
+    """Fit skeleton curves and face actions to detected keypoints xy (T,M,2) px, confidence (T,M).
+
+    Returns the curves, whose coefficients a later refinement may go on with, and the track itself.
+    """
+    frames = len(xy)
+    targets, weight = torch.from_numpy(np.asarray(xy, np.float32)), keypoint_weights(confidence, config)
+    points = slice(rig.n_base, rig.rest.shape[1])
+    face = torch.zeros(len(KEYPOINTS), 1)
+    face[torch.from_numpy(indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw."))] = 1.0
+    curves = make_curves(rig, frames, config)
+    weights = torch.zeros(frames, len(rig.actions), requires_grad=True)
+    bias = torch.zeros(len(KEYPOINTS), 3, requires_grad=True)  # mm
+    slow, quick, shift = curves.parameters()
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [slow], "lr": 0.3 * config.rate_rotation},
+            {"params": [quick], "lr": config.rate_rotation},
+            {"params": [shift], "lr": config.rate_translation},
+            {"params": [weights], "lr": config.rate_action},
+            {"params": [bias], "lr": 0.2},
+        ],
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations, eta_min=0.0)
+    hands = torch.tensor(rig.skeleton.index("wrist.L", "wrist.R"))
+    shoulders = torch.tensor(rig.skeleton.index("upperarm01.L", "upperarm01.R"))
+    for _ in range(config.iterations):
+        rotvecs, translation = curves()
+        transforms, _ = bones(rig, rotvecs, translation)
+        seen = project(place(_biased(rig, bias * face, points), transforms, weights), camera)
+        loss = point_loss(seen, targets, weight) + config.opening * opening_loss(seen, targets, weight)
+        loss = loss + pose_prior(rig, rotvecs, translation, config.pose_smooth)
+        loss = loss + config.action_prior * weights.square().sum(-1).mean()
+        loss = loss + config.action_bounds * bounds_loss(weights) * weights.shape[1]
+        loss = loss + config.face_bias * (bias.square().sum(-1) * face[:, 0]).mean()
+        if frames > 2:
+            loss = loss + config.action_smooth * weights.diff(n=2, dim=0).square().sum(-1).mean()
+        if len(hands):
+            joints = _joints(rig, transforms)
+            behind = joints[:, hands, 1] - joints[:, shoulders, 1] + 0.08
+            loss = loss + 20 * behind.relu().square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        rotvecs, translation = curves()
+        transforms, _ = bones(rig, rotvecs, translation)
+        error = (project(place(rig, transforms, weights, points=points), camera) - targets.nan_to_num()).norm(
+            dim=-1
+        )
+        error = (error * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+    if not bool(torch.isfinite(rotvecs).all() and torch.isfinite(weights).all()):
+        raise UserError("clip: the template track diverged (keypoints are not those of a person)")
+    return curves, Track(rotvecs, translation, weights.detach(), camera, error)
+
+
+def _biased(rig: FitRig, bias_mm: Tensor, points: slice) -> FitRig:
+    """The rig of the keypoints alone, moved by bias (M,3) mm at the canonical pose."""
+    return replace(
+        rig,
+        rest=rig.rest[:, points] + 1e-3 * bias_mm.T,
+        skin=rig.skin[:, points],
+        actions=rig.actions[:, :, points],
+    )
+
+
+def _joints(rig: FitRig, transforms: Tensor) -> Tensor:
+    """Places (T,R,3) of the joints."""
+    m = transforms.view(*transforms.shape[:2], 4, 3)
+    j = rig.skeleton.joints[..., None]
+    return m[:, :, 0] * j[:, 0] + m[:, :, 1] * j[:, 1] + m[:, :, 2] * j[:, 2] + m[:, :, 3]

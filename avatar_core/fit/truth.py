@@ -1,0 +1,124 @@
+"""How far a fit is from the truth, where a teacher keeps it apart. For reports and evaluation only: no fit may call this.
+
+Every true vertex is predicted from the particles around it on the neutral template, with weights that reproduce it there
+exactly; what is left is the error of the fit (shape of the person included), in millimetres. Lips and face are compared in
+the head's frame (best rigid fit of the skull), hands and body in the world.
+
+Shapes: T frames, Q truth vertices, N particles, k particles around a vertex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from avatar_core.metrics.mouth import correlation, slope
+from avatar_core.motion.frames import quat_to_matrix, rigid_fit
+from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
+
+AROUND = 6
+BODY, FACE, HAND_LEFT, HAND_RIGHT = range(4)
+_LIPS = np.array(sorted({*FACE_LANDMARKS["lips_outer"], *FACE_LANDMARKS["lips_inner"]}))
+
+
+def truth_report(
+    vertex_ids: np.ndarray,
+    positions: np.ndarray,
+    template,
+    layout,
+    means: np.ndarray,
+    valid: Mapping[str, bool] | None = None,
+) -> dict[str, float]:
+    """Errors of fitted means (T,N,3) against true positions (T,Q,3) of vertex_ids (Q,), base.obj numbering.
+
+    Keys: lips_mm, face_mm (head frame), hands_mm, body_mm, lip_correlation, lip_slope (aperture between the mid inner lips,
+    fit on truth). With `valid` (see fit.config.VALID), regions that the framing does not show are left out.
+    """
+    vertex_ids, positions = np.asarray(vertex_ids), np.asarray(positions)
+    if positions.shape[1:] != (len(vertex_ids), 3) or len(positions) != len(means):
+        raise ValueError(f"truth: expected ({len(means)},{len(vertex_ids)},3), found {positions.shape}")
+    known = template.vertex_of_base[np.minimum(vertex_ids, len(template.vertex_of_base) - 1)]
+    use = np.flatnonzero(known >= 0)
+    ids, truth = vertex_ids[use], positions[:, use]
+    index, weights, region = _interpolation(template.layout_positions[known[use]], layout)
+    ours = np.einsum("tqkc,qk->tqc", np.asarray(means, np.float32)[:, index], weights)
+
+    shown = valid or dict.fromkeys(("body", "head", "face", "hand"), True)
+    out: dict[str, float] = {}
+
+    def millimetres(error: np.ndarray) -> float:
+        return float(np.linalg.norm(error, axis=-1).mean() * 1e3)
+
+    if shown["face"]:
+        aligned = _to_head(ours, truth, np.isin(region, (BODY,)) & _skull(template, known[use]))
+        lips = np.isin(ids, _LIPS)
+        if lips.any():
+            out["lips_mm"] = millimetres(aligned[:, lips] - truth[:, lips])
+        out["face_mm"] = millimetres((aligned - truth)[:, region == FACE])
+        apertures = _apertures(ids, truth, layout, means)
+        if apertures is not None:
+            out["lip_correlation"], out["lip_slope"] = correlation(*apertures), slope(*apertures)
+    if shown["hand"]:
+        out["hands_mm"] = millimetres((ours - truth)[:, np.isin(region, (HAND_LEFT, HAND_RIGHT))])
+    if shown["body"]:
+        out["body_mm"] = millimetres((ours - truth)[:, region == BODY])
+    return out
+
+
+def _apertures(
+    ids: np.ndarray, truth: np.ndarray, layout, means: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lip apertures (T,) of the fit and of the truth, None if the truth lacks the mid-lip vertices."""
+    place = {int(v): i for i, v in enumerate(ids)}
+    if UPPER_LIP_MIDDLE not in place or LOWER_LIP_MIDDLE not in place:
+        return None
+    upper, lower = truth[:, place[UPPER_LIP_MIDDLE]], truth[:, place[LOWER_LIP_MIDDLE]]
+    gap = means[:, layout.lips_upper].mean(1) - means[:, layout.lips_lower].mean(1)
+    return np.linalg.norm(gap, axis=-1), np.linalg.norm(upper - lower, axis=-1)
+
+
+def _interpolation(places: np.ndarray, layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Particles (Q,k), weights (Q,k) that reproduce places (Q,3) of the template from particles there, region (Q,)."""
+    points, regions = np.asarray(layout.template_positions, np.float64), np.asarray(layout.region)
+    distance, nearest = cKDTree(points).query(places)
+    region = regions[nearest]
+    index = np.zeros((len(places), AROUND), np.int64)
+    for code in np.unique(region):
+        rows, pool = np.flatnonzero(region == code), np.flatnonzero(regions == code)
+        index[rows] = pool[cKDTree(points[pool]).query(places[rows], k=AROUND)[1]]
+    # Affine weights of least norm: sum 1, reproduce the place; damped against flat neighbourhoods.
+    local = (points[index] - places[:, None]) * 100  # centimetres, so that both conditions weigh alike
+    rows = np.concatenate([local, np.ones((*index.shape, 1))], -1)  # (Q,k,4)
+    normal = np.einsum("qki,qkj->qij", rows, rows) + 1e-3 * np.eye(4)
+    target = np.array([0, 0, 0, 1.0])
+    weights = np.einsum(
+        "qki,qi->qk",
+        rows,
+        np.linalg.solve(normal, np.broadcast_to(target, (len(places), 4))[..., None])[..., 0],
+    )
+    weights /= weights.sum(1, keepdims=True)
+    exact = distance < 1e-4
+    index[exact], weights[exact] = nearest[exact, None], 0
+    weights[exact, 0] = 1
+    return index, weights, region
+
+
+def _skull(template, vertices: np.ndarray) -> np.ndarray:
+    """(Q,) which template vertices belong to the rigid back of the head."""
+    return template.bone_weight("head")[vertices] > 0.97
+
+
+def _to_head(ours: np.ndarray, truth: np.ndarray, skull: np.ndarray) -> np.ndarray:
+    """Fitted points (T,Q,3), every frame moved rigidly so that the skull's lie best on the true ones."""
+    out = np.empty_like(ours)
+    for t in range(len(ours)):
+        source, target = (
+            torch.from_numpy(ours[t, skull]).double(),
+            torch.from_numpy(truth[t : t + 1, skull]).double(),
+        )
+        quat, centre, centre_t = rigid_fit(source, target)
+        out[t] = (ours[t] - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T + centre_t[0].numpy()
+    return out
