@@ -5,7 +5,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
-export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: demo test lint setup smoke lock clean
 
@@ -32,8 +31,9 @@ $(STAMP): requirements.lock pyproject.toml CMakeLists.txt $(wildcard avatar_core
 	  { echo "error: a C++17 compiler is needed to build the renderer, found none; on Debian or Ubuntu: apt-get install g++"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "error: 'python -m venv' does not work; on Debian or Ubuntu: apt-get install python3.11-venv"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(BIN)/python -c 'from avatar_core.people.anny_export import ensure_export; ensure_export()'
 	@touch $(STAMP)
 
 smoke: setup

@@ -73,4 +73,5 @@ def load_avatar(folder: str | os.PathLike) -> tuple[ParticleLayout, Canonical, C
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / 'camera.json'}: expected the avatar's camera, found {error}") from None
-    return make_layout(budgets=particles, seed=particles.get("seed", 0)), canonical, camera
+    budgets = {k: v for k, v in particles.items() if k not in ("seed", "shell")}
+    return make_layout(None, budgets, particles.get("seed", 0)), canonical, camera
