@@ -29,8 +29,9 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 def project(
     means: Tensor, quats: Tensor, scales: Tensor, viewmat: Tensor, K: Tensor, s: Settings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Splats in front of the near plane -> image centres (M, 2) px, conics (M, 3) as (xx, xy, yy), depths (M,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Splats in front of the near plane -> image centres (M, 2) px, conics (M, 3) as (xx, xy, yy), depths (M,), variances
+    along x and y (M, 2) px^2."""
     points = means @ viewmat[:3, :3].T + viewmat[:3, 3]
     x, y, z = points.unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
@@ -49,10 +50,12 @@ def project(
     factor = jacobian @ viewmat[:3, :3] @ (rotation_matrices(quats) * scales[:, None, :])  # covariance = factor factor^T
     covariance = factor @ factor.mT
     xx, xy, yy = covariance[:, 0, 0] + s.eps2d, covariance[:, 0, 1], covariance[:, 1, 1] + s.eps2d
-    det = xx * yy - xy * xy
+    # det(U U^T + e I) = |u x v|^2 + e (|u|^2 + |v|^2) + e^2: no difference of large numbers, whatever the aspect ratio
+    minors = torch.linalg.cross(factor[:, 0], factor[:, 1])
+    det = (minors * minors).sum(-1) + s.eps2d * (xx + yy - s.eps2d)
     conics = torch.stack([yy / det, -xy / det, xx / det], -1)
     centres = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
-    return centres, conics, z
+    return centres, conics, z, torch.stack([xx, yy], -1)
 
 
 def blend(pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, s: Settings):
@@ -65,7 +68,7 @@ def blend(pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, va
         unfinished = torch.cumprod(1 - alpha, -1) > s.transmittance_min
     alpha = torch.where(unfinished, alpha, 0.0)
     after = torch.cumprod(1 - alpha, -1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after], -1)
+    before = torch.cat([after.new_ones(len(after), 1), after], -1)
     return (before[:, :-1] * alpha) @ values, before[:, -1]
 
 
@@ -82,14 +85,12 @@ def render_frame(
         visible = torch.nonzero((z > s.near_plane) & (opacities > 0) & (opacities >= s.alpha_min)).flatten()
         visible = visible[torch.argsort(z[visible], stable=True)]
     opacities, colors = opacities[visible], colors[visible]
-    centres, conics, z = project(means[visible], quats[visible], scales[visible], viewmat, K, s)
+    centres, conics, z, extents = project(means[visible], quats[visible], scales[visible], viewmat, K, s)
     with torch.no_grad():  # splats without area (possible if eps2d is 0) are not drawn
         drawn = torch.isfinite(conics).all(-1) & (conics[:, 0] > 0) & (conics[:, 2] > 0)
         if cull and s.alpha_min > 0:
-            det = conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2
             spread = 2 * torch.log(opacities / s.alpha_min)
-            reach = torch.sqrt(torch.stack([conics[:, 2], conics[:, 0]], -1) * (spread / det)[:, None]) * 1.01 + 0.5
-            reach = torch.nan_to_num(reach, nan=torch.inf)
+            reach = torch.sqrt(extents * spread[:, None]) * 1.01 + 0.5
     values = torch.cat([colors, z[:, None]], -1)
     rows_of_tiles, rows_of_light = [], []
     for top in range(0, s.height, TILE):

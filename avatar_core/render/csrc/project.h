@@ -315,7 +315,7 @@ inline void project_backward(const Call &call, int frame, int begin, int end, co
     int n = count - i < LOT ? count - i : LOT;
     for (int k = n; k < LOT; k++) visible[i + k] = visible[i + n - 1];
     Lot lot;
-    if (visible[i + LOT - 1] - visible[i] == LOT - 1)
+    if (n == LOT && visible[i + LOT - 1] - visible[i] == LOT - 1)  // neighbours, the usual case
       lot.load(in, visible[i], LOT);
     else
       lot.gather(in, visible + i);
