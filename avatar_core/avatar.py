@@ -28,11 +28,13 @@ def make_avatar(image: np.ndarray, particles: Mapping[str, int]) -> tuple[Partic
     `particles` are the budgets by region and the layout's seed, as the student's checkpoint holds them. Raises UserError when there
     is no person to be found.
     """
-    layout = make_layout(budgets=particles, seed=int(particles.get("seed", 0)))
-    canonical, camera, _ = personalise(
-        image, load_critics(), config=PersonaliseConfig(particles=dict(particles))
+    config = PersonaliseConfig(
+        budgets={k: int(v) for k, v in particles.items() if k not in ("seed", "shell")},
+        shells=int(particles.get("shell", 0)),
+        layout_seed=int(particles.get("seed", 0)),
     )
-    return layout, canonical, camera
+    canonical, camera, _ = personalise(image, load_critics(), config=config)
+    return make_layout(None, config.budgets, config.layout_seed), canonical, camera
 
 
 def save_avatar(
