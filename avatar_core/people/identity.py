@@ -123,7 +123,9 @@ def _wardrobe(d: Mapping, sex: str, dealer: _Dealer, rng: np.random.Generator) -
     bottom = _garment(d, below, dealer.pick("bottom color", palette, rng), rng)
     out = {"top": top, "bottom": bottom, "over": None}
     overs = entry.get("over")
-    if overs and rng.random() < overs["chance"]:
+    if (
+        overs and rng.random() < overs["chance"] and "skirt" not in bottom["kind"]
+    ):  # skirts stand out under a jacket
         colors = _contrasting(d, overs["colors"], top["color"], 170)
         kind = overs["kinds"][int(rng.integers(len(overs["kinds"])))]
         over = {"kind": kind, "offset": 0.016, "smooth": 7, "patterns": ["plain"], "fold": 0.5}
