@@ -16,6 +16,7 @@ from avatar_core.critics import load_critics
 from avatar_core.errors import UserError
 from avatar_core.fit.canonical import Canonical, load_canonical, save_canonical, write_ply
 from avatar_core.fit.personalise import PersonaliseConfig, personalise
+from avatar_core.fit.refine import RefineConfig
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import atomic_directory, write_json
 from avatar_core.io.images import contact_sheet
@@ -35,6 +36,17 @@ def make_avatar(image: np.ndarray, particles: Mapping[str, int]) -> tuple[Partic
     )
     canonical, camera, _ = personalise(image, load_critics(), config=config)
     return make_layout(None, config.budgets, config.layout_seed), canonical, camera
+
+
+def personalise_config(particles: Mapping[str, int], steps: int = 250, threads: int = 2) -> PersonaliseConfig:
+    """Settings of the personalisation for these budgets (`shell` and `seed` among them)."""
+    budgets = {k: int(v) for k, v in particles.items() if k not in ("shell", "seed")}
+    return PersonaliseConfig(
+        budgets=budgets,
+        shells=int(particles.get("shell", 0)),
+        layout_seed=int(particles.get("seed", 0)),
+        refine=RefineConfig(steps=steps, threads=threads),
+    )
 
 
 def save_avatar(

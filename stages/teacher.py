@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from avatar_core.fit.foreground import foreground_masks
 
 from avatar_core.errors import UserError
+from avatar_core.fit.foreground import foreground_masks
 from avatar_core.io.atomic import sha256_file
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog, write_catalog
@@ -88,9 +87,14 @@ def _clip_seed(stage: Stage, row: dict[str, Any]) -> int:
     return stage.entropy("performance", row["identity"], row["text"]) % 2**31
 
 
-@lru_cache(maxsize=1)
+_built: dict[str, Person] = {}  # the last person a worker built: its clips come one after the other
+
+
 def _person(record: PersonRecord) -> Person:
-    return Person.build(record.identity())
+    if record.id not in _built:
+        _built.clear()
+        _built[record.id] = Person.build(record.identity())
+    return _built[record.id]
 
 
 def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:

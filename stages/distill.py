@@ -1,0 +1,201 @@
+"""Stage 8, distill: end-to-end fine-tuning through decoder and renderer, with the score teacher's gradients.
+
+L_simple + VSD + trajectory alignment + L1 + ARAP. Writes `student.safetensors`, all that `avatar speak` needs besides a
+portrait. The sheet shows what fine-tuning did: teacher, before, after.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from avatar_core.audio import augment
+from avatar_core.distill.losses import bind_tracks
+from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
+from avatar_core.fit.canonical import Canonical
+from avatar_core.geometry.camera import Camera
+from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.io.images import contact_sheet
+from avatar_core.io.store import Store
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.frames import compose, make_rig
+from avatar_core.motion.sampler import Generator, generate
+from avatar_core.motion.train import TrainConfig
+from avatar_core.speak import render_motion
+from avatar_core.student import Student, save_student
+from avatar_core.teacher.crop import Square, head_square
+from avatar_core.teacher.score import ScoreTeacher
+from avatar_core.template.layout import ParticleLayout
+from stages.clips import (
+    FittedMotion,
+    Row,
+    clip_audio,
+    clip_aux,
+    clip_frames,
+    fitted_rows,
+    layout_of,
+    loss_rows,
+    motion_clips,
+)
+from stages.common import Stage, run_stage
+from stages.embed import load_codec
+from stages.generator import sample_config
+
+
+def main(stage: Stage) -> None:
+    """Fine-tune the generator and the decoder on rendered clips."""
+    params = stage.params.distill
+    codec, layout = load_codec(stage), layout_of(stage)
+    generator = load_generator(stage)
+    score = _load_score(stage) if params.weights.vsd > 0 else None
+    motion = FittedMotion(stage, fitted_rows(stage, "train"))
+    clips = [
+        DistillClip(
+            clip, row["identity"], _view(stage, row, fitted.deformation, motion.canonical(row), layout, score)
+        )
+        for row, fitted, clip in zip(motion.rows, motion, motion_clips(stage, codec, motion), strict=True)
+    ]
+    canonicals = {row["identity"]: motion.canonical(row) for row in motion.rows}
+    config = DistillConfig(
+        steps=params.steps,
+        frames=score.config.frames if score else params.batch_frames,
+        learning_rate=params.learning_rate,
+        weights=DistillWeights(**asdict(params.weights)),
+        simple=TrainConfig(
+            batch=max(4, stage.params.generator.batch // 2), window=stage.params.generator.window
+        ),
+        seed=stage.entropy("train") % 2**31,
+    )
+    before = (copy.deepcopy(generator), copy.deepcopy(codec))
+    out = stage.fresh(stage.out)
+    with stage.progress(params.steps) as bar:
+        generator, codec, history = train_student(
+            clips,
+            canonicals,
+            layout,
+            generator,
+            codec,
+            score,
+            config,
+            augment=augment,
+            checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
+            progress=bar.reach,
+        )
+    student = Student(generator, codec, dict(vars(stage.params.particles)), sample_config(stage))
+    save_student(out / "student.safetensors", student, config.seed)
+    names = sorted({k for row in history for k in row if k != "step"})
+    stage.write_csv(
+        "loss", [{"step": int(r["step"]), **{n: r.get(n, "") for n in names}} for r in loss_rows(history)]
+    )
+    tenth = max(1, len(history) // 10)
+
+    def mean(rows: list[dict[str, float]], name: str) -> float | None:
+        values = [r[name] for r in rows if name in r]
+        return float(np.mean(values)) if values else None
+
+    stage.write_metrics(
+        {f"{n}_first_tenth": mean(history[:tenth], n) for n in names}
+        | {f"{n}_last_tenth": mean(history[-tenth:], n) for n in names}
+        | {"clips": len(clips)}
+    )
+    _show(stage, motion, layout, before, student)
+
+
+def load_generator(stage: Stage) -> Generator:
+    """The generator stage's checkpoint."""
+    tensors, sidecar = load_checkpoint(
+        stage.data / "generator" / "generator.safetensors", hint="run `dvc repro generator`"
+    )
+    return Generator.from_tensors(tensors, sidecar["config"])
+
+
+def fitted_camera(stage: Stage, row: Row, size: tuple[int, int]) -> Camera:
+    """The camera that the fit found for a clip of frames with this (height, width)."""
+    store = Store(stage.data / "fit" / f"shard-{row['shard']}" / "cameras.zarr")
+    return Camera(store.read(f"viewmat/{row['id']}"), store.read(f"K/{row['id']}"), size[1], size[0])
+
+
+def _load_score(stage: Stage) -> ScoreTeacher:
+    tensors, sidecar = load_checkpoint(
+        stage.data / "score" / "score.safetensors", hint="run `dvc repro score`"
+    )
+    return ScoreTeacher.from_tensors(tensors, sidecar["config"])
+
+
+def _view(
+    stage: Stage,
+    row: Row,
+    deformation: Any,
+    canonical: Canonical,
+    layout: ParticleLayout,
+    score: ScoreTeacher | None,
+) -> View:
+    """Close clips are seen through the score teacher's window, the others whole; both at the sizes that params ask for."""
+    frames, masks = clip_frames(stage, row), clip_aux(stage, row, "masks")
+    camera = fitted_camera(stage, row, frames.shape[1:3])
+    close = row["framing"] == "face" and score is not None
+    square = head_square(masks) if close else Square(0, 0, min(frames.shape[1:3]))
+    size = score.config.size if close and score else stage.params.distill.size
+    scale = size / square.side
+    camera = camera.crop(square.x0, square.y0, square.side, square.side, scale)
+    camera = replace(camera, width=size, height=size)
+    tracks = (clip_aux(stage, row, "tracks") - [square.x0, square.y0]) * scale
+    with torch.no_grad():
+        means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
+    pixels, depth = camera.project(means.numpy())
+    small = square.cut(frames, size)
+    outside = square.cut(np.repeat(masks[..., None], 3, -1), size)[..., 0] < 8
+    background = _backdrop(small, outside)
+    return View(
+        camera,
+        small,
+        background,
+        bind_tracks(tracks, pixels, depth, radius=3.0 * max(scale, 0.5)),
+        scored=close,
+    )
+
+
+def _backdrop(frames: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """(H,W,3) in [0,1]: the mean over time of what no person covers; where one always does, the nearest such colour."""
+    weight = outside.sum(0)[..., None]
+    mean = (frames * outside[..., None]).sum(0) / np.maximum(weight, 1) / 255
+    overall = (mean * (weight > 0)).sum((0, 1)) / max(1, int((weight > 0).sum()))
+    return np.where(weight > 0, mean, overall).astype(np.float32)
+
+
+def _show(
+    stage: Stage,
+    motion: FittedMotion,
+    layout: ParticleLayout,
+    before: tuple[Generator, MotionCodec],
+    after: Student,
+) -> None:
+    """The same sound and seed, driven before and after fine-tuning, under the teacher's frames."""
+    images, captions = [], []
+    rows = [r for r in motion.rows if r["framing"] == "face"][:2] + [
+        r for r in motion.rows if r["framing"] == "waist_up"
+    ][:1]
+    for row in rows:
+        frames, audio = clip_frames(stage, row), clip_audio(stage, row["id"])
+        shown = np.linspace(0, len(frames) - 1, 6).round().astype(int)
+        camera = fitted_camera(stage, row, frames.shape[1:3])
+        images += list(frames[shown])
+        captions += [f"teacher {row['id'][-14:]}"] * len(shown)
+        for name, student in (
+            ("before", replace(after, generator=before[0], codec=before[1])),
+            ("after", after),
+        ):
+            x = generate(student.generator, audio, stage.seed, student.sample)[shown]
+            images += list(
+                np.concatenate(list(render_motion(student, motion.canonical(row), layout, x, camera)))
+            )
+            captions += [name] * len(shown)
+    contact_sheet(stage.reports / "contact_sheet.png", images, captions, columns=6, cell=192, title="distill")
+
+
+if __name__ == "__main__":
+    run_stage("distill", main)

@@ -1,0 +1,196 @@
+"""Stage 9, evaluate: unseen people saying unseen sentences, judged against what the teacher does with the same sound.
+
+Rows: `ground_truth` (the teacher's own video), `ours`, `before_distill` (the generator without fine-tuning) and
+`mismatched_audio` (ours driven by another sentence, judged with the clip's own: a row that must be bad). Per row the ten metrics
+of the paper; lips, motion and vertex errors against the true surface, where the teacher keeps one; the fits of the training clips
+against their truth. Writes `videos/<clip>.mp4` (teacher left, ours right), `table.csv` and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from avatar_core.audio import log_mel
+from avatar_core.critics import Critics, load_critics
+from avatar_core.fit.canonical import Canonical, load_canonical
+from avatar_core.fit.deform import camera_for
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.images import contact_sheet, read_image
+from avatar_core.io.store import Store
+from avatar_core.io.video import write_mp4
+from avatar_core.metrics import METRICS, Clip, Judged, Value, judge, summarise
+from avatar_core.motion.frames import compose, make_rig
+from avatar_core.motion.sampler import generate
+from avatar_core.speak import render_motion
+from avatar_core.student import Student, load_student
+from stages.clips import Row, canonical_path, clip_audio, clip_frames, fitted_rows, layout_of
+from stages.common import Stage, run_stage
+from stages.distill import load_generator
+from stages.embed import load_codec
+from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_report
+from stages.identities import read_people
+
+ROWS = ("ground_truth", "ours", "before_distill", "mismatched_audio")
+
+
+@dataclass(frozen=True)
+class Job:
+    stage: Stage
+    row: Row
+    other: Row  # whose sound drives the mismatched row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker found out about one clip: judgements by table row, motion by table row, frames to show."""
+
+    row: Row
+    judged: dict[str, Judged]
+    driven: dict[str, DrivenClip]
+    identity: np.ndarray  # (E,) mean identity embedding of our frames
+    shown: np.ndarray  # (2,4,H,W,3) teacher and ours
+
+
+def main(stage: Stage) -> None:
+    """Judge the student on unseen people and sentences."""
+    rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
+    rows = sorted((r for r in rows if r["split"] == "test" and r["status"] == "ok"), key=lambda r: r["id"])
+    out = stage.fresh(stage.out)
+    (out / "videos").mkdir()
+    outcomes = stage.map(_judge_clip, [Job(stage, row, _another(rows, row)) for row in rows])
+    table = {
+        name: summarise(
+            [o.judged[name] for o in outcomes], draws=stage.params.evaluate.bootstrap, seed=stage.seed
+        )
+        for name in ROWS
+    }
+    stage.write_csv(
+        "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
+    )
+    metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in ROWS for m in METRICS}
+    for name in ROWS[1:]:
+        metrics |= {
+            f"{name}.{k}": v for k, v in drive_report(stage, [o.driven[name] for o in outcomes]).items()
+        }
+    metrics |= {f"ours.{k}": v for k, v in silence_report(stage).items()}
+    metrics |= {f"fit.{k}": v for k, v in fit_report(stage, fitted_rows(stage, "train")).items()}
+    metrics |= {f"ours.{k}": v for k, v in _identity_report(stage, outcomes).items()}
+    metrics |= {"test_clips": len(rows), "test_identities": len({r["identity"] for r in rows})}
+    stage.write_metrics(metrics)
+    _show(stage, outcomes)
+
+
+def _another(rows: Sequence[Row], row: Row) -> Row:
+    """A test clip of the same framing with another sentence; where there is none, any other sentence."""
+    others = [r for r in rows if r["text"] != row["text"]]
+    same = [r for r in others if r["framing"] == row["framing"]]
+    return (same or others or [row])[0]
+
+
+def _judge_clip(job: Job) -> Outcome:
+    stage, row = job.stage, job.row
+    critics, layout = load_critics(), layout_of(stage)
+    canonical = load_canonical(canonical_path(stage, row["identity"], row["shard"]))
+    portrait = read_image(stage.data / "identities" / "portraits" / f"{row['identity']}.png")
+    truth, audio = clip_frames(stage, row), clip_audio(stage, row["id"])
+    # Our avatar is as large as its stature prior says; where it must stand to look like the teacher's picture is measured.
+    camera = camera_for(truth, *critics.keypoints(truth), canonical, layout, row["framing"])
+    student = load_student(stage.data / "distill" / "student.safetensors")
+    students = {
+        "ours": (student, audio),
+        "before_distill": (replace(student, generator=load_generator(stage), codec=load_codec(stage)), audio),
+        "mismatched_audio": (student, _fit_length(clip_audio(stage, job.other["id"]), len(audio))),
+    }
+    mel = log_mel(torch.from_numpy(audio)).numpy()
+    close = row["framing"] == "face"
+    template = Clip(row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close)
+    judged = {"ground_truth": judge(template, critics)}
+    driven: dict[str, DrivenClip] = {}
+    videos: dict[str, np.ndarray] = {}
+    for name, (model, sound) in students.items():
+        x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
+        videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera)))
+        judged[name] = judge(replace(template, frames=videos[name], truth=truth), critics)
+        driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), _truth(stage, row), canonical)
+    write_mp4(
+        stage.out / "videos" / f"{row['id']}.mp4",
+        np.concatenate([truth, videos["ours"]], 2),
+        audio=audio,
+        crf=20,
+    )
+    embedding = critics.identity(videos["ours"][::5]).mean(0)
+    shown = np.linspace(0, len(truth) - 1, 6).round().astype(int)[1:-1]
+    return Outcome(row, judged, driven, embedding, np.stack([truth[shown], videos["ours"][shown]]))
+
+
+def _clip_seed(stage: Stage, row: Row) -> int:
+    return stage.entropy("drive", row["id"]) % 2**31
+
+
+def _fit_length(audio: np.ndarray, length: int) -> np.ndarray:
+    return np.resize(audio, length).astype(np.float32)
+
+
+def _particles(student: Student, canonical: Canonical, layout, x: torch.Tensor) -> np.ndarray:
+    """Base particles (T,N,3) of motion latents."""
+    with torch.no_grad():
+        deformation = student.codec.decode(x, float(canonical.stature))
+        means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0]
+    return means[:, : canonical.n_base].numpy()
+
+
+def _truth(stage: Stage, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
+    """(vertex ids, positions) of the clip's true surface, or None for teachers that keep none."""
+    store = Store(stage.data / "truth" / f"shard-{row['shard']}.zarr")
+    return (store.read("vertex_ids"), store.read(row["id"])) if row["id"] in store else None
+
+
+def _identity_report(stage: Stage, outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+    """Is each avatar more like its own portrait than like anybody else's? Cosines of embeddings against all portraits."""
+    critics: Critics = load_critics()
+    people = read_people(stage.data / "identities")
+    portraits = {p.id: read_image(stage.data / "identities" / "portraits" / f"{p.id}.png") for p in people}
+    known = {name: critics.identity(image)[0] for name, image in portraits.items()}
+    own, other = [], []
+    for outcome in outcomes:
+        unit = outcome.identity / np.linalg.norm(outcome.identity)
+        cosines = {name: float(unit @ e / np.linalg.norm(e)) for name, e in known.items()}
+        own.append(cosines.pop(outcome.row["identity"]))
+        other.append(max(cosines.values()) if cosines else -1.0)
+    return {
+        "csim_own": float(np.mean(own)),
+        "csim_best_other": float(np.mean(other)),
+        "csim_recognised": float(np.mean([a > b for a, b in zip(own, other, strict=True)])),
+    }
+
+
+def _csv_row(row: str, metric: str, value: Value) -> dict[str, Any]:
+    return {
+        "row": row,
+        "metric": metric,
+        "value": "unavailable" if value.value is None else value.value,
+        "low": "" if value.low is None else value.low,
+        "high": "" if value.high is None else value.high,
+        "samples": value.samples,
+        "backend": value.backend,
+        "note": value.note,
+    }
+
+
+def _show(stage: Stage, outcomes: Sequence[Outcome]) -> None:
+    images, captions = [], []
+    for outcome in outcomes:
+        for name, frames in zip(("teacher", "ours"), outcome.shown, strict=True):
+            images += list(frames)
+            captions += [f"{name} {outcome.row['id'][-18:]}"] * len(frames)
+    title = "evaluate: unseen people, unseen sentences; same sound"
+    contact_sheet(stage.reports / "contact_sheet.png", images, captions, columns=8, cell=192, title=title)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)

@@ -1,0 +1,188 @@
+"""The part of evaluation that reads the true surface: lips, vertices and motion of driven avatars, and the fits' errors.
+
+Legend: T frames, N particles, Q true vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from avatar_core.audio import log_mel
+from avatar_core.fit.canonical import Canonical
+from avatar_core.fit.truth import correspond, truth_report
+from avatar_core.io.store import Store
+from avatar_core.metrics import motion as motion_metrics
+from avatar_core.metrics import vertices as vertex_metrics
+from avatar_core.metrics.mouth import (
+    closing_segments,
+    closures,
+    correlation,
+    lip_aperture,
+    mismatched_correlation,
+    slope,
+)
+from avatar_core.motion.frames import compose, make_rig
+from avatar_core.motion.sampler import generate
+from avatar_core.speech import phonemes_from_json
+from avatar_core.student import load_student
+from avatar_core.template import load_template
+from avatar_core.template.landmarks import LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
+from stages.clips import VALID, FittedMotion, Row, clip_audio, layout_of
+from stages.common import Stage
+
+NOISE_RMS = 1e-3  # -60 dB of full scale
+SILENCE_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class DrivenClip:
+    """Particles (T,N,3) of an avatar driven by a clip's sound; truth: vertex ids (Q,) and positions (T,Q,3), or None."""
+
+    row: Row
+    particles: np.ndarray
+    truth: tuple[np.ndarray, np.ndarray] | None
+    canonical: Canonical
+
+
+def our_aperture(particles: np.ndarray, layout: Any) -> np.ndarray:
+    """(T,) metres between the middles of the inner lips."""
+    return lip_aperture(particles[:, layout.lips_upper].mean(1), particles[:, layout.lips_lower].mean(1))
+
+
+def true_aperture(truth: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """(T,) metres between the same two points of the true surface."""
+    place = {int(v): i for i, v in enumerate(truth[0])}
+    return lip_aperture(truth[1][:, place[UPPER_LIP_MIDDLE]], truth[1][:, place[LOWER_LIP_MIDDLE]])
+
+
+def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float | None]:
+    """Lips, vertex errors and motion of the driven clips against the truth, means over clips."""
+    layout, template = layout_of(stage), load_template()
+    known = [c for c in clips if c.truth is not None]
+    if not known:
+        return {"lip_correlation": None}
+    rows: list[dict[str, float]] = []
+    ours, truths, closed, segments, false = [], [], 0, 0, []
+    for clip in known:
+        assert clip.truth is not None
+        mine, true = our_aperture(clip.particles, layout), true_aperture(clip.truth)
+        if clip.row["framing"] == "face":
+            ours.append(mine)
+            truths.append(true)
+            speech = phonemes_from_json(
+                stage.data / "speech" / "phonemes" / f"{clip.row['id']}.json",
+                clip_audio(stage, clip.row["id"]),
+            )
+            rest = float(our_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
+            # The teacher's rest is what its mouth does when nothing is said: the least open twentieth of the clip.
+            found = closures(
+                mine, rest, closing_segments(speech.phonemes), true, float(np.quantile(true, 0.05))
+            )
+            closed, segments = closed + found.closed, segments + found.segments
+            false.append(found.false_share)
+        rows.append(_vertex_rows(clip, template, layout, stage))
+    out: dict[str, float | None] = {
+        "lip_correlation": float(np.mean([correlation(a, b) for a, b in zip(ours, truths, strict=True)])),
+        "lip_correlation_worst": float(
+            np.min([correlation(a, b) for a, b in zip(ours, truths, strict=True)])
+        ),
+        "lip_slope": float(np.mean([slope(a, b) for a, b in zip(ours, truths, strict=True)])),
+        "lip_correlation_other_sentence": mismatched_correlation(ours, truths) if len(ours) > 1 else None,
+        "closure_recall": closed / segments if segments else None,
+        "closure_segments": segments,
+        "false_closures": float(np.mean(false)),
+    }
+    for key in sorted({k for row in rows for k in row}):
+        values = [row[key] for row in rows if key in row and np.isfinite(row[key])]
+        # Ratios of clips multiply; errors add.
+        average = (
+            np.exp(np.mean(np.log(np.maximum(values, 1e-9)))) if key.endswith("_ratio") else np.mean(values)
+        )
+        out[key] = float(average) if values else None
+    return out
+
+
+def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> dict[str, float]:
+    assert clip.truth is not None
+    mine = correspond(*clip.truth, template, layout, clip.particles)
+    row: dict[str, float] = {}
+    close = clip.row["framing"] == "face"
+    if close:
+        row["LVE_mm"] = 1e3 * vertex_metrics.lip_vertex_error(
+            mine.aligned[:, mine.lips], mine.truth[:, mine.lips]
+        )
+        row["MVE_mm"] = 1e3 * vertex_metrics.mean_vertex_error(
+            mine.aligned[:, mine.face], mine.truth[:, mine.face]
+        )
+        upper = mine.face & ~mine.lips
+        rests = np.stack([mine.aligned[:, upper].mean(0), mine.truth[:, upper].mean(0)])
+        row["FDD_mm"] = 1e3 * vertex_metrics.face_dynamics_deviation(
+            mine.aligned[:, upper], mine.truth[:, upper], rests
+        )
+    parts = {"head": mine.skull} if close else {"head": mine.skull, "hand": mine.hands}
+    for name, chosen in parts.items():
+        a, b = mine.points[:, chosen], mine.truth[:, chosen]
+        row[f"{name}_slow_energy_ratio"] = motion_metrics.ratio(
+            motion_metrics.slow_energy(a), motion_metrics.slow_energy(b)
+        )
+        row[f"{name}_acceleration_ratio"] = motion_metrics.ratio(
+            motion_metrics.acceleration(a), motion_metrics.acceleration(b)
+        )
+    if not close:
+        mel = log_mel(torch.from_numpy(clip_audio(stage, clip.row["id"]))).numpy()
+        beats = motion_metrics.audio_beats(mel)
+        row["beat_consistency"] = motion_metrics.beat_consistency(
+            motion_metrics.motion_beats(mine.points[:, mine.hands]), beats
+        )
+        row["beat_consistency_teacher"] = motion_metrics.beat_consistency(
+            motion_metrics.motion_beats(mine.truth[:, mine.hands]), beats
+        )
+    return row
+
+
+def silence_report(stage: Stage) -> dict[str, float]:
+    """How far the mouth stands open, against rest, when nothing or only faint noise is heard: mean and most, in mm."""
+    student = load_student(stage.data / "distill" / "student.safetensors")
+    samples = SILENCE_SECONDS * 16_000
+    sounds = {
+        "silence": np.zeros(samples, np.float32),
+        "faint_noise": (NOISE_RMS * stage.rng("noise").standard_normal(samples)).astype(np.float32),
+    }
+    out = {}
+    for name, sound in sounds.items():
+        opening = 1e3 * student.codec.aperture(generate(student.generator, sound, stage.seed, student.sample))
+        out[f"{name}_opening_mm"] = float(opening.mean())
+        out[f"{name}_opening_most_mm"] = float(opening.max())
+    return out
+
+
+def fit_report(stage: Stage, rows: list[Row]) -> dict[str, float | None]:
+    """Errors of the fitted training clips against their truth, means over clips."""
+    motion, layout, template = FittedMotion(stage, rows), layout_of(stage), load_template()
+    reports: list[dict[str, float]] = []
+    for row, clip in zip(rows, motion, strict=True):
+        store = Store(stage.data / "truth" / f"shard-{row['shard']}.zarr")
+        if row["id"] not in store:
+            continue
+        canonical = motion.canonical(row)
+        with torch.no_grad():
+            means = compose(canonical, layout, clip.deformation, make_rig(canonical, layout))[0]
+        particles = means[:, : canonical.n_base].numpy()
+        reports.append(
+            truth_report(
+                store.read("vertex_ids"),
+                store.read(row["id"]),
+                template,
+                layout,
+                particles,
+                VALID[row["framing"]],
+            )
+        )
+    names = ("lip_correlation", "lip_slope", "lips_mm", "face_mm", "hands_mm", "body_mm")
+    values = {n: [r[n] for r in reports if n in r and np.isfinite(r[n])] for n in names}
+    return {n: float(np.mean(v)) if v else None for n, v in values.items()}

@@ -1,0 +1,197 @@
+"""Stage 5, fit: a canonical avatar of every person from the portrait alone, then the deformation dG of every training clip.
+
+Writes per shard `canonical/<identity>.safetensors` and `.ply` (opens in any splat viewer), `trajectories.zarr`,
+`cameras.zarr` (the camera found for each clip) and `catalog.parquet`. Monocular: the truth is not read here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avatar_core.avatar import personalise_config
+from avatar_core.critics import load_critics
+from avatar_core.errors import UserError
+from avatar_core.fit.canonical import load_canonical, save_canonical, write_ply
+from avatar_core.fit.config import FitConfig, FitWeights
+from avatar_core.fit.deform import fit_clip
+from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.personalise import personalise
+from avatar_core.io.catalog import read_catalog, write_catalog
+from avatar_core.io.checkpoints import has_checkpoint
+from avatar_core.io.images import contact_sheet, read_image
+from avatar_core.io.store import Store, write_arrays, write_trajectories
+from avatar_core.io.video import read_video
+from avatar_core.template import load_template
+from stages.clips import MAX_FRAMES, layout_of
+from stages.common import Stage, run_stage
+from stages.identities import PersonRecord, read_people
+
+TRAINING_WINDOW = 64  # frames a chunk of the trajectory store
+LEAST_CONFIDENCE = 0.3  # clips fitted worse than this on average are listed but not trained on
+
+
+@dataclass(frozen=True)
+class PersonJob:
+    stage: Stage
+    person: PersonRecord
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    stage: Stage
+    row: dict[str, Any]
+    scratch: Path
+
+
+def main(stage: Stage) -> None:
+    """Personalise the people of one shard and fit their clips."""
+    teacher = stage.data / "teacher" / f"shard-{stage.shard}"
+    people = [p for p in read_people(stage.data / "identities") if p.shard == stage.shard]
+    rows = [r for r in read_catalog(teacher / "catalog.parquet") if r["split"] in ("train", "val")]
+    scratch = stage.scratch(stage.data / "identities", teacher)
+    portraits = stage.map(_personalise, [PersonJob(stage, p, scratch) for p in people], "portrait")
+    clips = stage.map(_fit, [ClipJob(stage, r, scratch) for r in rows], "clip")
+
+    out = stage.fresh(stage.out)
+    for person in people:
+        for suffix in (".safetensors", ".json"):
+            target = out / "canonical" / f"{person.id}{suffix}"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(scratch / f"{person.id}{suffix}", target)
+        write_ply(
+            out / "canonical" / f"{person.id}.ply", load_canonical(scratch / f"{person.id}.safetensors")
+        )
+    count = len(layout_of(stage))
+    cameras: dict[str, np.ndarray] = {}
+    arrays = {
+        "mean_offset": ("float16", count, 3),
+        "rotation": ("float16", count, 3),
+        "color": ("float16", count, 3),
+        "confidence": ("float32", 1, 1),
+    }
+    with write_trajectories(out / "trajectories.zarr", arrays, window=TRAINING_WINDOW) as writer:
+        for row, metrics in zip(rows, clips, strict=True):
+            store = Store(scratch / f"{row['id']}.zarr")
+            values = {name: store.read(name) for name in arrays}
+            row["t_start"], row["t_len"] = writer.append(row["id"], **values)
+            cameras |= {f"{name}/{row['id']}": store.read(name) for name in ("viewmat", "K")}
+            row["qc"] = {k: v for k, v in metrics.items() if np.isfinite(v)}
+            if metrics["confidence"] < LEAST_CONFIDENCE:
+                row["status"] = "rejected"
+                row["reject_reason"] = f"mean confidence {metrics['confidence']:.2f} below {LEAST_CONFIDENCE}"
+    write_arrays(out / "cameras.zarr", cameras)
+    write_catalog(out / "catalog.parquet", rows)
+    _report(stage, people, portraits, rows, clips, scratch)
+
+
+def _personalise(job: PersonJob) -> dict[str, float]:
+    path = job.scratch / f"{job.person.id}.safetensors"
+    preview = job.scratch / f"{job.person.id}.preview.zarr"
+    if not (has_checkpoint(path) and preview.is_dir()):
+        image = read_image(job.stage.data / "identities" / "portraits" / f"{job.person.id}.png")
+        params = job.stage.params
+        # Two people at a time are personalised by two processes: one thread each.
+        config = personalise_config(vars(params.particles), params.fit.portrait_iterations, threads=1)
+        canonical, _, facts = personalise(image, load_critics(), config=config)
+        save_canonical(path, canonical)
+        metrics = np.array([facts["psnr_foreground"], facts["psnr_face"]], np.float32)
+        write_arrays(preview, {"portrait": image, "rendered": facts["portrait"], "metrics": metrics})
+    psnr_foreground, psnr_face = Store(preview).read("metrics")
+    return {"psnr_foreground": float(psnr_foreground), "psnr_face": float(psnr_face)}
+
+
+def _fit(job: ClipJob) -> dict[str, float]:
+    stage, row = job.stage, job.row
+    path = job.scratch / f"{row['id']}.zarr"
+    if not path.is_dir():
+        _fit_clip(stage, row, job.scratch, path)
+    store = Store(path)
+    names = store.attrs["metrics"]
+    return dict(zip(names, map(float, store.read("metrics")), strict=True))
+
+
+def _fit_clip(stage: Stage, row: dict[str, Any], scratch: Path, path: Path) -> None:
+    teacher = stage.data / "teacher" / f"shard-{stage.shard}"
+    frames = read_video(teacher / f"{row['id']}.mp4", MAX_FRAMES)
+    aux = Store(teacher / "aux.zarr")
+    masks, tracks = aux.read(f"masks/{row['id']}"), aux.read(f"tracks/{row['id']}")
+    xy, confidence = load_critics().keypoints(frames)
+    template, layout, params = load_template(), layout_of(stage), stage.params.fit
+    config = FitConfig(
+        iterations=params.iterations, batch=params.batch, weights=FitWeights(**asdict(params.weights))
+    )
+    canonical = load_canonical(scratch / f"{row['identity']}.safetensors")
+    try:
+        fit = fit_clip(
+            frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], config,
+            nodes=make_nodes(template, layout),
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(f"clip {row['id']}: {error}") from None
+    metrics = {k: float(v) for k, v in fit.metrics.items()} | {"confidence": float(fit.confidence.mean())}
+    deformation = fit.deformation
+    shown = np.linspace(0, len(frames) - 1, 4).round().astype(int)
+    write_arrays(
+        path,
+        {
+            "mean_offset": np.asarray(deformation.mean_offset, np.float32),
+            "rotation": np.asarray(deformation.rotation, np.float32),
+            "color": np.asarray(deformation.color, np.float32),
+            "confidence": fit.confidence[:, None, None].astype(np.float32),
+            "viewmat": fit.camera.viewmat,
+            "K": fit.camera.K,
+            "metrics": np.array(list(metrics.values()), np.float64),
+            "shown": np.concatenate([frames[shown], fit.frames[shown]]),
+        },
+        {"metrics": list(metrics)},
+    )
+
+
+def _report(stage: Stage, people, portraits, rows, clips, scratch: Path) -> None:
+    images, captions = [], []
+    for person, metrics in zip(people, portraits, strict=True):
+        preview = Store(scratch / f"{person.id}.preview.zarr")
+        images += [preview.read("portrait"), preview.read("rendered")]
+        captions += [f"{person.id}\nportrait", f"canonical\n{metrics['psnr_foreground']:.1f} dB"]
+    images += [np.ones((8, 8, 3), np.float32)] * (-len(images) % 8)
+    captions += [""] * (len(images) - len(captions))
+    for row, metrics in list(zip(rows, clips, strict=True))[:: max(1, len(rows) // 8)][:10]:
+        shown = Store(scratch / f"{row['id']}.zarr").read("shown")
+        for target, fitted in zip(shown[:4], shown[4:], strict=True):
+            images += [target, fitted]
+            captions += [f"{row['id'][-18:]}\nteacher", f"fit\n{metrics['psnr_foreground']:.1f} dB"]
+    title = f"fit, shard {stage.shard}: portraits, then teacher and fitted frames"
+    contact_sheet(stage.reports / "contact_sheet.png", images, captions, columns=8, cell=192, title=title)
+    stage.write_csv(
+        "clips",
+        [
+            {"clip": r["id"], "framing": r["framing"]} | {k: m[k] for k in sorted(m)}
+            for r, m in zip(rows, clips, strict=True)
+        ],
+    )
+
+    def mean(values: list[float]) -> float | None:
+        finite = [v for v in values if np.isfinite(v)]
+        return float(np.mean(finite)) if finite else None
+
+    faces = [m for r, m in zip(rows, clips, strict=True) if r["framing"] == "face"]
+    stage.write_metrics(
+        {
+            "portrait_psnr_foreground": mean([p["psnr_foreground"] for p in portraits]),
+            "portrait_psnr_face": mean([p["psnr_face"] for p in portraits]),
+            "clip_psnr_foreground": mean([m["psnr_foreground"] for m in clips]),
+            "clip_psnr_face": mean([m["psnr_face"] for m in faces]),
+            "clips": len(rows),
+            "rejected": sum(r["status"] == "rejected" for r in rows),
+        }
+    )
+
+
+if __name__ == "__main__":
+    run_stage("fit", main, sharded=True)

@@ -1,0 +1,112 @@
+"""Stage 7, generator: the diffusion transformer from sound to motion latents, and its face and hand refiner.
+
+Writes `generator.safetensors`; the numbers compare generated with fitted lips on the val person's clips.
+"""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+
+from avatar_core.audio import augment
+from avatar_core.io.checkpoints import save_checkpoint
+from avatar_core.io.images import write_png
+from avatar_core.motion.codec import MotionCodec
+from avatar_core.motion.dit import DiTConfig
+from avatar_core.motion.refiner import RefinerConfig
+from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, generate
+from avatar_core.motion.train import TrainConfig, train_generator
+from stages.clips import FittedMotion, Row, clip_audio, fitted_rows, loss_rows, motion_clips
+from stages.common import Stage, run_stage
+from stages.embed import load_codec
+
+
+def main(stage: Stage) -> None:
+    """Train the generator on the fitted clips."""
+    params = stage.params.generator
+    codec = load_codec(stage)
+    motion = FittedMotion(stage, fitted_rows(stage, "train"))
+    clips = motion_clips(stage, codec, motion)
+    config = TrainConfig(
+        steps=params.steps,
+        batch=params.batch,
+        window=params.window,
+        learning_rate=params.learning_rate,
+        drop_audio=params.audio_dropout,
+        seed=stage.entropy("train") % 2**31,
+    )
+    out = stage.fresh(stage.out)
+    with stage.progress(params.steps) as bar:
+        generator, curve = train_generator(
+            clips,
+            codec,
+            config,
+            generator_config(stage, codec),
+            augment=augment,
+            checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
+            progress=bar.reach,
+        )
+    tensors, described = generator.tensors()
+    save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
+    stage.write_csv("loss", loss_rows(curve, every=max(1, params.steps // 500)))
+    checked = fitted_rows(stage, "val") or motion.rows[:3]
+    metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
+    stage.write_metrics(
+        {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)}
+    )
+
+
+def generator_config(stage: Stage, codec: MotionCodec) -> GeneratorConfig:
+    """The network that params.yaml describes, for the codec's latents."""
+    params, dims = stage.params.generator, stage.params.embed
+    return GeneratorConfig(
+        dit=DiTConfig(
+            dims=codec.dims,
+            channels=params.width,
+            audio_blocks=params.audio_blocks,
+            motion_blocks=params.dit_blocks,
+            heads=params.heads,
+        ),
+        refiner=RefinerConfig(),
+        body_dims=dims.body,
+        face_dims=dims.face,
+    )
+
+
+def sample_config(stage: Stage) -> SampleConfig:
+    """Sampling as params.yaml asks."""
+    return SampleConfig(steps=stage.params.generate.steps, guidance=stage.params.generate.guidance)
+
+
+def compare_lips(
+    stage: Stage, generator: Generator, codec: MotionCodec, rows: list[Row]
+) -> dict[str, float | None]:
+    """Lip aperture generated from the sound against the fitted one; draws both into the contact sheet."""
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    motion = FittedMotion(stage, rows)
+    figure, grid = plt.subplots(max(1, len(rows)), 1, figsize=(11, 1.9 * max(1, len(rows))), squeeze=False)
+    correlations = []
+    for row, clip, axes in zip(rows, motion, grid.flat, strict=False):
+        fitted = codec.aperture(codec.encode(clip.deformation, clip.stature, clip.valid)).detach().numpy()
+        made = codec.aperture(
+            generate(generator, clip_audio(stage, row["id"]), stage.seed, sample_config(stage))
+        )
+        made = made.detach().numpy()[: len(fitted)]
+        correlations.append(float(np.corrcoef(fitted, made)[0, 1]))
+        seconds = np.arange(len(fitted)) / 25
+        axes.plot(seconds, 1000 * fitted, color="#888", label="fitted to the teacher")
+        axes.plot(seconds, 1000 * made, color="#c33", label="generated from sound")
+        axes.set_title(f"{row['id']}: lip aperture in mm, correlation {correlations[-1]:.2f}", fontsize=8)
+    grid.flat[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.canvas.draw()
+    write_png(stage.reports / "contact_sheet.png", np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    plt.close(figure)
+    finite = [c for c in correlations if np.isfinite(c)]
+    return {"lip_correlation_to_fit": float(np.mean(finite)) if finite else None}
+
+
+if __name__ == "__main__":
+    run_stage("generator", main)

@@ -1,0 +1,81 @@
+"""Stage 3b, score: the teacher's score network for VSD, a small audio-conditioned video diffusion model.
+
+Trains on the head crops of the training clips; held-out numbers come from the val person where there is one. Writes
+`score.safetensors` and shows sampled clips under the teacher's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.checkpoints import save_checkpoint
+from avatar_core.io.images import contact_sheet
+from avatar_core.teacher.crop import head_square
+from avatar_core.teacher.score import (
+    ScoreClip,
+    ScoreConfig,
+    ScoreTeacher,
+    evaluate_score,
+    pad_mel,
+    to_signed,
+    train_score,
+)
+from stages.clips import Row, clip_aux, clip_frames, clip_mel, loss_rows
+from stages.common import Stage, run_stage
+
+
+def main(stage: Stage) -> None:
+    """Train the score teacher on head crops of the training clips."""
+    params = stage.params.score
+    rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
+    rows = sorted((r for r in rows if r["framing"] == "face" and r["status"] == "ok"), key=lambda r: r["id"])
+    train = [r for r in rows if r["split"] == "train"]
+    held_out = [r for r in rows if r["split"] == "val"] or train[-1:]
+    config = ScoreConfig(
+        size=params.size,
+        frames=params.frames,
+        channels=(params.channels, 2 * params.channels, 3 * params.channels),
+        batch=params.batch,
+        steps=params.steps,
+        learning_rate=params.learning_rate,
+        seed=stage.entropy("train") % 2**31,
+    )
+    clips = [_clip(stage, row, params.size) for row in train]
+    out = stage.fresh(stage.out)
+    with stage.progress(params.steps) as bar:
+        model, losses = train_score(clips, config, stage.scratch(stage.data / "speech"), bar.reach)
+    tensors, described = model.tensors()
+    save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
+    tests = [_clip(stage, row, params.size) for row in held_out]
+    measured = evaluate_score(model, tests, seed=stage.seed)
+    stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
+    stage.write_csv("loss", loss_rows(losses))
+    _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
+
+
+def _clip(stage: Stage, row: Row, size: int) -> ScoreClip:
+    square = head_square(clip_aux(stage, row, "masks"))
+    return ScoreClip(square.cut(clip_frames(stage, row), size), clip_mel(stage, row["id"]))
+
+
+def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:
+    """The teacher's frames, and below them what the score network samples for the same sound and reference."""
+    count, images, captions = model.config.frames, [], []
+    for name, clip in zip(names, clips, strict=True):
+        start = max(0, len(clip.frames) // 2 - count // 2)
+        window = clip.frames[start : start + count]
+        mel = pad_mel(clip.log_mel)[None, 4 * start : 4 * (start + count + 8)]
+        reference = to_signed(torch.from_numpy(clip.frames[:1]))
+        sampled = model.sample(mel, reference, seed=stage.seed)[0]
+        images += list(window) + list(((sampled + 1) / 2).movedim(1, -1).numpy())
+        captions += [f"teacher {name[-12:]}"] * len(window) + ["sampled"] * len(sampled)
+    sheet = stage.reports / "contact_sheet.png"
+    contact_sheet(
+        sheet, [np.asarray(i) for i in images], captions, columns=count, cell=128, title="score teacher"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("score", main)
