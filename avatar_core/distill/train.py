@@ -28,9 +28,8 @@ from avatar_core.distill.losses import (
 )
 from avatar_core.errors import UserError
 from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.dit import CONTEXT
 from avatar_core.motion.frames import Rig, compose, make_rig
-from avatar_core.motion.sampler import Generator
+from avatar_core.motion.sampler import Generator, draw_noise
 from avatar_core.motion.state import fingerprint_of, load_latest, save_state
 from avatar_core.motion.train import (
     Augment,
@@ -233,11 +232,12 @@ def predict_window(
 ) -> Tensor:
     """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner. shown (D,): see codec."""
     total = len(motion.x)
-    a, b = max(0, frames.start - 2 * CONTEXT), min(total, frames.stop + 2 * CONTEXT)
+    context = 2 * generator.context
+    a, b = max(0, frames.start - context), min(total, frames.stop + context)
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
     mel = torch.from_numpy(np.asarray(motion.log_mel[4 * a : 4 * b], np.float32))[None]
     timesteps = torch.randint(200, 1000, (1,), generator=chance)
-    noise = torch.randn(x.shape, generator=chance)
+    noise = draw_noise(generator.config, 1, x.shape[1], chance)
     features = generator.dit.encode_audio(mel)
     noisy = torch.where(shown, add_noise(x, noise, timesteps), noise)
     x0 = generator.dit(noisy, timesteps, features)

@@ -224,7 +224,8 @@ class MotionCodec(nn.Module):
         for region in REGIONS:
             if valid[region]:
                 codec, part = self.region(region), self.slices[region]
-                variance = codec.std[: codec.dims] ** 2
+                # The head's small components are its nods: by variance alone its sway would hide them.
+                variance = codec.std[: codec.dims] ** (1 if region == "head" else 2)
                 factor[part, part] = torch.diag((region_weights[region] * variance / variance.sum()).sqrt())
         return factor
 

@@ -3,7 +3,7 @@
 Source: paper section "Audio-driven Particle Motion Generation" (x0 = F(x_tau | A, tau); audio concatenated with the noisy
 motion, tau by FiLM). Depthwise convolutions carry most of what little data can teach; banded self-attention with
 rotary positions adds the rest. Every layer sees a bounded neighbourhood, so the network runs on any length, and a
-window with `CONTEXT` frames on either side gives exactly the frames of one long pass.
+window with `receptive_field` frames more on either side gives exactly the frames of one long pass.
 
 Shapes: B windows, T frames at 25 fps, 4T mel frames at 100 Hz, D latents, C channels.
 """
@@ -16,9 +16,6 @@ import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-CONTEXT = 25  # frames, an upper bound of the receptive field on either side (see receptive_field)
-MEL_FLOOR = -16.12  # ln(1e-7), digital silence
 
 
 @dataclass(frozen=True)

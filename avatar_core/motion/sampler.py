@@ -1,6 +1,6 @@
 """Sampling motion for speech of any length: DDIM over x0 predictions, step by step, window by window.
 
-Each diffusion step runs the network over windows with 25 frames of context on either side and keeps their middles.
+Each diffusion step runs the network over windows with context (24 frames by default) and keeps their middles.
 The network sees no further, so that is exactly the step of one long pass and there are no seams to blend. The noise is
 one field for the whole clip. Only latents (256 bytes a frame) and audio features (512) grow with the length.
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from avatar_core.audio.features import log_mel
 from avatar_core.errors import UserError
-from avatar_core.motion.dit import CONTEXT, DiT, DiTConfig
+from avatar_core.motion.dit import DiT, DiTConfig
 from avatar_core.motion.refiner import Refiner, RefinerConfig
 
 SAMPLES_PER_FRAME = 640
@@ -32,6 +32,9 @@ class GeneratorConfig:
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     body_dims: int = 24  # latents [0, body_dims) are body
     face_dims: int = 32  # then face, then hand
+    # Body and hands move slowly: their diffusion noise does too (deviation in frames, share of the variance), so that
+    # jitter never enters. The face's noise is white.
+    noise_scales: tuple[tuple[float, float], ...] = ((3.0, 0.15), (12.0, 0.85))
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,8 @@ class Generator(nn.Module):
         self.config = config
         self.dit = DiT(config.dit)
         self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
-        limit = max(config.dit.receptive_field, self.refiner.receptive_field)
-        if limit > CONTEXT:
-            raise UserError(
-                f"generator: expected a receptive field of {CONTEXT} frames or less, found {limit}"
-            )
+        # frames on either side that a window needs to give exactly what one long pass gives
+        self.context = max(config.dit.receptive_field, self.refiner.receptive_field)
 
     @property
     def face(self) -> slice:
@@ -68,6 +68,7 @@ class Generator(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
+        values["noise_scales"] = tuple(tuple(pair) for pair in config["noise_scales"])
         model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))
         return model.eval()
@@ -102,7 +103,7 @@ def generate(
     def encode(a: int, b: int) -> Tensor:
         return audio_features(model, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
 
-    features = _windows(encode, frames, config)
+    features = _windows(encode, frames, config.window, model.context)
     return sample(model, features, seed, config, progress)
 
 
@@ -118,7 +119,10 @@ def sample(
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
     frames, dims = len(features), model.config.dit.dims
-    x = torch.randn(frames, dims, generator=torch.Generator().manual_seed(seed)) * config.temperature_motion
+    x = (
+        draw_noise(model.config, 1, frames, torch.Generator().manual_seed(seed))[0]
+        * config.temperature_motion
+    )
     x[:, model.face] *= config.temperature_face / max(config.temperature_motion, 1e-6)
     x0 = x
     for number, step in enumerate(scheduler.timesteps):
@@ -126,15 +130,36 @@ def sample(
         def clean(a: int, b: int, x: Tensor = x, step: Tensor = step) -> Tensor:
             return _clean(model, x[a:b], step, features[a:b], config.guidance)
 
-        x0 = _windows(clean, frames, config)
-        x = scheduler.step(x0, int(step), x).prev_sample
+        x0 = _windows(clean, frames, config.window, model.context)
+        x = scheduler.step(x0, int(step), x).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
         if progress:
             progress((number + 1) / config.steps, "sampling")
-    x0 = _windows(lambda a, b: _refined(model, x0[a:b], features[a:b], a), frames, config)
+
+    def refine(a: int, b: int) -> Tensor:
+        return _refined(model, x0[a:b], features[a:b], a)
+
+    x0 = _windows(refine, frames, config.window, model.context)
     motion = torch.ones(dims, dtype=torch.bool)
     motion[model.face] = False
     x0[:, motion] = low_pass(x0[:, motion], config.smooth)
     return x0
+
+
+def draw_noise(config: GeneratorConfig, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Diffusion noise (B,T,D) of unit variance: white for the face, a sum of slow fields for body and hands."""
+    noise = torch.randn(batch, frames, config.dit.dims, generator=generator)
+    face = slice(config.body_dims, config.body_dims + config.face_dims)
+    slow = torch.zeros_like(noise)
+    for sigma, share in config.noise_scales:
+        kernel = _gaussian(sigma)
+        white = torch.randn(batch, frames + len(kernel) - 1, config.dit.dims, generator=generator)
+        kernel = (share**0.5 * kernel / kernel.norm())[None, None]
+        rows = white.transpose(1, 2).flatten(0, 1)[:, None]
+        slow += nn.functional.conv1d(rows, kernel)[:, 0].unflatten(0, (batch, -1)).transpose(1, 2)
+    if config.noise_scales:
+        slow[..., face] = noise[..., face]
+        return slow
+    return noise
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
@@ -146,10 +171,15 @@ def low_pass(x: Tensor, sigma: float) -> Tensor:
     """Gaussian low-pass in time of x (T,K), edges held; sigma in frames, 0 leaves x alone."""
     if sigma <= 0 or len(x) < 2:
         return x
-    radius = int(np.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = _gaussian(sigma)
+    radius = len(kernel) // 2
     padded = torch.cat([x[:1].expand(radius, -1), x, x[-1:].expand(radius, -1)])
-    return torch.nn.functional.conv1d(padded.T[:, None], (kernel / kernel.sum())[None, None])[:, 0].T
+    return nn.functional.conv1d(padded.T[:, None], (kernel / kernel.sum())[None, None])[:, 0].T
+
+
+def _gaussian(sigma: float) -> Tensor:
+    radius = int(np.ceil(3 * sigma))
+    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:
@@ -167,11 +197,11 @@ def _refined(model: Generator, x0: Tensor, features: Tensor, start: int) -> Tens
     return model.refiner(x0[None], features[None], time)[0]
 
 
-def _windows(function: Callable[[int, int], Tensor], frames: int, config: SampleConfig) -> Tensor:
+def _windows(function: Callable[[int, int], Tensor], frames: int, window: int, context: int) -> Tensor:
     """Concatenate function(a, b) over windows with context, keeping each window's own frames."""
     parts = []
-    for start in range(0, frames, config.window):
-        stop = min(start + config.window, frames)
-        a, b = max(0, start - CONTEXT), min(frames, stop + CONTEXT)
+    for start in range(0, frames, window):
+        stop = min(start + window, frames)
+        a, b = max(0, start - context), min(frames, stop + context)
         parts.append(function(a, b)[start - a : stop - a])
     return torch.cat(parts)

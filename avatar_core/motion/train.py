@@ -27,6 +27,7 @@ from avatar_core.motion.sampler import (
     TRAIN_STEPS,
     Generator,
     GeneratorConfig,
+    draw_noise,
     make_scheduler,
 )
 from avatar_core.motion.state import fingerprint_of, load_latest, save_state
@@ -242,7 +243,7 @@ def diffusion_loss(
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=generator)
     pure = torch.rand(batch, generator=generator) < config.pure_noise
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
-    noise = torch.randn(x.shape, generator=generator)
+    noise = draw_noise(model.config, batch, frames, generator)
     dropped = torch.rand(batch, generator=generator) < config.drop_audio
     offset = torch.randint(0, 4096, (batch, 1), generator=generator)
     features = model.dit.encode_audio(mel)

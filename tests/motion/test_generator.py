@@ -5,13 +5,14 @@ import torch
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.errors import UserError
 from avatar_core.motion.codec import CodecConfig, fit_codec
-from avatar_core.motion.dit import CONTEXT, DiT, DiTConfig
+from avatar_core.motion.dit import DiT, DiTConfig
 from avatar_core.motion.refiner import RefinerConfig
 from avatar_core.motion.sampler import (
     Generator,
     GeneratorConfig,
     SampleConfig,
     audio_features,
+    draw_noise,
     generate,
     low_pass,
 )
@@ -88,15 +89,7 @@ def test_receptive_field_is_within_the_context():
     step = torch.tensor([500])
     difference = model(x, step, model.encode_audio(mel)) - model(x, step, model.encode_audio(changed))
     reached = np.flatnonzero(difference[0].detach().abs().sum(-1).numpy() > 0)
-    assert (
-        reached.max() - 50 <= config.receptive_field <= CONTEXT
-        and 50 - reached.min() <= config.receptive_field
-    )
-
-
-def test_too_wide_a_network_is_refused():
-    with pytest.raises(UserError, match="receptive field"):
-        Generator(GeneratorConfig(DiTConfig(dims=64, attention_radius=40)))
+    assert reached.max() - 50 <= config.receptive_field <= 25 and 50 - reached.min() <= config.receptive_field
 
 
 def test_resumed_training_gives_the_same_weights(data, codec, tmp_path):
@@ -162,6 +155,14 @@ def test_silence_bank_is_quiet_and_repeatable():
     bank = silence_bank(10, 0)
     assert bank.shape == (24, 40, 80) and torch.equal(bank, silence_bank(10, 0))
     assert float(bank[:6].max()) < -16 and float(bank.max()) < 0
+
+
+def test_noise_has_unit_variance_and_is_slow_for_the_body_only():
+    noise = draw_noise(MODEL, 8, 1000, torch.Generator().manual_seed(0))
+    assert torch.allclose(noise.std((0, 1)), torch.ones(16), atol=0.12)
+    speed = noise.diff(dim=1).std((0, 1))
+    assert (speed[MODEL.body_dims : MODEL.body_dims + MODEL.face_dims] > 1.3).all()
+    assert (speed[: MODEL.body_dims] < 0.2).all() and (speed[-2:] < 0.2).all()
 
 
 def test_low_pass_keeps_slow_motion_and_length():
