@@ -1,0 +1,244 @@
+"""Particles of a portrait before refinement: places, sizes, shells and colours, unseen sides completed.
+
+Colours are read where a particle is seen; the rest takes them from the nearest seen particle of its kind on the mirrored,
+depth-flattened template, so that backs look like sides and a hidden hand like the other hand or the face.
+
+Legend: N base particles, S shell particles, V template vertices, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from avatar_core.fit.surface import silhouette, vertex_normals
+from avatar_core.geometry.camera import Camera
+from avatar_core.render import rasterize
+from avatar_core.template.layout import REGIONS, ParticleLayout
+from avatar_core.template.mesh import PARTS, Template
+
+FACING = 0.15  # cosine to the viewer from which a colour is believed
+DEPTH_SLACK_M = 0.012
+TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
+SHELL_DEPTH_M = 0.012
+PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
+
+
+@dataclass(frozen=True)
+class Splats:
+    """N+S particles in the portrait's pose, numpy float32. seen (N+S,): its colour was read from the portrait."""
+
+    means: np.ndarray
+    quats: np.ndarray
+    log_scales: np.ndarray
+    logit_opacities: np.ndarray
+    colors: np.ndarray
+    region: np.ndarray
+    anchor: np.ndarray
+    seen: np.ndarray
+    n_base: int
+
+
+def make_splats(
+    template: Template,
+    layout: ParticleLayout,
+    vertices: np.ndarray,
+    camera: Camera,
+    image: np.ndarray,
+    mask: np.ndarray,
+    shells: int,
+    seed: int,
+) -> Splats:
+    """Particles on posed vertices (V,3) before camera, coloured from image (H,W,3) within mask (H,W)."""
+    means = layout.points(vertices).astype(np.float64)
+    normals = layout.points(vertex_normals(vertices, template.faces))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+    base = _base(layout, means, normals)
+    shell = _shells(
+        template, layout, vertices, means, camera, mask, shells, np.random.default_rng([seed, 77])
+    )
+    splats = _join(base, shell)
+    return _color(splats, template, layout, normals, camera, image, mask)
+
+
+def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Splats:
+    n = len(means)
+    spacing = np.empty(n)
+    for code in np.unique(layout.region):
+        rows = np.flatnonzero(layout.region == code)
+        distance, _ = cKDTree(means[rows]).query(means[rows], k=5)
+        spacing[rows] = distance[:, 1:].mean(1)
+    spread = np.clip(0.75 * spacing, 0.0006, 0.014)
+    thin = 0.25 * spread
+    helper = np.where(np.abs(normals[:, :1]) < 0.9, [[1.0, 0, 0]], [[0, 1.0, 0]])
+    tangent = np.cross(normals, helper)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    axes = np.stack([tangent, np.cross(normals, tangent), normals], -1)
+    quats = Rotation.from_matrix(axes).as_quat()[:, [3, 0, 1, 2]]
+    return Splats(
+        means=means,
+        quats=quats,
+        log_scales=np.log(np.stack([spread, spread, thin], 1)),
+        logit_opacities=np.full(n, 2.2),
+        colors=np.full((n, 3), 0.5),
+        region=layout.region,
+        anchor=np.arange(n, dtype=np.int32),
+        seen=np.zeros(n, bool),
+        n_base=n,
+    )
+
+
+def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Splats:
+    """Particles on the pixels of the person that the surface does not cover, each tied to a particle nearby."""
+    uncovered = mask & ~silhouette(vertices, template.faces, camera)
+    rows, columns = np.nonzero(uncovered)
+    count = min(count, 3 * len(rows))
+    empty = Splats(*(np.zeros((0, k)) for k in (3, 4, 3)), np.zeros(0), np.zeros((0, 3)), *(np.zeros(0, t) for t in (np.uint8, np.int32, bool)), 0)  # fmt: skip
+    if count < 8:
+        return empty
+    chosen = _spread_pixels(rows, columns, count, rng)
+    xy = np.stack([columns[chosen] + rng.random(count), rows[chosen] + rng.random(count)], 1)
+    projected, depth = camera.project(means)
+    steady = np.isin(layout.region, [REGIONS[r] for r in ("body", "face", "hand_left", "hand_right")])
+    moved = np.zeros(len(template.vertices))
+    moved[template.face_action_vertices] = np.linalg.norm(template.face_actions, axis=-1).max(0)
+    steady &= layout.points(np.repeat(moved[:, None], 3, 1))[:, 0] < 0.004
+    candidates = np.flatnonzero(steady)
+    head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
+    distance, near = cKDTree(projected[candidates]).query(xy, k=6)
+    near = candidates[near]
+    anchor = near[:, 0]
+    at = depth[near].mean(1) + rng.normal(0, SHELL_DEPTH_M, count)
+    hair = head[near].mean(1) > 0.5
+    # Hair has volume: some of it lies behind what one sees.
+    back = hair & (rng.random(count) < PUSHED_BACK)
+    at[back] += rng.uniform(0, 0.09, back.sum())
+    focal = camera.K[0, 0]
+    local = np.stack(
+        [(xy[:, 0] - camera.K[0, 2]) * at / focal, (xy[:, 1] - camera.K[1, 2]) * at / focal, at], 1
+    )
+    world = (local - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
+    spacing = np.sqrt(len(rows) / count) * float(np.median(at)) / focal
+    size = np.log(np.clip(0.75 * spacing, 0.001, 0.006))
+    quats = np.zeros((count, 4))
+    quats[:, 0] = 1
+    return Splats(
+        means=world,
+        quats=quats,
+        log_scales=np.full((count, 3), size),
+        logit_opacities=np.full(count, 1.0),
+        colors=np.full((count, 3), 0.5),
+        region=layout.region[anchor],
+        anchor=anchor.astype(np.int32),
+        seen=np.ones(count, bool),
+        n_base=0,
+    )
+
+
+def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np.ndarray:
+    """`count` of the pixels, evenly: a random offset into their order along small blocks."""
+    block = (rows // 4) * 100_000 + columns // 4
+    order = np.lexsort((rng.random(len(rows)), block))
+    place = (np.arange(count) + rng.random(count)) / count * len(rows)
+    return order[np.minimum(place.astype(int), len(rows) - 1)]
+
+
+def _join(base: Splats, shell: Splats) -> Splats:
+    arrays = {
+        name: np.concatenate([getattr(base, name), getattr(shell, name)])
+        for name in ("means", "quats", "log_scales", "logit_opacities", "colors", "region", "anchor", "seen")
+    }
+    return Splats(**arrays, n_base=base.n_base)
+
+
+def _color(splats, template, layout, normals, camera, image, mask) -> Splats:
+    n = splats.n_base
+    xy, depth = camera.project(splats.means)
+    column, row = np.floor(xy[:, 0]).astype(int), np.floor(xy[:, 1]).astype(int)
+    framed = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    column, row = column.clip(0, camera.width - 1), row.clip(0, camera.height - 1)
+    nearest = _depth_image(splats, camera)
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    view = splats.means[:n] - camera.position
+    facing = -(normals * view).sum(1) / np.linalg.norm(view, axis=1)
+    seen = splats.seen & framed & mask[row, column]
+    seen[:n] = framed[:n] & inner[row[:n], column[:n]] & (facing > FACING)
+    seen[:n] &= depth[:n] < nearest[row[:n], column[:n]] + DEPTH_SLACK_M
+    hidden = layout.region == REGIONS["mouth_interior"]
+    seen[:n] &= ~hidden
+    soft = cv2.GaussianBlur(image, (0, 0), 0.7)
+    colors = splats.colors.copy()
+    colors[seen] = soft[row[seen], column[seen]]
+    result = replace(splats, colors=colors, seen=seen)
+    return replace(result, colors=_complete(result, template, layout))
+
+
+def _complete(splats: Splats, template: Template, layout: ParticleLayout) -> np.ndarray:
+    """Colours (N+S, 3) with unseen particles filled in."""
+    n = splats.n_base
+    colors, seen, region = splats.colors.copy(), splats.seen[:n], layout.region
+    position = layout.template_positions
+    key = np.stack([np.abs(position[:, 0]), position[:, 1] * 0.35, position[:, 2]], 1)
+    face = region == REGIONS["face"]
+    hands = np.isin(region, [REGIONS["hand_left"], REGIONS["hand_right"]])
+    skin_tone = np.median(colors[:n][seen & face], 0) if (seen & face).any() else np.array([0.7, 0.55, 0.45])
+    for group in (face, hands, region == REGIONS["body"], region == REGIONS["eyes"]):
+        known, missing = np.flatnonzero(group & seen), np.flatnonzero(group & ~seen)
+        if len(known) < 12:
+            colors[missing] = skin_tone if group is not hands or not len(known) else colors[known].mean(0)
+            continue
+        _, which = cKDTree(key[known]).query(key[missing], k=3)
+        colors[missing] = colors[known][which].mean(1)
+    inside = np.flatnonzero(region == REGIONS["mouth_interior"])
+    light = np.clip(skin_tone.mean() / 0.62, 0.55, 1.1)  # dark rooms have dark teeth
+    part = template.part[layout.triangles[inside, 0]]
+    down = _toward_edge(template, layout, inside)
+    tooth = np.isin(part, (PARTS["upper_teeth"], PARTS["lower_teeth"]))
+    tint = np.where((part == PARTS["tongue"])[:, None], TONGUE, CAVITY)
+    tint = np.where(tooth[:, None], np.where(down[:, None] > 0.38, TOOTH, GUM), tint)
+    depth = position[inside, 1] - position[inside, 1].min()
+    fade = np.where(tooth, 1 - 12 * depth, 1 - 8 * depth).clip(0.35, 1)
+    colors[inside] = np.clip(tint * fade[:, None] * light, 0, 1)
+    loose = np.flatnonzero(~splats.seen[n:]) + n
+    colors[loose] = colors[splats.anchor[loose]]
+    return colors
+
+
+def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -> np.ndarray:
+    """0 at the gum, 1 at the biting edge, of particles on teeth."""
+    z = layout.template_positions[rows, 2]
+    out = np.zeros(len(rows))
+    part = template.part[layout.triangles[rows, 0]]
+    for name, sign in (("upper_teeth", -1), ("lower_teeth", 1)):
+        every = template.layout_positions[template.part == PARTS[name], 2]
+        mine = part == PARTS[name]
+        low, high = every.min(), every.max()
+        share = (z[mine] - low) / (high - low)
+        out[mine] = share if sign > 0 else 1 - share
+    return out
+
+
+def _depth_image(splats: Splats, camera: Camera) -> np.ndarray:
+    """(H, W) depth of the nearest surface of the base particles, large where there is none."""
+    as_tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
+    n = splats.n_base
+    with torch.no_grad():
+        _, alpha, depth = rasterize(
+            as_tensor(splats.means[:n]),
+            as_tensor(splats.quats[:n]),
+            as_tensor(np.exp(splats.log_scales[:n])),
+            torch.full((n,), 0.99),
+            torch.zeros(n, 3),
+            as_tensor(camera.viewmat),
+            as_tensor(camera.K),
+            camera.width,
+            camera.height,
+            return_depth=True,
+        )
+    alpha, depth = alpha[..., 0].numpy(), depth[..., 0].numpy()
+    return np.where(alpha > 0.3, depth / np.maximum(alpha, 1e-6), 1e3)

@@ -1,0 +1,228 @@
+"""One portrait in, a canonical avatar out: keypoints -> template -> clothed surface -> particles -> refined -> un-posed.
+
+Source: AudioAvatar, "Particle-based Gaussian Deformation Field" (canonical avatar from a single reference image).
+
+Legend: K keypoints, N base particles, S shell particles, V template vertices, B bones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from avatar_core.errors import UserError
+from avatar_core.fit.appearance import Splats, make_splats
+from avatar_core.fit.canonical import Canonical
+from avatar_core.fit.foreground import separate
+from avatar_core.fit.portrait_pose import PortraitPose, fit_portrait_pose
+from avatar_core.fit.refine import RefineConfig, View, psnr, refine, render
+from avatar_core.fit.surface import clothed_surface
+from avatar_core.geometry.camera import Camera
+from avatar_core.template.landmarks import indices
+from avatar_core.template.layout import DEFAULT_BUDGETS, ParticleLayout, make_layout, particle_weights
+from avatar_core.template.mesh import Template, load_template
+from avatar_core.template.pose import bone_transforms, pose_template, relaxed_rotvecs
+
+WORK_PX = 768  # longer side of the picture that is fitted
+MIN_PX = 64
+FACE_CROP_PX = 256
+NEIGHBOURS = 8
+SEEN = 0.35  # mean keypoint confidence from which a face counts as found
+MIN_FACE_PX = 24
+
+
+@dataclass(frozen=True)
+class PersonaliseConfig:
+    """budgets as `make_layout` takes them; shells: most particles for hair and loose cloth."""
+
+    budgets: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_BUDGETS))
+    shells: int = 3000
+    layout_seed: int = 0
+    seed: int = 0
+    pose_steps: int = 260
+    refine: RefineConfig = RefineConfig()
+
+
+def personalise(
+    image: np.ndarray,
+    critics: Any,
+    *,
+    config: PersonaliseConfig = PersonaliseConfig(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Canonical, Camera, dict[str, Any]]:
+    """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
+
+    critics: has `.keypoints(images (B,H,W,3)) -> (xy (B,K,2), confidence (B,K))`. The camera sees the avatar in its
+    canonical pose about as the portrait shows the person. Facts: psnr_foreground, psnr_face, keypoint_error_px, mask_px, pose
+    (PortraitPose), portrait (the rendered picture in the portrait's own pose).
+    Raises UserError when the picture does not show one person's face.
+    """
+    tell = progress or (lambda what, done, total: None)
+    picture = check_portrait(image)
+    height, width = picture.shape[:2]
+    tell("keypoints", 0, 1)
+    xy, confidence = (np.asarray(a)[0] for a in critics.keypoints(picture[None]))
+    _check_person(xy, confidence)
+    mask, background = separate(picture)
+    mask = _own_mask(mask, xy, confidence)
+    tell("pose", 0, 1)
+    pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
+    template, layout = load_template(), make_layout(None, config.budgets, config.layout_seed)
+    vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
+    vertices = vertices + clothed_surface(template, vertices, pose.camera, mask)
+    splats = make_splats(template, layout, vertices, pose.camera, picture, mask, config.shells, config.seed)
+    view = View.of(pose.camera, picture, background.image(width, height), mask)
+    face_view, face_box = _face_view(view, xy)
+    splats = refine(splats, view, face_view, config.refine, lambda done, total: tell("refine", done, total))
+    facts = _facts(splats, view, mask, face_box, config.refine.threads) | {
+        "pose": pose,
+        "keypoint_error_px": pose.error_px,
+    }
+    canonical = _unpose(template, layout, splats, pose, background)
+    return canonical, pose.camera, facts
+
+
+def check_portrait(image: np.ndarray) -> np.ndarray:
+    """(H,W,3 or 4) float or uint8 -> (H,W,3) float32 in [0,1], longer side at most WORK_PX. Raises UserError."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] not in (3, 4):
+        raise UserError(f"portrait: expected a colour picture (H, W, 3), found shape {image.shape}")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_PX:
+        raise UserError(f"portrait: expected sides of {MIN_PX} px or more, found {width} x {height} px")
+    if max(height, width) > 4 * min(height, width):
+        raise UserError(f"portrait: expected sides within a factor of 4, found {width} x {height} px")
+    picture = image.astype(np.float32) / (255.0 if image.dtype == np.uint8 else 1.0)
+    if not np.isfinite(picture).all():
+        raise UserError("portrait: expected finite pixels, found NaN or infinity")
+    if picture.shape[2] == 4:
+        alpha = picture[..., 3:]
+        if alpha.max() < 0.5:
+            raise UserError("portrait: expected a visible person, found a fully transparent picture")
+        picture = picture[..., :3] * alpha + 0.75 * (1 - alpha)
+    picture = np.clip(picture, 0, 1)
+    scale = WORK_PX / max(height, width)
+    if scale < 1:
+        size = (max(MIN_PX, round(width * scale)), max(MIN_PX, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    if float(picture.std()) < 0.01:
+        raise UserError("portrait: expected a picture of a person, found one even colour")
+    return np.ascontiguousarray(picture, dtype=np.float32)
+
+
+def _check_person(xy: np.ndarray, confidence: np.ndarray) -> None:
+    face = indices("eyelids.", "lips_", "nose.", "iris.")
+    found = float(confidence[face].mean())
+    if not np.isfinite(xy).all() or found < SEEN:
+        raise UserError(
+            f"portrait: expected one person facing the camera, found none (face confidence {found:.2f})"
+        )
+    side = float(np.ptp(xy[indices("eyelids.", "lips_", "jaw.")], axis=0).max())
+    if side < MIN_FACE_PX:
+        raise UserError(
+            f"portrait: expected a face {MIN_FACE_PX} px high or more at {WORK_PX} px, found {side:.0f} px"
+        )
+
+
+def _own_mask(mask: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The foreground mask, if it holds the person's face. Raises UserError where the backdrop could not be told apart."""
+    points = np.floor(xy[indices("eyelids.", "lips_", "nose.")]).astype(int)
+    column, row = points[:, 0].clip(0, mask.shape[1] - 1), points[:, 1].clip(0, mask.shape[0] - 1)
+    if mask[row, column].mean() < 0.5:
+        raise UserError(
+            "portrait: expected a person that stands out from a plain backdrop, found no clear outline"
+        )
+    return mask
+
+
+def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
+    points = xy[indices("brows.", "eyelids.", "lips_", "jaw.")]
+    middle, extent = (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0).max()
+    side = int(np.clip(1.35 * extent, 32, min(view.camera.width, view.camera.height)))
+    x0 = int(np.clip(middle[0] - side / 2, 0, view.camera.width - side))
+    y0 = int(np.clip(middle[1] - side / 2, 0, view.camera.height - side))
+    return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
+
+
+def _facts(
+    splats: Splats, view: View, mask: np.ndarray, box: tuple[int, int, int], threads: int
+) -> dict[str, Any]:
+    with torch.no_grad():
+        image, _ = render(view, splat_tensors(splats), threads)
+    picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
+    x0, y0, side = box
+    face = (slice(y0, y0 + side), slice(x0, x0 + side))
+    return {
+        "psnr_foreground": psnr(picture, target, mask),
+        "psnr_full": psnr(picture, target),
+        "psnr_face": psnr(picture[face], target[face]),
+        "mask_px": int(mask.sum()),
+        "particles": len(splats.means),
+        "portrait": picture,
+    }
+
+
+def splat_tensors(splats: Splats | Canonical) -> tuple[torch.Tensor, ...]:
+    """means, quats, scales, opacities, colors as the renderer takes them."""
+    tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
+    return (
+        tensor(splats.means),
+        tensor(splats.quats),
+        tensor(splats.log_scales).exp(),
+        tensor(splats.logit_opacities).sigmoid(),
+        tensor(splats.colors),
+    )
+
+
+def _unpose(
+    template: Template, layout: ParticleLayout, splats: Splats, pose: PortraitPose, background: Any
+) -> Canonical:
+    """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
+    vertices, heads = template.rest(pose.shape)
+    posed = bone_transforms(heads, pose.rotvecs, None, template)
+    relaxed = bone_transforms(heads, relaxed_rotvecs(template), None, template)
+    weights = particle_weights(template, layout)[splats.anchor]
+    blend_posed = np.einsum("nb,bij->nij", weights, posed)
+    blend_relaxed = np.einsum("nb,bij->nij", weights, relaxed)
+    inverse = np.linalg.inv(blend_posed[:, :, :3])
+    at_rest = np.einsum("nij,nj->ni", inverse, splats.means - blend_posed[:, :, 3])
+    expression = layout.points(template.add_actions(vertices, pose.face_weights) - vertices)
+    at_rest = at_rest - expression[splats.anchor]
+    means = np.einsum("nij,nj->ni", blend_relaxed[:, :, :3], at_rest) + blend_relaxed[:, :, 3]
+    left, _, right = np.linalg.svd(blend_relaxed[:, :, :3] @ inverse)
+    turn = Rotation.from_matrix(left @ right)
+    quats = (turn * Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]]
+    return Canonical(
+        means=means.astype(np.float32),
+        quats=quats.astype(np.float32),
+        log_scales=splats.log_scales.astype(np.float32),
+        logit_opacities=splats.logit_opacities.astype(np.float32),
+        colors=splats.colors.astype(np.float32),
+        region=splats.region.astype(np.uint8),
+        anchor=splats.anchor.astype(np.int32),
+        knn=neighbours(template, layout, means, splats.n_base),
+        shape=pose.shape.astype(np.float32),
+        n_base=splats.n_base,
+        stature=float(vertices[template.part == 0, 2].max()),
+        background=background,
+    )
+
+
+def neighbours(template: Template, layout: ParticleLayout, means: np.ndarray, n_base: int) -> np.ndarray:
+    """(N+S, NEIGHBOURS) nearest particles. Base particles are compared with mouth and eyes wide open, arms apart, so that
+    lips and lids that touch are no neighbours; shells have the neighbours of their place in the canonical pose."""
+    wide = {"jawOpen": 0.7, "eyeWideLeft": 0.7, "eyeWideRight": 0.7}
+    amount = np.array([wide.get(name, 0.0) for name in template.face_action_names], np.float32)
+    base = layout.points(template.add_actions(template.layout_positions, amount))
+    _, index = cKDTree(base).query(base, k=NEIGHBOURS + 1)
+    out = [index[:, 1:]]
+    if len(means) > n_base:
+        out.append(cKDTree(means).query(means[n_base:], k=NEIGHBOURS + 1)[1][:, 1:])
+    return np.concatenate(out).astype(np.int32)
