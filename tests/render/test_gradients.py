@@ -51,6 +51,21 @@ def test_border_scene_exercises_the_frustum_clamp():
     assert (outside & (point[:, 2] > 0) & (with_clamp["means"].norm(dim=-1) > 0)).sum() > 5
 
 
+@pytest.mark.parametrize("isa", runnable_isas())
+@pytest.mark.parametrize("shown", [(0, 15), (15, 40), (3, 18, 19), (0, 511), tuple(range(0, 600, 7))])
+def test_few_visible_splats_among_many(shown, isa):
+    """The adjoint works on lots of 16 visible splats: any pattern of visible and hidden ones must do."""
+    scene = random_scene(600, 30, 30, 12)
+    tensors = dict(scene.tensors)
+    tensors["opacities"] = torch.zeros(600, dtype=torch.float64)
+    tensors["opacities"][list(shown)] = 0.7
+    scene = Scene(tensors, scene.Ks, 30, 30)
+    _, gradients = render(scene, isa=isa)
+    _, expected = render(scene, "reference")
+    for key in INPUTS:
+        assert relative_error(gradients[key], expected[key]) < 1e-4, key
+
+
 def test_clamped_alpha_passes_no_gradient_to_opacity():
     scene = Scene(
         {

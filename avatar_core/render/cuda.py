@@ -1,0 +1,66 @@
+"""The `cuda` backend: gsplat's kernels (Apache-2.0), all frames in one batched call, `packed=False`.
+
+gsplat is imported on first use and compiles its kernels then (it needs nvcc, minutes once). It has alpha_max = 0.999,
+alpha_min = 1/255 and transmittance_min = 1e-4 built in; other values are refused here rather than ignored.
+Shape letters: F frames, N splats, H, W image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from avatar_core.render.batch import Batch, check_finite
+
+BUILT_IN = {"alpha_max": 0.999, "alpha_min": 1 / 255, "transmittance_min": 1e-4}
+ATTRIBUTES = ("means", "quats", "scales", "opacities", "colors")
+
+
+def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Colours (F, 3, H, W), alphas (F, H, W), depths (F, H, W) or None of a checked batch on a CUDA device.
+
+    ValueError if a setting is not what gsplat has built in, RuntimeError without a CUDA device or gsplat.
+    """
+    for name, value in BUILT_IN.items():
+        found = getattr(batch.settings, name)
+        if not math.isclose(found, value, rel_tol=1e-6):
+            raise ValueError(f"{name}: the cuda backend has {value:.6g} built in, found {found!r}")
+    if not torch.cuda.is_available():
+        raise RuntimeError("backend cuda: torch sees no CUDA device")
+    try:
+        from gsplat.rendering import rasterization
+    except ImportError as error:
+        raise RuntimeError(f"backend cuda: gsplat is needed (pip install 'audioavatar[gpu]'): {error}") from None
+
+    s = batch.settings
+    tensors = {name: tensor.to("cuda", torch.float32) for name, tensor in batch.tensors.items()}
+    if not bool(torch.isfinite(torch.stack([(tensors[name].detach() * 0).sum() for name in ATTRIBUTES])).all()):
+        check_finite(batch)
+
+    def per_frame(name: str) -> Tensor:
+        tensor = tensors[name]
+        return tensor[batch.index[name].to(tensor.device, torch.long)] if len(tensor) != batch.frames else tensor
+
+    if batch.frames == 0:
+        empty = tensors["means"].new_zeros(0, s.height, s.width)
+        return empty[:, None].expand(0, 3, s.height, s.width), empty, empty if s.return_depth else None
+    viewmats, Ks = per_frame("viewmats"), per_frame("Ks")
+    if all(len(tensors[name]) == 1 for name in ATTRIBUTES):  # one set of splats seen by F cameras
+        splats = [tensors[name][0] for name in ATTRIBUTES]
+    else:  # F sets of splats, one camera each; sharing is undone here and autograd sums the gradients
+        splats = [tensors[name].expand(batch.frames, *tensors[name].shape[1:]) if len(tensors[name]) == 1 else per_frame(name)
+                  for name in ATTRIBUTES]  # fmt: skip
+        splats = [splat.contiguous() for splat in splats]
+        viewmats, Ks = viewmats[:, None], Ks[:, None]
+    images, alphas, _ = rasterization(
+        *splats, viewmats, Ks, s.width, s.height,
+        near_plane=s.near_plane, eps2d=s.eps2d, packed=False, render_mode="RGB+D" if s.return_depth else "RGB",
+    )  # fmt: skip
+    images = images.reshape(batch.frames, s.height, s.width, -1)
+    alphas = alphas.reshape(batch.frames, s.height, s.width)
+    colors = images[..., :3]
+    if "background" in tensors:
+        colors = colors + (1 - alphas)[..., None] * per_frame("background")[:, None, None]
+    return colors.movedim(-1, 1), alphas, images[..., 3] if s.return_depth else None
