@@ -26,6 +26,9 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.render import rasterize
 
 
+TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
+
+
 @dataclass(frozen=True)
 class Motion:
     """State of the fit: curves; weights (T,A); node shift (T,K,3) mm, turn (T,K,3) rad, shade (T,K) relative brightness."""
@@ -98,13 +101,15 @@ def windows(frames: int, size: int) -> list[slice]:
 def render_window(
     rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor, camera: Camera, background: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Base particles (F,N,3), turns (F,N,4), colours (F,N+S,3) -> images (F,3,H,W), coverage (F,H,W)."""
+    """Base particles (F,N,3), turns (F,N,4), colours (F,N+S,3), background (3,H,W) -> images (F,3,H,W), coverage (F,H,W)."""
     means, quats = splats(rig, base, turned)
     image, alpha = rasterize(
         means, quats, rig.scales, rig.opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
-        camera.width, camera.height, background=background,
+        camera.width, camera.height,
     )  # fmt: skip
-    return image.movedim(-1, 1), alpha[..., 0]
+    # The renderer's pictures are planar in memory: over the background as such.
+    alpha = alpha[..., 0]
+    return image.movedim(-1, 1) + (1 - alpha[:, None]) * background, alpha
 
 
 def refine_clip(
@@ -132,10 +137,12 @@ def refine_clip(
         config.rate_shift_mm, config.rate_turn, config.rate_shade,
     ]  # fmt: skip
     optimizer = FlooredAdam(motion.parameters(), rates)
-    trouble = 0
+    trouble, turns = 0, {}
     for step in range(config.iterations):
         optimizer.clear()
-        backward(rig, motion, track, clip, config)
+        if step % TURNS_EVERY == 0:
+            turns.clear()
+        backward(rig, motion, track, clip, config, turns)
         if not optimizer.finite():
             trouble += 1
             if trouble > 3:
@@ -148,8 +155,17 @@ def refine_clip(
     return motion
 
 
-def backward(rig: FitRig, motion: Motion, track: Track, clip: Clip, config: FitConfig) -> float:
-    """Adds the gradients of all losses to the parameters; returns the loss."""
+def backward(
+    rig: FitRig,
+    motion: Motion,
+    track: Track,
+    clip: Clip,
+    config: FitConfig,
+    turns: dict[int, Tensor] | None = None,
+) -> float:
+    """Adds the gradients of all losses to the parameters; returns the loss. `turns` keeps the particles' orientations,
+    by window, between calls."""
+    turns = {} if turns is None else turns
     frames = len(motion.weights)
     rotvecs, translation = motion.curves()
     transforms, quats = bones(rig, rotvecs, translation)
@@ -158,7 +174,9 @@ def backward(rig: FitRig, motion: Motion, track: Track, clip: Clip, config: FitC
     total = 0.0
     for window in windows(frames, config.batch):
         share = (window.stop - window.start) / frames
-        loss = share * window_loss(rig, motion, leaf, quats.detach(), track.camera, clip, window, config)
+        if window.start not in turns:
+            turns[window.start] = orient(rig, quats[window], motion.weights[window], motion.turn[window])
+        loss = share * window_loss(rig, motion, leaf, turns[window.start], track.camera, clip, window, config)
         loss.backward()
         total += float(loss.detach())
     prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track.pose_smooth)
@@ -193,17 +211,16 @@ def window_loss(
     rig: FitRig,
     motion: Motion,
     transforms: Tensor,
-    quats: Tensor,
+    turned: Tensor,
     camera: Camera,
     clip: Clip,
     window: slice,
     config: FitConfig,
 ) -> Tensor:
-    """Picture and point losses of a window of frames; transforms (T,R,12), quats (T,R,4) of the whole clip."""
+    """Picture and point losses of a window of frames; transforms (T,R,12) of the whole clip, turned (F,N,4)."""
     w, n = config.weights, rig.n_base
     weights, turn = motion.weights[window], motion.turn[window]
     points = place(rig, transforms[window], weights, 1e-3 * motion.shift[window], turn)
-    turned = orient(rig, quats[window], weights, turn)
     pictures = clip.pictures
     image, alpha = render_window(
         rig, points[:, :n], turned, shaded(rig, motion.shade[window]), camera, pictures.background

@@ -23,7 +23,7 @@ from avatar_core.fit.config import VALID, FitConfig
 from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import frame_psnr, make_pictures
-from avatar_core.fit.rig import FitRig, bones, make_rig, place
+from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
 from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip
 from avatar_core.geometry.camera import Camera
 from avatar_core.motion.frames import Deformation, decompose, quat_mul
@@ -79,10 +79,11 @@ def fit_clip(
     )  # fmt: skip
     curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
-    binding = _bind(rig, track, tracks)
+    seen = subset(rig, _in_view(rig, track))
+    binding = _bind(seen, track, tracks)
     point_weight = keypoint_weights(keypoints_confidence, config.track)
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
-    motion = refine_clip(rig, curves, track, clip, config, progress)
+    motion = refine_clip(seen, curves, track, clip, config, progress)
     return _finish(rig, motion, track, pictures, canonical, layout, framing, keypoints_confidence, config)
 
 
@@ -127,6 +128,17 @@ def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, co
         means=base.numpy(),
         face_weights=motion.weights.detach().numpy(),
     )
+
+
+def _in_view(rig: FitRig, track: Track, margin: float = 0.1, every: int = 8) -> np.ndarray:
+    """Base particles that come within the picture, grown by `margin` of its size, in some of the frames."""
+    with torch.no_grad():
+        transforms, _ = bones(rig, track.rotvecs[::every], track.translation[::every])
+        points = place(rig, transforms, track.weights[::every], points=slice(0, rig.n_base))
+    xy, _ = track.camera.project(points.numpy())
+    size = np.array([track.camera.width, track.camera.height])
+    inside = ((xy > -margin * size) & (xy < (1 + margin) * size)).all(-1)
+    return np.flatnonzero(inside.any(0))
 
 
 def _bind(rig: FitRig, track: Track, tracks: np.ndarray) -> TrackBinding:

@@ -24,14 +24,19 @@ def weighted_l1(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((image - target).abs().sum(1) * weight).sum() / (3 * weight[0].numel() * len(image))
 
 
-def box_ssim_loss(image: Tensor, target: Tensor, weight: Tensor, window: int = 8) -> Tensor:
-    """1 - SSIM over box windows of `window` px at half-window stride: images (T,3,H,W), weight (T,H,W) -> scalar."""
+def box_ssim_loss(image: Tensor, target: Tensor, weight: Tensor, window: int = 4) -> Tensor:
+    """1 - SSIM at half resolution over box windows of `window` half-resolution px at half-window stride.
+
+    Images (T,3,H,W), weight (T,H,W) -> scalar. Fine detail is the L1 term's business: this one sees structure.
+    """
     half = window // 2
+    image, target, weight = _shrink(image, 2), _shrink(target, 2), _shrink(weight[:, None], 2)
 
     def windows(x: Tensor) -> Tensor:
         # Box sums at half-window stride from disjoint sums: each pixel is read once.
-        cell = F.avg_pool2d(x, half)
-        return 0.25 * (cell[..., 1:, 1:] + cell[..., :-1, 1:] + cell[..., 1:, :-1] + cell[..., :-1, :-1])
+        cell = _shrink(x, half)
+        rows = cell[..., 1:, :] + cell[..., :-1, :]
+        return 0.25 * (rows[..., 1:] + rows[..., :-1])
 
     mean_a, mean_b = windows(image), windows(target)
     var_a = windows(image * image) - mean_a * mean_a
@@ -39,8 +44,16 @@ def box_ssim_loss(image: Tensor, target: Tensor, weight: Tensor, window: int = 8
     both = windows(image * target) - mean_a * mean_b
     top = (2 * mean_a * mean_b + SSIM_C1) * (2 * both + SSIM_C2)
     value = top / ((mean_a * mean_a + mean_b * mean_b + SSIM_C1) * (var_a.relu() + var_b.relu() + SSIM_C2))
-    w = windows(weight[:, None])[:, 0]
+    w = windows(weight)[:, 0]
     return ((1 - value.mean(1)) * w).sum() / (w[0].numel() * len(image))
+
+
+def _shrink(x: Tensor, factor: int) -> Tensor:
+    """Mean over disjoint blocks of factor x factor px; a remainder at the right and bottom is left out."""
+    if factor == 1:
+        return x
+    height, width = x.shape[-2] // factor * factor, x.shape[-1] // factor * factor
+    return F.avg_pool2d(x[..., :height, :width], factor)
 
 
 def mask_loss(alpha: Tensor, mask: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _CAP = 1e-6  # mean squared error of 60 dB, reported for equal pictures
 
 @dataclass(frozen=True)
 class Pictures:
-    """target (T,3,H,W), foreground (T,H,W), background (H,W,3), all float in [0,1]; weight (T,H,W) of the pixels in the
+    """target (T,3,H,W), foreground (T,H,W), background (3,H,W), all float in [0,1]; weight (T,H,W) of the pixels in the
     losses; face and hands (T,H,W) bool: their crops."""
 
     target: Tensor
@@ -44,7 +44,7 @@ def make_pictures(
     return Pictures(
         target=torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255,
         foreground=torch.from_numpy(masks).float() / 255,
-        background=torch.from_numpy(clip_background(frames, masks)),
+        background=torch.from_numpy(clip_background(frames, masks).transpose(2, 0, 1).copy()),
         weight=torch.from_numpy(weight.astype(np.float32)),
         face=torch.from_numpy(face),
         hands=torch.from_numpy(hands),

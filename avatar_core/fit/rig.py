@@ -10,7 +10,7 @@ Shapes: T frames, N base particles, S shell particles, M keypoints, P = N + M po
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class FitRig:
     colors: Tensor  # (N+S,3)
     shell_quats: Tensor  # (S,4)
     stature: float
+    action_names: tuple[str, ...]
 
     @property
     def n_base(self) -> int:
@@ -68,6 +69,7 @@ class SparseBlend:
     """A constant sparse matrix times dense ones, with a gradient (torch's own keeps none for CSR on the right)."""
 
     def __init__(self, matrix: csr_matrix):
+        self.matrix = matrix
         self.forward_matrix, self.transpose = _csr(matrix), _csr(matrix.T.tocsr())
 
     def __call__(self, dense: Tensor) -> Tensor:
@@ -129,6 +131,32 @@ def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None 
         colors=_f32(canonical.colors),
         shell_quats=quats[n:],
         stature=float(canonical.stature),
+        action_names=tuple(template.face_action_names),
+    )
+
+
+def subset(rig: FitRig, keep: np.ndarray) -> FitRig:
+    """The rig of the base particles `keep` (n,) alone, with the shells on them and all keypoints: what a view can see."""
+    n = rig.n_base
+    points = np.concatenate([keep, np.arange(n, rig.rest.shape[1])])
+    place_of = np.full(n, -1)
+    place_of[keep] = np.arange(len(keep))
+    shells = np.flatnonzero(place_of[rig.shell_anchor.numpy()] >= 0)
+    splat = np.concatenate([keep, n + shells])
+    return replace(
+        rig,
+        rest=rig.rest[:, points].contiguous(),
+        skin=rig.skin[:, points].contiguous(),
+        actions=rig.actions[:, :, points].contiguous(),
+        turns=rig.turns[:, :, keep].contiguous(),
+        blend=SparseBlend(rig.blend.matrix[points]),
+        quats=rig.quats[keep],
+        shell_anchor=torch.from_numpy(place_of[rig.shell_anchor.numpy()[shells]]),
+        shell_lever=rig.shell_lever[shells],
+        shell_quats=rig.shell_quats[shells],
+        scales=rig.scales[splat],
+        opacities=rig.opacities[splat],
+        colors=rig.colors[splat],
     )
 
 

@@ -42,6 +42,22 @@ _STIFFNESS = {
 }  # fmt: skip
 
 
+_RARE = (
+    "jawForward",
+    "jawLeft",
+    "jawRight",
+    "mouthLeft",
+    "mouthRight",
+    "cheek",
+    "noseSneer",
+    "mouthDimple",
+    "mouthFrown",
+    "tongueOut",
+    "eyeWide",
+)
+_RARE_COST = 5.0
+
+
 @dataclass(frozen=True)
 class TrackConfig:
     """iterations of Adam; learning rates of rotations (rad), translation (m), face actions; weights of the terms;
@@ -54,7 +70,8 @@ class TrackConfig:
     lips: float = 2.0
     lids: float = 1.5
     opening: float = 1.5
-    action_prior: float = 0.02
+    action_prior: float = 0.1
+    action_symmetry: float = 0.3
     action_bounds: float = 20.0
     action_smooth: float = 0.02
     face_bias: float = 0.15  # cost of a millimetre of constant landmark misfit, squared
@@ -198,6 +215,28 @@ def opening_loss(points: Tensor, xy: Tensor, weight: Tensor) -> Tensor:
     return point_loss(points[:, a] - points[:, b], xy[:, a] - xy[:, b], both, softness=0.3)
 
 
+def action_costs(names: tuple[str, ...]) -> Tensor:
+    """(A,) cost factor of the face actions: 1 for what speech and looks use, more for what keypoints show badly."""
+    return torch.tensor([_RARE_COST if name.startswith(_RARE) else 1.0 for name in names])
+
+
+def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Indices of actions that usually go together: left and right, and for gaze in and out."""
+    index = {name: i for i, name in enumerate(names)}
+    left, right = [], []
+    for name, i in index.items():
+        if name.endswith("Left"):
+            other = name[:-4] + "Right"
+            if name.startswith("eyeLookIn"):
+                other = "eyeLookOutRight"
+            elif name.startswith("eyeLookOut"):
+                other = "eyeLookInRight"
+            if other in index and not name.startswith(("jaw", "mouthLeft")):
+                left.append(i)
+                right.append(index[other])
+    return left, right
+
+
 def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, smooth: float) -> Tensor:
     """Cost of leaving the canonical pose, of speed and of acceleration; hands stay in front of the shoulders."""
     names = rig.skeleton.names
@@ -223,6 +262,7 @@ def track_clip(
     points = slice(rig.n_base, rig.rest.shape[1])
     face = torch.zeros(len(KEYPOINTS), 1)
     face[torch.from_numpy(indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw."))] = 1.0
+    rare, (left, right) = action_costs(rig.action_names), action_pairs(rig.action_names)
     curves = make_curves(rig, frames, config)
     weights = torch.zeros(frames, len(rig.actions), requires_grad=True)
     bias = torch.zeros(len(KEYPOINTS), 3, requires_grad=True)  # mm
@@ -246,7 +286,8 @@ def track_clip(
         seen = project(place(_biased(rig, bias * face, points), transforms, weights), camera)
         loss = point_loss(seen, targets, weight) + config.opening * opening_loss(seen, targets, weight)
         loss = loss + pose_prior(rig, rotvecs, translation, config.pose_smooth)
-        loss = loss + config.action_prior * weights.square().sum(-1).mean()
+        loss = loss + config.action_prior * (weights.square() * rare).sum(-1).mean()
+        loss = loss + config.action_symmetry * (weights[:, left] - weights[:, right]).square().sum(-1).mean()
         loss = loss + config.action_bounds * bounds_loss(weights) * weights.shape[1]
         loss = loss + config.face_bias * (bias.square().sum(-1) * face[:, 0]).mean()
         if frames > 2:

@@ -2,7 +2,7 @@
 
 Every true vertex is predicted from the particles around it on the neutral template, with weights that reproduce it there
 exactly; what is left is the error of the fit (shape of the person included), in millimetres. Lips and face are compared in
-the head's frame (best rigid fit of the skull), hands and body in the world.
+the head's frame (each side's own skull takes the head's motion out), hands and body in the world.
 
 Shapes: T frames, Q truth vertices, N particles, k particles around a vertex.
 """
@@ -20,6 +20,7 @@ from avatar_core.motion.frames import quat_to_matrix, rigid_fit
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 
 AROUND = 6
+REBUILT = 1.5e-3  # m by which the particles around it may miss a vertex on the template
 BODY, FACE, HAND_LEFT, HAND_RIGHT = range(4)
 _LIPS = np.array(sorted({*FACE_LANDMARKS["lips_outer"], *FACE_LANDMARKS["lips_inner"]}))
 
@@ -44,6 +45,12 @@ def truth_report(
     use = np.flatnonzero(known >= 0)
     ids, truth = vertex_ids[use], positions[:, use]
     index, weights, region = _interpolation(template.layout_positions[known[use]], layout)
+    # Where no particles are near (the back of an eyeball, the throat) nothing can be said.
+    places = template.layout_positions[known[use]]
+    rebuilt = np.einsum("qkc,qk->qc", np.asarray(layout.template_positions)[index], weights)
+    good = np.linalg.norm(rebuilt - places, axis=1) < REBUILT
+    use, ids, truth = use[good], ids[good], truth[:, good]
+    index, weights, region = index[good], weights[good], region[good]
     ours = np.einsum("tqkc,qk->tqc", np.asarray(means, np.float32)[:, index], weights)
 
     shown = valid or dict.fromkeys(("body", "head", "face", "hand"), True)
@@ -53,11 +60,12 @@ def truth_report(
         return float(np.linalg.norm(error, axis=-1).mean() * 1e3)
 
     if shown["face"]:
-        aligned = _to_head(ours, truth, np.isin(region, (BODY,)) & _skull(template, known[use]))
+        skull = (region == BODY) & (template.bone_weight("head")[known[use]] > 0.97)
+        aligned, still = _to_head(ours, truth, skull, region == FACE)
         lips = np.isin(ids, _LIPS)
         if lips.any():
-            out["lips_mm"] = millimetres(aligned[:, lips] - truth[:, lips])
-        out["face_mm"] = millimetres((aligned - truth)[:, region == FACE])
+            out["lips_mm"] = millimetres(aligned[:, lips] - still[:, lips])
+        out["face_mm"] = millimetres((aligned - still)[:, region == FACE])
         apertures = _apertures(ids, truth, layout, means)
         if apertures is not None:
             out["lip_correlation"], out["lip_slope"] = correlation(*apertures), slope(*apertures)
@@ -106,19 +114,17 @@ def _interpolation(places: np.ndarray, layout) -> tuple[np.ndarray, np.ndarray, 
     return index, weights, region
 
 
-def _skull(template, vertices: np.ndarray) -> np.ndarray:
-    """(Q,) which template vertices belong to the rigid back of the head."""
-    return template.bone_weight("head")[vertices] > 0.97
-
-
-def _to_head(ours: np.ndarray, truth: np.ndarray, skull: np.ndarray) -> np.ndarray:
-    """Fitted points (T,Q,3), every frame moved rigidly so that the skull's lie best on the true ones."""
-    out = np.empty_like(ours)
-    for t in range(len(ours)):
-        source, target = (
-            torch.from_numpy(ours[t, skull]).double(),
-            torch.from_numpy(truth[t : t + 1, skull]).double(),
-        )
-        quat, centre, centre_t = rigid_fit(source, target)
-        out[t] = (ours[t] - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T + centre_t[0].numpy()
-    return out
+def _to_head(
+    ours: np.ndarray, truth: np.ndarray, skull: np.ndarray, face: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both (T,Q,3) in the head frame of the first frame, each by the motion of its own skull, ours then moved by one
+    rigid motion for the whole clip, the one that lays its mean face on the true one."""
+    still = []
+    for points in (ours, truth):
+        moving = torch.from_numpy(np.asarray(points, np.float64))
+        quat, centre, centre_t = rigid_fit(moving[0, skull], moving[:, skull])
+        still.append(((moving - centre_t[:, None]) @ quat_to_matrix(quat) + centre).numpy())
+    a, b = still
+    mean_a, mean_b = torch.from_numpy(a.mean(0)[face]), torch.from_numpy(b.mean(0)[face])
+    quat, centre, centre_t = rigid_fit(mean_a, mean_b[None])
+    return (a - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T + centre_t[0].numpy(), b

@@ -1,0 +1,96 @@
+"""Losses of the deformable fit: right on cases worked out by hand, and gradients that point the right way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.fit import losses
+
+
+def _pictures(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(2, 3, 64, 48, generator=generator)
+    return image, torch.ones(2, 64, 48)
+
+
+def test_weighted_l1_counts_only_weighted_pixels():
+    image, weight = _pictures()
+    target = image.clone()
+    target[:, :, :10] += 0.5
+    assert losses.weighted_l1(image, image, weight) == 0
+    weight[:, :10] = 0
+    assert losses.weighted_l1(image, target, weight) == 0
+    weight[:, :10] = 1
+    assert losses.weighted_l1(image, target, weight).item() == pytest.approx(0.5 * 10 / 64, rel=1e-5)
+
+
+def test_ssim_is_zero_for_equal_and_falls_with_structure():
+    image, weight = _pictures()
+    assert losses.box_ssim_loss(image, image, weight).item() == pytest.approx(0, abs=1e-6)
+    brighter = losses.box_ssim_loss(image * 0.9 + 0.05, image, weight)
+    other = losses.box_ssim_loss(_pictures(1)[0], image, weight)
+    assert 0 < brighter < 0.2 * other
+
+
+def test_ssim_gradient_improves():
+    image, weight = _pictures()
+    guess = _pictures(1)[0].requires_grad_()
+    before = losses.box_ssim_loss(guess, image, weight)
+    before.backward()
+    with torch.no_grad():
+        assert losses.box_ssim_loss(guess - 50 * guess.grad, image, weight) < before
+
+
+def test_point_loss_ignores_absent_targets_and_is_robust():
+    points = torch.zeros(2, 3, 2, requires_grad=True)
+    targets = torch.tensor([[[3.0, 4.0], [float("nan")] * 2, [300.0, 400.0]]] * 2)
+    weight = torch.tensor([[1.0, 0.0, 1.0]] * 2)
+    loss = losses.point_loss(points, targets, weight)
+    assert loss.item() == pytest.approx((5 + 500) / 2, rel=0.02)
+    loss.backward()
+    pulls = points.grad.norm(dim=-1)
+    assert pulls[0, 1] == 0
+    assert pulls[0, 2] == pytest.approx(pulls[0, 0].item(), rel=0.02)  # a far outlier pulls no harder
+
+
+def test_arap_is_zero_for_rigid_motion_and_for_static_misfit():
+    rng = np.random.default_rng(0)
+    rest = torch.tensor(rng.normal(size=(5, 3)) * 0.05, dtype=torch.float32)
+    edges = torch.tensor([[i, j] for i in range(5) for j in range(5) if i != j])
+    weight = torch.ones(len(edges))
+    turn = torch.tensor([0.0, 0.0, 1e-3]).expand(2, 5, 3)
+    shift = torch.linalg.cross(turn, rest.expand(2, 5, 3)) + torch.tensor([0.01, 0, 0])
+    assert losses.arap_edges(shift, turn, rest, edges, weight, adjacent=False).item() == pytest.approx(0, abs=1e-12)
+    stretch = (0.1 * rest).expand(2, 5, 3)
+    assert losses.arap_edges(stretch, 0 * turn, rest, edges, weight, adjacent=False) > 1e-6
+    assert losses.arap_edges(stretch, 0 * turn, rest, edges, weight) == 0
+
+
+def test_spectral_loss_sees_jitter_not_slow_motion():
+    t = np.arange(50) / 25
+    matrix = losses.highpass(50, 6.0)
+    slow = torch.tensor(np.sin(2 * np.pi * 1.0 * t), dtype=torch.float32)[:, None] + 0.3 * torch.tensor(t)[:, None].float()
+    fast = torch.tensor(np.sin(2 * np.pi * 11.0 * t), dtype=torch.float32)[:, None]
+    assert losses.spectral_loss(slow, matrix) < 1e-3 * losses.spectral_loss(fast, matrix)
+
+
+def test_bind_tracks_picks_the_near_side_and_keeps_the_offset():
+    pixels = np.zeros((3, 3, 2))
+    pixels[:, 0] = [10, 10]
+    pixels[:, 1] = [10.2, 10]  # behind
+    pixels[:, 2] = [40, 40]
+    depth = np.array([[1.0, 1.2, 1.0]] * 3)
+    tracks = np.full((3, 2, 2), np.nan, np.float32)
+    tracks[1:, 0] = [[10.3, 10], [12.3, 11]]
+    tracks[:, 1] = [100, 100]  # on nothing
+    bound = losses.bind_tracks(tracks, pixels, depth)
+    assert bound.particles.tolist() == [0]
+    assert np.isnan(bound.targets[0]).all()
+    np.testing.assert_allclose(bound.targets[1:, 0], [[10, 10], [12, 11]], atol=1e-5)
+
+
+def test_bounds_loss():
+    assert losses.bounds_loss(torch.tensor([0.0, 0.5, 1.0])) == 0
+    assert losses.bounds_loss(torch.tensor([-1.0, 2.0])).item() == pytest.approx(1.0)
