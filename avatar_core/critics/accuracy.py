@@ -30,7 +30,9 @@ def _correlation(a: NDArray, b: NDArray) -> float:
 
 
 @torch.no_grad()
-def keypoint_accuracy(name: str, net: nn.Module, batch: Callable[[Any, int], dict], rounds: int = 20) -> dict[str, float]:
+def keypoint_accuracy(
+    name: str, net: nn.Module, batch: Callable[[Any, int], dict], rounds: int = 20
+) -> dict[str, float]:
     """Errors in % of the face's height (face), the hand's extent (hand) or the crop's side (body), over augmented crops.
 
     `found` is the share of points inside the image within the training radius; `confidence_auc` says how well the
@@ -41,11 +43,16 @@ def keypoint_accuracy(name: str, net: nn.Module, batch: Callable[[Any, int], dic
 
     errors, insides, trusts, scales, ours, truths = [], [], [], [], [], []
     points = LAYOUT.points_of(name)
-    pairs = [[int(np.flatnonzero(points == k)[0]) for k in pair] for pair in LAYOUT.lip_pairs] if name == "face" else []
+    pairs = (
+        [[int(np.flatnonzero(points == k)[0]) for k in pair] for pair in LAYOUT.lip_pairs]
+        if name == "face"
+        else []
+    )
     for k in range(rounds):
         data = batch(np.random.default_rng([91, k]), 32)
         xy, confidence, _ = net(data["image"])
         truth = data["xy"]
+        shown = (truth > -5000).any(-1).any(-1)  # crops of backdrop alone count for the confidence, not for errors
         inside = ((truth > 0) & (truth < data["image"].shape[-1])).all(-1)
         errors.append((xy - truth).norm(dim=-1).numpy())
         insides.append(inside.numpy())
@@ -53,12 +60,13 @@ def keypoint_accuracy(name: str, net: nn.Module, batch: Callable[[Any, int], dic
         if name == "body":
             scales.append(np.full(len(truth), float(data["image"].shape[-1])))
         else:
-            scales.append((truth.amax(1) - truth.amin(1)).amax(-1).numpy())
+            scales.append((truth.amax(1) - truth.amin(1)).amax(-1).clamp_min(1).numpy())
         if pairs:
             where = torch.tensor(pairs)
-            gap = [(p[:, where[:, 0]] - p[:, where[:, 1]]).norm(dim=-1).mean(1) for p in (xy, truth)]
-            ours.append((gap[0] / (truth.amax(1) - truth.amin(1)).amax(-1)).numpy())
-            truths.append((gap[1] / (truth.amax(1) - truth.amin(1)).amax(-1)).numpy())
+            extent = (truth.amax(1) - truth.amin(1)).amax(-1)
+            gap = [(p[:, where[:, 0]] - p[:, where[:, 1]]).norm(dim=-1).mean(1) / extent for p in (xy, truth)]
+            ours.append(gap[0][shown].numpy())
+            truths.append(gap[1][shown].numpy())
     error, inside, trust = np.concatenate(errors), np.concatenate(insides), np.concatenate(trusts)
     scale = np.concatenate(scales)[:, None]
     percent = 100 * error / scale
@@ -121,7 +129,9 @@ def sync_accuracy(net: SyncNet, data: Any) -> dict[str, float]:
         "sync_c_foreign": round(float(np.mean([s.confidence for s in foreign])), 4),
         "sync_d_own": round(float(np.mean([s.distance for s in own])), 4),
         "sync_d_foreign": round(float(np.mean([s.distance for s in foreign])), 4),
-        "auc_sync_c": round(roc_area(np.array([s.confidence for s in own]), np.array([s.confidence for s in foreign])), 4),
+        "auc_sync_c": round(
+            roc_area(np.array([s.confidence for s in own]), np.array([s.confidence for s in foreign])), 4
+        ),
         "clips": float(len(own)),
     }
 
@@ -135,7 +145,9 @@ def frame_accuracy(net: nn.Module, batch: Callable[[Any, int], dict], rounds: in
     for k in range(rounds):
         data = batch(np.random.default_rng([92, k]), 32)
         out = net(data["image"])
-        rows.append(torch.stack([out["quality"], data["quality"], out["aesthetics"], data["aesthetics"]], 1).numpy())
+        rows.append(
+            torch.stack([out["quality"], data["quality"], out["aesthetics"], data["aesthetics"]], 1).numpy()
+        )
     table = np.concatenate(rows)
     return {
         "iqa_rank_correlation": round(float(spearmanr(table[:, 0], table[:, 1]).statistic), 4),
@@ -159,6 +171,9 @@ def clip_accuracy(net: nn.Module, batch: Callable[[Any, int], dict], rounds: int
     a, b = np.concatenate(ours), np.concatenate(truth)
     return {
         "fault_named": round(float(np.mean(right)), 4),
-        **{f"speed_correlation_{n}": round(_correlation(a[:, i], b[:, i]), 4) for i, n in enumerate(("face", "lips", "hands"))},
+        **{
+            f"speed_correlation_{n}": round(_correlation(a[:, i], b[:, i]), 4)
+            for i, n in enumerate(("face", "lips", "hands"))
+        },
         "samples": float(len(a)),
     }

@@ -44,7 +44,9 @@ def warp(image: Array, matrix: NDArray, size: int, flat: tuple[float, ...] | Non
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.67:
         # Blur only what the crop sees: portraits may be large.
-        corners = apply_matrix(invert_matrix(matrix), np.array([[0, 0], [size, 0], [0, size], [size, size]], float))
+        corners = apply_matrix(
+            invert_matrix(matrix), np.array([[0, 0], [size, 0], [0, size], [size, size]], float)
+        )
         margin = 4 / scale
         x0, y0 = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
         x1, y1 = np.ceil(corners.max(0) + margin).astype(int)
@@ -88,7 +90,14 @@ def background(rng: np.random.Generator, size: int) -> Array:
                 cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), colour, -1)
             else:
                 cv2.ellipse(
-                    image, (int(x), int(y)), (int(w // 2), int(h // 2)), float(rng.uniform(0, 180)), 0, 360, colour, -1
+                    image,
+                    (int(x), int(y)),
+                    (int(w // 2), int(h // 2)),
+                    float(rng.uniform(0, 180)),
+                    0,
+                    360,
+                    colour,
+                    -1,
                 )
         return image
     cells = 2 if kind == 1 else int(rng.integers(3, 12))
@@ -101,7 +110,8 @@ def background(rng: np.random.Generator, size: int) -> Array:
 
 def composite(image: Array, alpha: Array, flat: float, backdrop: Array) -> Array:
     """Swap the flat grey `flat` behind image (S,S,3) with coverage alpha (S,S) for `backdrop`."""
-    return image + (1 - alpha[..., None]) * (backdrop - flat)
+    through = cv2.merge([1 - alpha] * 3)
+    return cv2.add(image, cv2.multiply(through, cv2.subtract(backdrop, (flat,) * 4)))
 
 
 def colour(image: Array, rng: np.random.Generator, strength: float = 1.0) -> Array:
@@ -109,11 +119,11 @@ def colour(image: Array, rng: np.random.Generator, strength: float = 1.0) -> Arr
     gain = np.exp(rng.normal(0, 0.15 * strength)) * np.exp(rng.normal(0, 0.06 * strength, 3))
     offset = rng.normal(0, 0.05 * strength)
     gamma = np.exp(rng.normal(0, 0.15 * strength))
-    grey = image.mean(-1, keepdims=True)
     saturation = np.exp(rng.normal(0, 0.25 * strength))
-    image = grey + (image - grey) * np.float32(saturation)
-    image = np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 1)
-    return np.power(image, np.float32(gamma))
+    # One 3x4 colour matrix: saturation round the grey axis, then gain and offset.
+    mix = gain[:, None] * (saturation * np.eye(3) + (1 - saturation) / 3)
+    image = cv2.transform(image, np.concatenate([mix, np.full((3, 1), offset)], 1))
+    return cv2.pow(np.clip(image, 0, 1, out=image), float(gamma))
 
 
 def soften(image: Array, rng: np.random.Generator, most: float = 2.0) -> Array:
@@ -166,13 +176,13 @@ def splats(image: Array, rng: np.random.Generator, count: int, colours: str = "n
 
 def photometric(image: Array, rng: np.random.Generator, hard: float = 1.0) -> Array:
     """The usual mix for the keypoint, identity and sync critics: colour, softness, noise, JPEG, few splats."""
-    image = colour(np.clip(image, 0, 1), rng, hard)
+    image = colour(image, rng, hard)
     if rng.random() < 0.5:
         image = soften(image, rng, 1.0 + 1.2 * hard)
     if rng.random() < 0.15:
         image = splats(image, rng, int(rng.integers(1, 25)))
     if rng.random() < 0.5:
-        image = image + noise(rng, image.shape) * np.float32(rng.uniform(0, 0.05 * hard))
+        image = cv2.scaleAdd(noise(rng, image.shape), float(rng.uniform(0, 0.05 * hard)), image)
     if rng.random() < 0.2:
         image = jpeg(image, int(rng.integers(25, 95)))
     return np.clip(image, 0, 1).astype(np.float32)

@@ -20,7 +20,9 @@ def turn_camera(camera: Camera, pivot: NDArray, yaw: float, pitch: float, roll: 
     return dataclasses.replace(camera, viewmat=(camera.viewmat @ world).astype(np.float32))
 
 
-def shake_camera(camera: Camera, pivot: NDArray, rng: np.random.Generator, turn: float, shift: float) -> Camera:
+def shake_camera(
+    camera: Camera, pivot: NDArray, rng: np.random.Generator, turn: float, shift: float
+) -> Camera:
     """Random turn (radians) and framing (share of the image) of a camera."""
     camera = turn_camera(
         camera, pivot, rng.uniform(-turn, turn), rng.uniform(-turn, turn) / 3, rng.uniform(-turn, turn) / 4
@@ -28,7 +30,9 @@ def shake_camera(camera: Camera, pivot: NDArray, rng: np.random.Generator, turn:
     zoom = np.exp(rng.uniform(-shift, shift))
     dx, dy = rng.uniform(-shift, shift, 2)
     w, h = camera.width, camera.height
-    change = np.array([[zoom, 0, w * (0.5 - 0.5 * zoom + dx)], [0, zoom, h * (0.5 - 0.5 * zoom + dy)], [0, 0, 1]])
+    change = np.array(
+        [[zoom, 0, w * (0.5 - 0.5 * zoom + dx)], [0, zoom, h * (0.5 - 0.5 * zoom + dy)], [0, 0, 1]]
+    )
     return dataclasses.replace(camera, K=(change @ camera.K).astype(np.float32))
 
 

@@ -108,7 +108,10 @@ class Dataset:
                 f"{root}: expected {max(people, 8)} labelled people (run `data` and `labels` first), found {len(folders)}"
             )
         folders = folders[: people or None]
-        arrays = {f: {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in f.glob("*.npy")} for f in folders}
+        arrays = {
+            f: {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in f.glob("*.npy")}
+            for f in folders
+        }
         meta = {f: json.loads((f / "meta.json").read_text()) for f in folders}
         held_out = tuple(f for f in folders if meta[f]["number"] % 8 == 7)
         return Dataset(Path(root), tuple(f for f in folders if f not in held_out), held_out, arrays, meta)

@@ -41,7 +41,7 @@ def _images(images: Any) -> NDArray:
 
 
 def _float(image: NDArray) -> NDArray[np.float32]:
-    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.astype(np.float32)
+    return image * np.float32(1 / 255) if image.dtype == np.uint8 else image.astype(np.float32)
 
 
 def _crops(images: NDArray, matrices: list[NDArray], size: int) -> Tensor:
@@ -64,11 +64,15 @@ class Critics:
 
     def _net(self, name: str) -> Any:
         if name not in self.nets:
-            raise UserError(f"avatar_core/assets/critics_{name}.safetensors: expected a critic's weights, found none")
+            raise UserError(
+                f"avatar_core/assets/critics_{name}.safetensors: expected a critic's weights, found none"
+            )
         return self.nets[name]
 
     @torch.inference_mode()
-    def _points(self, name: str, images: NDArray, found: NDArray, angle: float = 0.0) -> tuple[NDArray, NDArray]:
+    def _points(
+        self, name: str, images: NDArray, found: NDArray, angle: float = 0.0
+    ) -> tuple[NDArray, NDArray]:
         """Run net `name` on square boxes (B,3) of images -> pixels (B,P,2), confidence (B,P)."""
         net: KeypointNet = self._net(name)
         matrices = [A.crop_matrix(b[:2], b[2], net.size, angle) for b in found]
@@ -164,7 +168,9 @@ class Critics:
         count = len(array)
         mel = np.asarray(log_mel, np.float32)
         if count < 5 or len(mel) < 4 * count:
-            raise ValueError(f"sync: expected 5 frames or more and 4 mel frames each, found {count} and {len(mel)}")
+            raise ValueError(
+                f"sync: expected 5 frames or more and 4 mel frames each, found {count} and {len(mel)}"
+            )
         if keypoints is None:
             keypoints, _ = self.keypoints(array)
         points = np.asarray(keypoints, np.float64)
@@ -259,11 +265,15 @@ def load_critics(folder: Path | None = None) -> Critics:
         if name in ("body", "face", "hand"):
             expected = [LAYOUT.names[i] for i in LAYOUT.points_of(name)]
             if config["points"] != expected:
-                raise UserError(f"{path}: expected the keypoints of template.landmarks, found others; train it anew")
+                raise UserError(
+                    f"{path}: expected the keypoints of template.landmarks, found others; train it anew"
+                )
         net = _build(name, config)
         state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         missing, extra = net.load_state_dict(state, strict=False)
         if extra or any(not k.endswith("num_batches_tracked") for k in missing):
-            raise UserError(f"{path}: expected this version's tensors, found a mismatch; restore the versioned asset")
+            raise UserError(
+                f"{path}: expected this version's tensors, found a mismatch; restore the versioned asset"
+            )
         nets[name], sidecars[name] = net.eval().requires_grad_(False), sidecar
     return Critics(nets, sidecars, LAYOUT)

@@ -27,7 +27,9 @@ def random_expression(rng: np.random.Generator, names: Sequence[str]) -> NDArray
         put(name + "Left", value * (1 + rng.normal(0, spread)))
         put(name + "Right", value * (1 + rng.normal(0, spread)))
 
-    kind = rng.choice(["closed", "pressed", "open", "round", "wide", "any"], p=[0.15, 0.1, 0.25, 0.15, 0.15, 0.2])
+    kind = rng.choice(
+        ["closed", "pressed", "open", "round", "wide", "any"], p=[0.15, 0.1, 0.25, 0.15, 0.15, 0.2]
+    )
     jaw = float(rng.beta(1.2, 2.5)) * 0.65
     if kind == "closed":
         put("jawOpen", 0.03 * rng.random())
@@ -82,7 +84,8 @@ def _curl(joints: Mapping[str, NDArray], side: str, rng: np.random.Generator) ->
     """Finger flexion about the axis across each phalanx and the palm normal; one curl a finger plus a spread."""
     pose: Pose = {}
     palm = np.cross(
-        joints[f"finger2-1.{side}"] - joints[f"wrist.{side}"], joints[f"finger5-1.{side}"] - joints[f"wrist.{side}"]
+        joints[f"finger2-1.{side}"] - joints[f"wrist.{side}"],
+        joints[f"finger5-1.{side}"] - joints[f"wrist.{side}"],
     )
     palm /= np.linalg.norm(palm) + 1e-9
     base = rng.choice([0.1, 0.35, rng.uniform(-0.05, 0.9)])

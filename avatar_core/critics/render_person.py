@@ -43,7 +43,14 @@ class _Studio:
         self.person, self.add = person, add
 
     def shoot(
-        self, kind: str, camera: Camera, weights: NDArray, pose: NDArray, move: NDArray, flat: bool = True, **more: Any
+        self,
+        kind: str,
+        camera: Camera,
+        weights: NDArray,
+        pose: NDArray,
+        move: NDArray,
+        flat: bool = True,
+        **more: Any,
     ) -> None:
         """Render one frame and record it with all that made it. Off flat grey the coverage is stored as full."""
         grey = np.full(3, FLAT / 255, np.float32) if flat else None
@@ -60,7 +67,9 @@ class _Studio:
         self.add(kind, record | {k: np.asarray(v) for k, v in more.items()})
 
 
-def _speak(line: Line, rng: np.random.Generator, sex: str | None, frames: int, style_seed: int) -> tuple[Any, Performance, int]:
+def _speak(
+    line: Line, rng: np.random.Generator, sex: str | None, frames: int, style_seed: int
+) -> tuple[Any, Performance, int]:
     """A spoken line, its performance, and the first frame of a window of `frames` with speech in it."""
     voices = voice_names(split="critics", sex=sex) or voice_names(split="critics")
     voice = str(rng.choice(list(voices)))
@@ -133,12 +142,20 @@ def render_person(identity: Any, lines: list[Line], rng: np.random.Generator, ad
         else:
             pose = _array(random_body(rng, joints))
         posed = person.joints(pose, still)
-        hand = np.stack([p for n, p in posed.items() if n.endswith("." + side) and n.startswith(("finger", "wrist"))])
+        hand = np.stack(
+            [p for n, p in posed.items() if n.endswith("." + side) and n.startswith(("finger", "wrist"))]
+        )
         camera = framing_camera(rest, "waist_up", 256)
         camera = shake_camera(camera, hand.mean(0), rng, 0.5, 0.0)
         camera = crop_to(camera, hand, size, float(rng.uniform(1.7, 2.6)))
         studio.shoot("hand", camera, acted.face_weights[0], pose, still, left=side == "L")
-    facts = {"identity": identity.id, "identity_seed": identity.seed, "attributes": identity.attributes, "voice": speech.voice, "language": speech.language}
+    facts = {
+        "identity": identity.id,
+        "identity_seed": identity.seed,
+        "attributes": identity.attributes,
+        "voice": speech.voice,
+        "language": speech.language,
+    }
     return {"talk_mel": mel, **facts}
 
 

@@ -68,7 +68,9 @@ def _severity(rng: np.random.Generator) -> float:
     return 0.0 if rng.random() < 0.25 else float(rng.random())
 
 
-def frame_sample(arrays: dict[str, NDArray], rng: np.random.Generator) -> tuple[NDArray, float, float, NDArray]:
+def frame_sample(
+    arrays: dict[str, NDArray], rng: np.random.Generator
+) -> tuple[NDArray, float, float, NDArray]:
     """-> damaged image (S,S,3), quality, aesthetics in [1,5], layout points (K,2) / S (NaN when outside)."""
     kind = str(rng.choice(["body", "face", "talk"], p=[0.6, 0.2, 0.2]))
     index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
@@ -151,7 +153,12 @@ def make_frame_task(data: Dataset) -> Task:
         steps=3500,
         batch_size=32,
         learning_rate=2e-3,
-        config={"kind": "FrameNet", "size": SIZE, "people": len(data.train), "layout": 2 * len(LAYOUT.coarse)},
+        config={
+            "kind": "FrameNet",
+            "size": SIZE,
+            "people": len(data.train),
+            "layout": 2 * len(LAYOUT.coarse),
+        },
     )
 
 
@@ -189,7 +196,9 @@ def clip_sample(arrays: dict[str, NDArray], rng: np.random.Generator, kind: str)
     picked = start + step * np.arange(CLIP_FRAMES)
     if rng.random() < 0.3 and kind != "fast":
         picked = picked[::-1]
-    stack = np.concatenate([arrays[f"{source}_rgb"][picked], arrays[f"{source}_alpha"][picked][..., None]], -1)
+    stack = np.concatenate(
+        [arrays[f"{source}_rgb"][picked], arrays[f"{source}_alpha"][picked][..., None]], -1
+    )
     pixels = stack.shape[1]
     side = pixels * np.exp(rng.uniform(-0.35, 0.0))
     matrix = A.crop_matrix(pixels * (0.5 + rng.normal(0, 0.05, 2)), side, CLIP_SIZE)
@@ -220,7 +229,8 @@ def _clip_batcher(data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.rand
     def batch(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
         kinds = rng.integers(0, len(CLIP_KINDS), count)
         parts = [
-            clip_sample(data.arrays[folders[int(rng.integers(len(folders)))]], rng, CLIP_KINDS[k]) for k in kinds
+            clip_sample(data.arrays[folders[int(rng.integers(len(folders)))]], rng, CLIP_KINDS[k])
+            for k in kinds
         ]
         return {
             "clip": torch.from_numpy(np.stack([c for c, _ in parts])).permute(0, 1, 4, 2, 3).contiguous(),
@@ -248,5 +258,10 @@ def make_clip_task(data: Dataset) -> Task:
         steps=1500,
         batch_size=8,
         learning_rate=2e-3,
-        config={"kind": "ClipNet", "kinds": list(CLIP_KINDS), "motions": ["face", "lips", "hands"], "size": CLIP_SIZE},
+        config={
+            "kind": "ClipNet",
+            "kinds": list(CLIP_KINDS),
+            "motions": ["face", "lips", "hands"],
+            "size": CLIP_SIZE,
+        },
     )

@@ -79,7 +79,9 @@ def arcface_loss(net: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict
     return loss, {"loss": float(loss.detach()), "acc": right}
 
 
-def _batcher(data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.random.Generator, int], dict[str, Tensor]]:
+def _batcher(
+    data: Dataset, folders: tuple[Path, ...]
+) -> Callable[[np.random.Generator, int], dict[str, Tensor]]:
     def batch(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
         labels = rng.integers(0, len(folders), count)
         images = np.stack([head_sample(data.arrays[folders[k]], rng) for k in labels])

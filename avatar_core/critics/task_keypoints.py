@@ -158,7 +158,9 @@ def keypoint_loss(
     return loss, numbers
 
 
-def _batcher(name: str, data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.random.Generator, int], dict]:
+def _batcher(
+    name: str, data: Dataset, folders: tuple[Path, ...]
+) -> Callable[[np.random.Generator, int], dict]:
     def batch(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
         images, points = [], []
         for _ in range(count):
@@ -199,5 +201,11 @@ def make_keypoint_task(name: str, data: Dataset) -> Task:
         steps=STEPS[name],
         batch_size=16,
         learning_rate=2e-3,
-        config={"kind": "KeypointNet", "points": [LAYOUT.names[i] for i in points], "size": SIZES[name], "stride": STRIDES[name], "radius_px": RADIUS[name]},
+        config={
+            "kind": "KeypointNet",
+            "points": [LAYOUT.names[i] for i in points],
+            "size": SIZES[name],
+            "stride": STRIDES[name],
+            "radius_px": RADIUS[name],
+        },
     )

@@ -46,7 +46,8 @@ def _clip(arrays: dict[str, NDArray], rng: np.random.Generator, train: bool) -> 
     used = sorted({int(s) + k for s in starts for k in range(FRAMES)})
     position = {frame: k for k, frame in enumerate(used)}
     stack = [
-        np.concatenate([arrays["talk_rgb"][f], arrays["talk_alpha"][f][..., None]], -1).astype(np.float32) / 255
+        np.concatenate([arrays["talk_rgb"][f], arrays["talk_alpha"][f][..., None]], -1).astype(np.float32)
+        / 255
         for f in used
     ]
     xy = arrays["talk_xy"][used]
@@ -79,7 +80,9 @@ def talk_windows(arrays: dict[str, NDArray]) -> tuple[Tensor, Tensor]:
     starts = range(len(crops) - FRAMES + 1)
     mel = np.asarray(arrays["talk_mel"], np.float32)
     mouths = np.stack([crops[s : s + FRAMES] for s in starts])
-    return torch.from_numpy(mouths), torch.from_numpy(np.stack([mel[4 * s : 4 * (s + FRAMES)] for s in starts]))
+    return torch.from_numpy(mouths), torch.from_numpy(
+        np.stack([mel[4 * s : 4 * (s + FRAMES)] for s in starts])
+    )
 
 
 def augment_mel(mel: NDArray, rng: np.random.Generator) -> NDArray:
@@ -98,7 +101,9 @@ def augment_mel(mel: NDArray, rng: np.random.Generator) -> NDArray:
     return mel.astype(np.float32)
 
 
-def _batcher(data: Dataset, folders: tuple[Path, ...], train: bool) -> Callable[[np.random.Generator, int], dict]:
+def _batcher(
+    data: Dataset, folders: tuple[Path, ...], train: bool
+) -> Callable[[np.random.Generator, int], dict]:
     def batch(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
         chosen = rng.choice(len(folders), min(count, len(folders)), replace=False)
         parts = [_clip(data.arrays[folders[k]], rng, train) for k in chosen]

@@ -46,7 +46,9 @@ def _rate(step: int, steps: int, peak: float) -> float:
     return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _pack(net: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> dict[str, Tensor]:
+def _pack(
+    net: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
+) -> dict[str, Tensor]:
     packed = {f"net.{k}": v for k, v in net.state_dict().items()}
     packed |= {f"ema.{k}": v for k, v in average.items()}
     for index, state in optimiser.state_dict()["state"].items():
@@ -74,7 +76,9 @@ def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int 
     """Train `task` to step `stop` of `steps`, resuming from `work` if it can -> the averaged net in eval mode."""
     torch.manual_seed(seed)
     net = task.build()
-    optimiser = torch.optim.AdamW(net.parameters(), lr=task.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=task.learning_rate, weight_decay=0.02, betas=(0.9, 0.98)
+    )
     average = {k: v.clone() for k, v in net.state_dict().items()}
     saved = work / f"{task.name}_{seed}_{steps}.safetensors"
     start = _unpack(load_checkpoint(saved)[0], net, average, optimiser) if has_checkpoint(saved) else 0
@@ -113,7 +117,13 @@ def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int 
 
 
 def write_asset(
-    task: Task, net: nn.Module, accuracy: dict[str, float], options: argparse.Namespace, *, steps: int, recipe: Any
+    task: Task,
+    net: nn.Module,
+    accuracy: dict[str, float],
+    options: argparse.Namespace,
+    *,
+    steps: int,
+    recipe: Any,
 ) -> Path:
     """Save weights as float16 (batch-norm statistics too) with the sidecar that says where they come from."""
     path = ASSETS / f"critics_{task.name}.safetensors"
@@ -140,11 +150,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     names = ("data", "labels", "body", "face", "hand", "identity", "sync", "frame", "clip")
     parser.add_argument("what", choices=names)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the rendered people (never in git)")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the rendered people (never in git)"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=0, help="0: the recipe's own number")
     parser.add_argument("--people", default="0:40", help="data: first:last identity to render")
-    parser.add_argument("--curriculum", default="0@0", help="people@from-step,...: how many people from which step (0: all)")
+    parser.add_argument(
+        "--curriculum", default="0@0", help="people@from-step,...: how many people from which step (0: all)"
+    )
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -168,7 +182,9 @@ def main(arguments: list[str] | None = None) -> None:
         task = make_task(options.what, data)
         steps = options.steps or task.steps
         stop = stages[k + 1][1] if k + 1 < len(stages) else steps
-        net = fit(task, seed=options.seed, work=options.data / "work", steps=steps, stop=stop, every=options.every)
+        net = fit(
+            task, seed=options.seed, work=options.data / "work", steps=steps, stop=stop, every=options.every
+        )
     accuracy = task.evaluate(net)
     path = write_asset(task, net, accuracy, options, steps=steps, recipe=data.recipe())
     print(path, accuracy)

@@ -3,6 +3,14 @@
 from avatar_core.metrics.bootstrap import Interval, bootstrap
 from avatar_core.metrics.frechet import Frechet, frechet_distance
 from avatar_core.metrics.image import psnr, ssim
+from avatar_core.metrics.motion import (
+    acceleration,
+    audio_beats,
+    beat_consistency,
+    motion_beats,
+    ratio,
+    slow_energy,
+)
 from avatar_core.metrics.mouth import (
     Closures,
     closing_segments,
@@ -11,14 +19,6 @@ from avatar_core.metrics.mouth import (
     lip_aperture,
     mismatched_correlation,
     slope,
-)
-from avatar_core.metrics.motion import (
-    acceleration,
-    audio_beats,
-    beat_consistency,
-    motion_beats,
-    ratio,
-    slow_energy,
 )
 from avatar_core.metrics.sync import SyncScores, sync_scores
 from avatar_core.metrics.vertices import face_dynamics_deviation, lip_vertex_error, mean_vertex_error

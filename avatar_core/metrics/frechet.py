@@ -43,5 +43,9 @@ def frechet_distance(ours: NDArray, truth: NDArray) -> Frechet:
     value = float(mean @ mean + (x**2).sum() + (y**2).sum() - 2 * cross)
     need = 2 * a.shape[1]
     few = min(len(a), len(b))
-    warning = "" if few > need else f"{few} samples for {a.shape[1]} dimensions: biased upward, compare equal counts only"
+    warning = (
+        ""
+        if few > need
+        else f"{few} samples for {a.shape[1]} dimensions: biased upward, compare equal counts only"
+    )
     return Frechet(max(value, 0.0), (len(a), len(b)), warning)

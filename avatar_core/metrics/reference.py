@@ -54,10 +54,14 @@ class ReferenceFile:
     def verified(self) -> Path:
         """The path, after checking that it is there and has the stated hash. Raises UserError saying what to place."""
         if self.metric not in WANTED:
-            raise UserError(f"metric {self.metric}: expected one of {', '.join(WANTED)} for backend reference")
+            raise UserError(
+                f"metric {self.metric}: expected one of {', '.join(WANTED)} for backend reference"
+            )
         what = WANTED[self.metric].what
         if not self.path.is_file():
-            raise UserError(f"{self.path}: expected {what} for {self.metric} (reference), found no such file; place it there")
+            raise UserError(
+                f"{self.path}: expected {what} for {self.metric} (reference), found no such file; place it there"
+            )
         found = sha256_file(self.path)
         if found != self.sha256.lower():
             raise UserError(
@@ -66,27 +70,34 @@ class ReferenceFile:
         return self.path
 
 
+_SIDES = {"FID": 299, "FVD": 224, "CSIM": 112}
+
+
 class OnnxFeatures:
     """A feature network in ONNX. Call with images (B,H,W,3) in [0,1], or for FVD clips (B,16,H,W,3) -> (B,D)."""
-
-    SIZES = {"FID": 299, "FVD": 224, "CSIM": 112}
 
     def __init__(self, file: ReferenceFile) -> None:
         path = file.verified()
         if WANTED[file.metric].kind != "onnx":
-            raise UserError(f"metric {file.metric}: expected a JSON of scores as reference, found a request for a network")
-        self.size = self.SIZES[file.metric]
+            raise UserError(
+                f"metric {file.metric}: expected a JSON of scores as reference, found a request for a network"
+            )
+        self.size = _SIDES[file.metric]
         try:
             self.net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
-            raise UserError(f"{path}: expected an ONNX network, found {str(error).splitlines()[-1][:120]}") from None
+            raise UserError(
+                f"{path}: expected an ONNX network, found {str(error).splitlines()[-1][:120]}"
+            ) from None
 
     def __call__(self, images: NDArray) -> NDArray[np.float32]:
         rows = []
         for item in images:
             frames = item[None] if item.ndim == 3 else item
             side = (self.size, self.size)
-            small = np.stack([cv2.resize(f.astype(np.float32), side, interpolation=cv2.INTER_AREA) for f in frames])
+            small = np.stack(
+                [cv2.resize(f.astype(np.float32), side, interpolation=cv2.INTER_AREA) for f in frames]
+            )
             blob = (2 * small - 1).transpose(3, 0, 1, 2)[None]  # (1,3,T,H,W)
             self.net.setInput(np.ascontiguousarray(blob if item.ndim == 4 else blob[:, :, 0]))
             rows.append(np.asarray(self.net.forward(), np.float32).reshape(-1))

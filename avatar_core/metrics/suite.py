@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class Judged:
 
 
 def _float(images: NDArray) -> NDArray[np.float32]:
-    return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
+    return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:
@@ -98,7 +99,7 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     references = references or {}
     out = Judged(clip.id, {}, {})
 
-    def run(names: Sequence[str], compute: Callable[[], Sequence[float]], missing: str = "") -> None:
+    def run(names: Sequence[str], compute: Callable[[], Sequence[Any]], missing: str = "") -> None:
         names = [n for n in names if n not in references]
         if not names:
             return
@@ -115,17 +116,27 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     run(["IQA"], lambda: [np.mean(critics.quality(sparse))])
     run(["ASE"], lambda: [np.mean(critics.aesthetics(sparse))])
     hands = np.concatenate([critics.layout.hand_left, critics.layout.hand_right])
-    run(["HKC"], lambda: [confidence[:, hands].mean()], "" if clip.hands_seen else "hands are not in the framing")
+    run(
+        ["HKC"],
+        lambda: [confidence[:, hands].mean()],
+        "" if clip.hands_seen else "hands are not in the framing",
+    )
 
-    def sync() -> list[float]:
+    def sync() -> list[Any]:
         assert clip.log_mel is not None
         scores = sync_scores(*critics.sync(clip.frames, clip.log_mel, xy))
         return [scores.confidence, scores.distance]
 
-    why = "no audio" if clip.log_mel is None else "" if clip.mouth_seen else "the mouth is too small in the framing"
+    why = (
+        "no audio"
+        if clip.log_mel is None
+        else ""
+        if clip.mouth_seen
+        else "the mouth is too small in the framing"
+    )
     run(["SyncC", "SyncD"], sync, why)
 
-    def similarity() -> list[float]:
+    def similarity() -> list[Any]:
         assert clip.portrait is not None
         if "CSIM_network" in networks:
             there, _ = critics.keypoints(clip.portrait)
@@ -147,10 +158,10 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     same = clip.truth is not None and clip.truth.shape == clip.frames.shape
     why = "" if same else "no ground-truth frames of the same size and length"
 
-    def paired() -> list[float]:
+    def paired() -> list[Any]:
         assert clip.truth is not None
         pairs = [(_float(a), _float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
-        return [np.mean([ssim(a, b) for a, b in pairs]), np.mean([psnr(a, b) for a, b in pairs])]  # type: ignore[list-item]
+        return [np.mean([ssim(a, b) for a, b in pairs]), np.mean([psnr(a, b) for a, b in pairs])]
 
     run(["SSIM", "PSNR"], paired, why)
     frame_net = OnnxFeatures(references["FID"]) if "FID" in references else critics.frame_features
@@ -161,7 +172,9 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     return out
 
 
-def _clip_features(frames: NDArray, critics: Critics, references: Mapping[str, ReferenceFile]) -> NDArray | None:
+def _clip_features(
+    frames: NDArray, critics: Critics, references: Mapping[str, ReferenceFile]
+) -> NDArray | None:
     if len(frames) < 16:
         return None
     if "FVD" in references:
@@ -176,7 +189,11 @@ def _stack(parts: Sequence[NDArray | None]) -> NDArray:
 
 
 def summarise(
-    judged: Sequence[Judged], references: Mapping[str, ReferenceFile] | None = None, *, draws: int = 1000, seed: int = 0
+    judged: Sequence[Judged],
+    references: Mapping[str, ReferenceFile] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Value]:
     """Clips of one row (ours, ground truth, mismatched audio...) -> metric -> Value, in the paper's order."""
     references = references or {}
@@ -190,7 +207,9 @@ def summarise(
             ours = _stack([getattr(j, key) for j in judged])
             truth = _stack([getattr(j, f"truth_{key}") for j in judged])
             if min(len(ours), len(truth)) < 2:
-                values[metric] = unavailable(metric, backend, "no ground-truth frames, or clips under 16 frames")
+                values[metric] = unavailable(
+                    metric, backend, "no ground-truth frames, or clips under 16 frames"
+                )
                 continue
             result = frechet_distance(ours, truth)
             values[metric] = Value(

@@ -142,7 +142,11 @@ def test_closures_are_judged_against_the_own_rest():
 
 def test_closing_segments_reads_ipa():
     P = types.SimpleNamespace
-    phonemes = [P(start_s=0, end_s=0.1, ipa="p"), P(start_s=0.1, end_s=0.2, ipa="a"), P(start_s=0.2, end_s=0.3, ipa="mʲ")]
+    phonemes = [
+        P(start_s=0, end_s=0.1, ipa="p"),
+        P(start_s=0.1, end_s=0.2, ipa="a"),
+        P(start_s=0.2, end_s=0.3, ipa="mʲ"),
+    ]
     assert M.closing_segments(phonemes) == [(0, 0.1), (0.2, 0.3)]
 
 
@@ -172,7 +176,9 @@ def test_beats():
     assert M.beat_consistency(np.array([1.1]), np.array([1.0])) == pytest.approx(np.exp(-0.5))
     assert np.isnan(M.beat_consistency(np.zeros(0), np.array([1.0])))
     time = np.arange(100) / 25
-    x = np.stack([np.sin(2 * np.pi * 0.5 * time), 0 * time, 0 * time], -1)  # speed minima at 0.5, 1.5, 2.5, 3.5 s
+    x = np.stack(
+        [np.sin(2 * np.pi * 0.5 * time), 0 * time, 0 * time], -1
+    )  # speed minima at 0.5, 1.5, 2.5, 3.5 s
     beats = M.motion_beats(x)
     assert np.allclose(beats, [0.5, 1.5, 2.5, 3.5], atol=0.05)
     mel = np.full((300, 80), -16.0)
