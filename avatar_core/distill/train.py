@@ -29,7 +29,7 @@ from avatar_core.distill.losses import (
 from avatar_core.errors import UserError
 from avatar_core.motion.codec import MotionCodec
 from avatar_core.motion.frames import Rig, compose, make_rig
-from avatar_core.motion.sampler import Generator, draw_noise
+from avatar_core.motion.sampler import Generator
 from avatar_core.motion.state import fingerprint_of, load_latest, save_state
 from avatar_core.motion.train import (
     Augment,
@@ -237,11 +237,11 @@ def predict_window(
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
     mel = torch.from_numpy(np.asarray(motion.log_mel[4 * a : 4 * b], np.float32))[None]
     timesteps = torch.randint(200, 1000, (1,), generator=chance)
-    noise = draw_noise(generator.config, 1, x.shape[1], chance)
+    noise = generator.noise(1, x.shape[1], chance)
     features = generator.dit.encode_audio(mel)
     noisy = torch.where(shown, add_noise(x, noise, timesteps), noise)
-    x0 = generator.dit(noisy, timesteps, features)
-    x0 = generator.refiner(x0, features, torch.arange(a, b)[None])
+    x0 = generator.predict(noisy, timesteps, features)
+    x0 = generator.refine(x0, features, torch.arange(a, b)[None])
     return x0[0, frames.start - a : frames.stop - a]
 
 

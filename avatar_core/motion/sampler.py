@@ -32,9 +32,9 @@ class GeneratorConfig:
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     body_dims: int = 24  # latents [0, body_dims) are body
     face_dims: int = 32  # then face, then hand
-    # Body and hands move slowly: their diffusion noise does too (deviation in frames, share of the variance), so that
-    # jitter never enters. The face's noise is white.
-    noise_scales: tuple[tuple[float, float], ...] = ((3.0, 0.15), (12.0, 0.85))
+    motion_smooth: float = (
+        1.5  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
+    )
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,65 @@ class SampleConfig:
     guidance: float = 1.0  # 1 = no guidance; above, lips lose accuracy and the head speeds up
     temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
     temperature_motion: float = 1.0  # body and hands keep their full variety
-    smooth: float = 1.0  # frames, standard deviation of the low-pass over body and hands; never the face
+    smooth: float = 1.0  # frames, standard deviation of the last low-pass over body and hands; never the face
     window: int = 250  # frames a network call
 
 
 class Generator(nn.Module):
-    """Diffusion transformer and refiner with their schedule: what a checkpoint holds."""
+    """Diffusion transformer and refiner with their noise: what a checkpoint holds.
+
+    The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
+    slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
+    """
+
+    speed: Tensor
+    motion: Tensor
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         self.config = config
         self.dit = DiT(config.dit)
         self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
+        self.register_buffer(
+            "speed", torch.full((config.dit.dims,), 0.1)
+        )  # of unit-variance latents, per frame
+        motion = torch.ones(config.dit.dims, dtype=torch.bool)
+        motion[self.face] = False
+        self.register_buffer("motion", motion, persistent=False)  # body and hand latents
         # frames on either side that a window needs to give exactly what one long pass gives
-        self.context = max(config.dit.receptive_field, self.refiner.receptive_field)
+        filtered = len(_gaussian(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
+        self.context = max(config.dit.receptive_field, self.refiner.receptive_field) + filtered
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
+        """F: x0 (B,T,D) of noisy motion, before the refiner."""
+        return self._steady(self.dit(noisy, timesteps, audio))
+
+    def prior(self, audio: Tensor) -> Tensor:
+        """x0 (B,T,D) read from audio features (B,T,C) alone."""
+        return self._steady(self.dit.prior(audio))
+
+    def refine(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
+        """x0 with face and hands refined; time (B,T) frames since the start."""
+        return x0 + self._steady(self.refiner(x0, audio, time) - x0)
+
+    def _steady(self, x: Tensor) -> Tensor:
+        return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
+
+    def noise(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+        """Diffusion noise (B,T,D) of unit variance."""
+        out = torch.randn(batch, frames, len(self.speed), generator=generator)
+        speed = self.speed[self.motion].clamp(0.04, 0.4)
+        slow = torch.zeros(batch, frames, len(speed))
+        # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
+        for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
+            sigma = scale / speed
+            radius = int(np.ceil(3 * float(sigma.max())))
+            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
+            kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
+            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=generator)
+            slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
+        out[..., self.motion] = slow
+        return out
 
     @property
     def face(self) -> slice:
@@ -68,7 +113,6 @@ class Generator(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
-        values["noise_scales"] = tuple(tuple(pair) for pair in config["noise_scales"])
         model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))
         return model.eval()
@@ -118,12 +162,9 @@ def sample(
     """As generate, from audio features (T,C)."""
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
-    frames, dims = len(features), model.config.dit.dims
-    x = (
-        draw_noise(model.config, 1, frames, torch.Generator().manual_seed(seed))[0]
-        * config.temperature_motion
-    )
-    x[:, model.face] *= config.temperature_face / max(config.temperature_motion, 1e-6)
+    frames = len(features)
+    x = model.noise(1, frames, torch.Generator().manual_seed(seed))[0]
+    x *= torch.where(model.motion, config.temperature_motion, config.temperature_face)
     x0 = x
     for number, step in enumerate(scheduler.timesteps):
 
@@ -139,27 +180,7 @@ def sample(
         return _refined(model, x0[a:b], features[a:b], a)
 
     x0 = _windows(refine, frames, config.window, model.context)
-    motion = torch.ones(dims, dtype=torch.bool)
-    motion[model.face] = False
-    x0[:, motion] = low_pass(x0[:, motion], config.smooth)
-    return x0
-
-
-def draw_noise(config: GeneratorConfig, batch: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Diffusion noise (B,T,D) of unit variance: white for the face, a sum of slow fields for body and hands."""
-    noise = torch.randn(batch, frames, config.dit.dims, generator=generator)
-    face = slice(config.body_dims, config.body_dims + config.face_dims)
-    slow = torch.zeros_like(noise)
-    for sigma, share in config.noise_scales:
-        kernel = _gaussian(sigma)
-        white = torch.randn(batch, frames + len(kernel) - 1, config.dit.dims, generator=generator)
-        kernel = (share**0.5 * kernel / kernel.norm())[None, None]
-        rows = white.transpose(1, 2).flatten(0, 1)[:, None]
-        slow += nn.functional.conv1d(rows, kernel)[:, 0].unflatten(0, (batch, -1)).transpose(1, 2)
-    if config.noise_scales:
-        slow[..., face] = noise[..., face]
-        return slow
-    return noise
+    return torch.where(model.motion, low_pass(x0, config.smooth), x0)
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
@@ -168,13 +189,14 @@ def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
 
 
 def low_pass(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian low-pass in time of x (T,K), edges held; sigma in frames, 0 leaves x alone."""
-    if sigma <= 0 or len(x) < 2:
+    """Gaussian low-pass in time of x (...,T,K), edges held; sigma in frames, 0 leaves x alone."""
+    if sigma <= 0 or x.shape[-2] < 2:
         return x
     kernel = _gaussian(sigma)
-    radius = len(kernel) // 2
-    padded = torch.cat([x[:1].expand(radius, -1), x, x[-1:].expand(radius, -1)])
-    return nn.functional.conv1d(padded.T[:, None], (kernel / kernel.sum())[None, None])[:, 0].T
+    rows = x.transpose(-1, -2).reshape(-1, 1, x.shape[-2])
+    rows = nn.functional.pad(rows, (len(kernel) // 2, len(kernel) // 2), mode="replicate")
+    rows = nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])
+    return rows.view(*x.shape[:-2], x.shape[-1], x.shape[-2]).transpose(-1, -2)
 
 
 def _gaussian(sigma: float) -> Tensor:
@@ -184,17 +206,17 @@ def _gaussian(sigma: float) -> Tensor:
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:
     timesteps = step.reshape(1)
-    x0 = model.dit(x[None], timesteps, features[None])[0]
+    x0 = model.predict(x[None], timesteps, features[None])[0]
     if guidance == 1.0:
         return x0
     blank = model.dit.drop_audio(features[None], torch.ones(1, dtype=torch.bool))
-    free = model.dit(x[None], timesteps, blank)[0]
+    free = model.predict(x[None], timesteps, blank)[0]
     return free + guidance * (x0 - free)
 
 
 def _refined(model: Generator, x0: Tensor, features: Tensor, start: int) -> Tensor:
     time = torch.arange(start, start + len(x0))[None]
-    return model.refiner(x0[None], features[None], time)[0]
+    return model.refine(x0[None], features[None], time)[0]
 
 
 def _windows(function: Callable[[int, int], Tensor], frames: int, window: int, context: int) -> Tensor:

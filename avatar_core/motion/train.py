@@ -27,7 +27,6 @@ from avatar_core.motion.sampler import (
     TRAIN_STEPS,
     Generator,
     GeneratorConfig,
-    draw_noise,
     make_scheduler,
 )
 from avatar_core.motion.state import fingerprint_of, load_latest, save_state
@@ -180,6 +179,7 @@ def _train(clips, codec, config, model_config, augment, checkpoint_dir, progress
     model = init if init is not None else Generator(model_config)
     if init is None:
         normalise_audio(model, clips)
+        model.speed.copy_(latent_speed(clips, codec))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
     )
@@ -243,17 +243,17 @@ def diffusion_loss(
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=generator)
     pure = torch.rand(batch, generator=generator) < config.pure_noise
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
-    noise = draw_noise(model.config, batch, frames, generator)
+    noise = model.noise(batch, frames, generator)
     dropped = torch.rand(batch, generator=generator) < config.drop_audio
     offset = torch.randint(0, 4096, (batch, 1), generator=generator)
     features = model.dit.encode_audio(mel)
     audio = model.dit.drop_audio(features, dropped)
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
     noisy = torch.where(loss_of.shown[kind][:, None], add_noise(x, noise, timesteps), noise)
-    x0 = model.dit(noisy, timesteps, audio)
-    refined = model.refiner(x0.detach(), features, offset + torch.arange(frames))
+    x0 = model.predict(noisy, timesteps, audio)
+    refined = model.refine(x0.detach(), features, offset + torch.arange(frames))
     loss = loss_of(x0, x, weight, kind)
-    loss = loss + config.prior * loss_of(model.dit.prior(features), x, weight, kind)
+    loss = loss + config.prior * loss_of(model.prior(features), x, weight, kind)
     return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
 
 
@@ -276,6 +276,23 @@ def normalise_audio(model: Generator, clips: Sequence[MotionClip]) -> None:
     frames = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     model.dit.trunk.mel_mean.copy_(torch.from_numpy(frames.mean(0)))
     model.dit.trunk.mel_std.copy_(torch.from_numpy(frames.std(0) + 0.1))
+
+
+def latent_speed(clips: Sequence[MotionClip], codec: MotionCodec) -> Tensor:
+    """(D,) mean speed of every latent per frame, in units of its deviation, over the clips that show it.
+
+    Read from steps of four frames, so that the jitter of a noisy fit does not count; 0.1 where no clip shows it.
+    """
+    moved, spread, count = (np.zeros(codec.dims) for _ in range(3))
+    for clip in clips:
+        x = np.asarray(clip.x, np.float64)
+        if len(x) > 4:
+            shown = codec.shown(clip.valid).numpy() * float(len(x))
+            moved += shown * ((x[4:] - x[:-4]) ** 2).mean(0)
+            spread += shown * (x**2).mean(0)
+            count += shown
+    speed = np.sqrt(moved / np.maximum(spread, 1e-9)) / 4
+    return torch.from_numpy(np.where(count > 0, speed, 0.1)).float()
 
 
 def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:

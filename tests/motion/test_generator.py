@@ -12,7 +12,6 @@ from avatar_core.motion.sampler import (
     GeneratorConfig,
     SampleConfig,
     audio_features,
-    draw_noise,
     generate,
     low_pass,
 )
@@ -21,6 +20,7 @@ from avatar_core.motion.train import (
     MotionClip,
     MotionLoss,
     TrainConfig,
+    latent_speed,
     silence_bank,
     train_generator,
 )
@@ -157,12 +157,23 @@ def test_silence_bank_is_quiet_and_repeatable():
     assert float(bank[:6].max()) < -16 and float(bank.max()) < 0
 
 
-def test_noise_has_unit_variance_and_is_slow_for_the_body_only():
-    noise = draw_noise(MODEL, 8, 1000, torch.Generator().manual_seed(0))
+def test_noise_has_unit_variance_and_the_speed_of_the_motion():
+    model = Generator(MODEL)
+    model.speed[:8] = 0.05
+    noise = model.noise(8, 2000, torch.Generator().manual_seed(0))
     assert torch.allclose(noise.std((0, 1)), torch.ones(16), atol=0.12)
     speed = noise.diff(dim=1).std((0, 1))
-    assert (speed[MODEL.body_dims : MODEL.body_dims + MODEL.face_dims] > 1.3).all()
-    assert (speed[: MODEL.body_dims] < 0.2).all() and (speed[-2:] < 0.2).all()
+    assert torch.allclose(speed[:8], torch.full((8,), 0.05), rtol=0.1)
+    assert torch.allclose(speed[-2:], torch.full((2,), 0.1), rtol=0.1)
+    assert (speed[8:14] > 1.3).all()  # the face's is white
+
+
+def test_speed_of_the_latents_is_read_from_clips_that_show_them(codec):
+    t = np.arange(200)[:, None]
+    x = np.repeat(np.sin(0.05 * t), 16, 1).astype(np.float32)
+    face = {"head": True, "body": False, "face": True, "hand": False}
+    speed = latent_speed([MotionClip(np.zeros((800, 80), np.float32), x, face)], codec)
+    assert torch.allclose(speed[:3], torch.full((3,), 0.05), rtol=0.1) and (speed[3:8] == 0.1).all()
 
 
 def test_low_pass_keeps_slow_motion_and_length():
