@@ -53,7 +53,9 @@ def rasterize(
 
     ValueError, naming the argument, for wrong shapes, NaN or infinity, settings out of range.
     """
-    settings = Settings(width, height, eps2d, alpha_max, alpha_min, transmittance_min, near_plane, return_depth)
+    settings = Settings(
+        width, height, eps2d, alpha_max, alpha_min, transmittance_min, near_plane, return_depth
+    )
     arguments = {
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors,
         "viewmats": viewmats, "Ks": Ks,

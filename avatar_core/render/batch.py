@@ -92,8 +92,8 @@ def make_batch(arguments: dict[str, Tensor], background: Tensor | None, settings
             raise ValueError(f"{name}: expected a floating-point tensor, found {_describe(tensor)}")
         rank = len(expected)
         shape = tuple(tensor.shape[-rank:]) if tensor.ndim >= rank else ()
-        if count is None and len(shape) == rank:
-            count = shape[0]  # means come first
+        if name == "means" and len(shape) == rank:  # comes first
+            count = tensor.shape[-rank]
         wanted = tuple(count if size == "N" else size for size in expected)
         if shape != wanted:
             text = ", ".join(str(size) for size in wanted)
@@ -121,13 +121,17 @@ def make_batch(arguments: dict[str, Tensor], background: Tensor | None, settings
     return Batch(tensors, index, batch, settings)
 
 
-def check_finite(batch: Batch, names: tuple[str, ...] = ("means", "quats", "scales", "opacities", "colors")) -> None:
+def check_finite(
+    batch: Batch, names: tuple[str, ...] = ("means", "quats", "scales", "opacities", "colors")
+) -> None:
     """ValueError naming the first argument that holds NaN or infinity, and where."""
     for name in names:
         bad = ~torch.isfinite(batch.tensors[name].detach())
         if bool(bad.any()):
             first = tuple(int(i) for i in bad.nonzero()[0])
-            raise ValueError(f"{name}: expected finite numbers, found {int(bad.sum())} NaN or infinite, first at {first}")
+            raise ValueError(
+                f"{name}: expected finite numbers, found {int(bad.sum())} NaN or infinite, first at {first}"
+            )
 
 
 def _describe(value: object) -> str:

@@ -20,11 +20,17 @@ def build_in_place(*options: str) -> Path:
         raise RuntimeError("building the renderer needs CMake (pip install cmake), none was found")
     target = Path(__file__).with_name("_native.so")
     with tempfile.TemporaryDirectory() as scratch:
-        for command in (["cmake", "-S", str(ROOT), "-B", scratch, *options], ["cmake", "--build", scratch, "-j", "2"]):
+        for command in (
+            ["cmake", "-S", str(ROOT), "-B", scratch, *options],
+            ["cmake", "--build", scratch, "-j", "2"],
+        ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-                reason = next((line for line in lines if line.startswith("avatar_core needs") or "error" in line), lines[-1])
+                reason = next(
+                    (line for line in lines if line.startswith("avatar_core needs") or "error" in line),
+                    lines[-1],
+                )
                 raise RuntimeError(f"building the renderer failed: {reason}")
         replacement = target.with_suffix(".tmp")
         shutil.copy(Path(scratch) / "_native.so", replacement)

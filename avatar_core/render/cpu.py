@@ -130,7 +130,17 @@ def rasterize(
     if threads < 1:
         raise ValueError(f"threads: expected 1 or more, found {threads}")
     count = batch.tensors["means"].shape[1]
-    job = _Job(batch.settings, batch.frames, count, batch.index, _first_uses(batch), threads, native().isa(isa), learns, profile)
+    job = _Job(
+        batch.settings,
+        batch.frames,
+        count,
+        batch.index,
+        _first_uses(batch),
+        threads,
+        native().isa(isa),
+        learns,
+        profile,
+    )
     if learns:
         return _Rasterize.apply(job, *tensors)
     return _forward(job, {name: t for name, t in zip(ARGUMENTS, tensors) if t is not None})[:3]

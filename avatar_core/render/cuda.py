@@ -32,32 +32,49 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     try:
         from gsplat.rendering import rasterization
     except ImportError as error:
-        raise RuntimeError(f"backend cuda: gsplat is needed (pip install 'audioavatar[gpu]'): {error}") from None
+        raise RuntimeError(
+            f"backend cuda: gsplat is needed (pip install 'audioavatar[gpu]'): {error}"
+        ) from None
 
     s = batch.settings
     tensors = {name: tensor.to("cuda", torch.float32) for name, tensor in batch.tensors.items()}
-    if not bool(torch.isfinite(torch.stack([(tensors[name].detach() * 0).sum() for name in ATTRIBUTES])).all()):
+    if not bool(
+        torch.isfinite(torch.stack([(tensors[name].detach() * 0).sum() for name in ATTRIBUTES])).all()
+    ):
         check_finite(batch)
 
     def per_frame(name: str) -> Tensor:
         tensor = tensors[name]
-        return tensor[batch.index[name].to(tensor.device, torch.long)] if len(tensor) != batch.frames else tensor
+        return (
+            tensor[batch.index[name].to(tensor.device, torch.long)] if len(tensor) != batch.frames else tensor
+        )
 
     if batch.frames == 0:
         empty = tensors["means"].new_zeros(0, s.height, s.width)
         return empty[:, None].expand(0, 3, s.height, s.width), empty, empty if s.return_depth else None
     viewmats, Ks = per_frame("viewmats"), per_frame("Ks")
-    if all(len(tensors[name]) == 1 for name in ATTRIBUTES):  # one set of splats seen by F cameras
-        splats = [tensors[name][0] for name in ATTRIBUTES]
-    else:  # F sets of splats, one camera each; sharing is undone here and autograd sums the gradients
-        splats = [tensors[name].expand(batch.frames, *tensors[name].shape[1:]) if len(tensors[name]) == 1 else per_frame(name)
-                  for name in ATTRIBUTES]  # fmt: skip
-        splats = [splat.contiguous() for splat in splats]
-        viewmats, Ks = viewmats[:, None], Ks[:, None]
+    one_set = all(len(tensors[name]) == 1 for name in ATTRIBUTES)  # of splats, seen by F cameras
+
+    def splats(
+        name: str,
+    ) -> Tensor:  # else F sets, one camera each: sharing is undone and autograd sums the gradients
+        return tensors[name][0] if one_set else per_frame(name).contiguous()
+
     images, alphas, _ = rasterization(
-        *splats, viewmats, Ks, s.width, s.height,
-        near_plane=s.near_plane, eps2d=s.eps2d, packed=False, render_mode="RGB+D" if s.return_depth else "RGB",
-    )  # fmt: skip
+        means=splats("means"),
+        quats=splats("quats"),
+        scales=splats("scales"),
+        opacities=splats("opacities"),
+        colors=splats("colors"),
+        viewmats=viewmats if one_set else viewmats[:, None],
+        Ks=Ks if one_set else Ks[:, None],
+        width=s.width,
+        height=s.height,
+        near_plane=s.near_plane,
+        eps2d=s.eps2d,
+        packed=False,
+        render_mode="RGB+D" if s.return_depth else "RGB",
+    )
     images = images.reshape(batch.frames, s.height, s.width, -1)
     alphas = alphas.reshape(batch.frames, s.height, s.width)
     colors = images[..., :3]

@@ -26,7 +26,10 @@ class Call(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("frames", "count", "width", "height", "threads", "with_depth")),
         *((name, ctypes.c_int32) for name in ("keep_state", "isa")),
-        *((n, ctypes.c_float) for n in ("eps2d", "alpha_max", "alpha_min", "transmittance_min", "near_plane")),
+        *(
+            (n, ctypes.c_float)
+            for n in ("eps2d", "alpha_max", "alpha_min", "transmittance_min", "near_plane")
+        ),
         ("reserved", ctypes.c_int32),
         ("inputs", ctypes.c_void_p * len(ARGUMENTS)),
         ("index", ctypes.c_void_p * len(ARGUMENTS)),

@@ -47,7 +47,9 @@ def project(
         ],
         -2,
     )
-    factor = jacobian @ viewmat[:3, :3] @ (rotation_matrices(quats) * scales[:, None, :])  # covariance = factor factor^T
+    factor = (
+        jacobian @ viewmat[:3, :3] @ (rotation_matrices(quats) * scales[:, None, :])
+    )  # covariance = factor factor^T
     covariance = factor @ factor.mT
     xx, xy, yy = covariance[:, 0, 0] + s.eps2d, covariance[:, 0, 1], covariance[:, 1, 1] + s.eps2d
     # det(U U^T + e I) = |u x v|^2 + e (|u|^2 + |v|^2) + e^2: no difference of large numbers, whatever the aspect ratio
@@ -73,9 +75,17 @@ def blend(pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, va
 
 
 def render_frame(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmat: Tensor, K: Tensor,
-    background: Tensor | None, s: Settings, cull: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    background: Tensor | None,
+    s: Settings,
+    cull: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
     """One frame: colours (H, W, 3), alphas (H, W), depths (H, W).
 
     cull: leave out, tile by tile, the splats that are under alpha_min on the whole tile (same result, less work).
@@ -124,11 +134,21 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     """Colours (F, 3, H, W), alphas (F, H, W), depths (F, H, W) or None of a checked batch."""
     check_finite(batch)
     s = batch.settings
-    names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
     frames = []
     for f in range(batch.frames):
-        background = batch.of_frame("background", f) if "background" in batch.tensors else None
-        frames.append(render_frame(*(batch.of_frame(name, f) for name in names), background, s))
+        frames.append(
+            render_frame(
+                batch.of_frame("means", f),
+                batch.of_frame("quats", f),
+                batch.of_frame("scales", f),
+                batch.of_frame("opacities", f),
+                batch.of_frame("colors", f),
+                batch.of_frame("viewmats", f),
+                batch.of_frame("Ks", f),
+                batch.of_frame("background", f) if "background" in batch.tensors else None,
+                s,
+            )
+        )
     if not frames:
         empty = batch.tensors["means"].new_zeros(0, s.height, s.width)
         return empty[:, None].expand(0, 3, s.height, s.width), empty, empty if s.return_depth else None

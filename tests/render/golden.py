@@ -9,7 +9,10 @@ from safetensors.torch import load_file, save_file
 from avatar_core.render import rasterize
 
 FOLDER = Path(__file__).parents[1] / "data" / "render"
-SCENES = {"single": (random_scene(60, 57, 44, 21, sigma_px=6.0), 1), "batch": (random_scene(40, 40, 36, 22, sigma_px=7.0), 2)}
+SCENES = {
+    "single": (random_scene(60, 57, 44, 21, sigma_px=6.0), 1),
+    "batch": (random_scene(40, 40, 36, 22, sigma_px=7.0), 2),
+}
 IMAGES = ("colors", "alphas", "depths")
 
 
@@ -20,7 +23,9 @@ def draw(tensors, width, height, backend, device="cpu", dtype=torch.float32):
         *(leaves[k] for k in INPUTS[:6]), tensors["Ks"].to(device, dtype), width, height,
         background=leaves["background"], backend=backend, return_depth=True,
     )  # fmt: skip
-    sum((image * tensors[f"weight.{k}"].to(device, dtype)).sum() for k, image in zip(IMAGES, images)).backward()
+    sum(
+        (image * tensors[f"weight.{k}"].to(device, dtype)).sum() for k, image in zip(IMAGES, images)
+    ).backward()
     return {k: i.detach().cpu() for k, i in zip(IMAGES, images)}, {k: v.grad.cpu() for k, v in leaves.items()}
 
 
@@ -35,7 +40,9 @@ def far_from_thresholds(tensors, width, height):
     """Does no pixel change when the thresholds move by 1e-4 of their value? (Else rounding would decide the image.)"""
     arguments = [tensors[k].double() for k in INPUTS[:6]] + [tensors["Ks"].double(), width, height]
     images = [
-        rasterize(*arguments, backend="reference", alpha_min=(1 + e) / 255, transmittance_min=1e-4 * (1 + e))[0]
+        rasterize(*arguments, backend="reference", alpha_min=(1 + e) / 255, transmittance_min=1e-4 * (1 + e))[
+            0
+        ]
         for e in (-1e-4, 1e-4)
     ]
     return float((images[0] - images[1]).abs().max()) == 0

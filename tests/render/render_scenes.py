@@ -32,11 +32,21 @@ class Scene:
 def look(yaw: float = 0.0, distance: float = 3.0) -> Tensor:
     """World-to-camera matrix of a camera that circles the origin."""
     c, s = math.cos(yaw), math.sin(yaw)
-    return torch.tensor([[c, 0, s, 0.05], [0, 1, 0, -0.03], [-s, 0, c, distance], [0, 0, 0, 1]], dtype=torch.float64)
+    return torch.tensor(
+        [[c, 0, s, 0.05], [0, 1, 0, -0.03], [-s, 0, c, distance], [0, 0, 0, 1]], dtype=torch.float64
+    )
 
 
 def random_scene(
-    count: int, width: int, height: int, seed: int = 0, *, spread: float = 0.8, sigma_px: float = 4.0, distance: float = 3.0, **options
+    count: int,
+    width: int,
+    height: int,
+    seed: int = 0,
+    *,
+    spread: float = 0.8,
+    sigma_px: float = 4.0,
+    distance: float = 3.0,
+    **options,
 ) -> Scene:
     """`count` splats around the origin, about sigma_px wide on the image."""
     g = torch.Generator().manual_seed(seed)
@@ -55,7 +65,9 @@ def random_scene(
         "viewmats": look(0.3, distance),
         "background": torch.rand(3, generator=g),
     }
-    return Scene({k: v.float().double() for k, v in tensors.items()}, K.float().double(), width, height, options)
+    return Scene(
+        {k: v.float().double() for k, v in tensors.items()}, K.float().double(), width, height, options
+    )
 
 
 def render(scene: Scene, backend: str = "cpu", *, threads: int = 1, isa: str | None = None, seed: int = 7):
@@ -71,7 +83,9 @@ def render(scene: Scene, backend: str = "cpu", *, threads: int = 1, isa: str | N
     g = torch.Generator().manual_seed(seed)
     loss = sum((image * torch.randn(image.shape, generator=g).to(dtype)).sum() for image in images)
     loss.backward()
-    return dict(zip(("colors", "alphas", "depths"), (i.detach() for i in images))), {k: v.grad for k, v in leaves.items()}
+    return dict(zip(("colors", "alphas", "depths"), (i.detach() for i in images))), {
+        k: v.grad for k, v in leaves.items()
+    }
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -40,9 +40,16 @@ def test_batch_equals_its_frames():
     tensors, K, width, height = float_scene()
     batch = moving(tensors, 5)
     images, _ = draw(batch, K, width, height)
-    assert images[0].shape == (5, height, width, 3) and images[1].shape == images[2].shape == (5, height, width, 1)
+    assert images[0].shape == (5, height, width, 3) and images[1].shape == images[2].shape == (
+        5,
+        height,
+        width,
+        1,
+    )
     for f in range(5):
-        single, _ = draw({**batch, "means": batch["means"][f], "viewmats": batch["viewmats"][f]}, K, width, height)
+        single, _ = draw(
+            {**batch, "means": batch["means"][f], "viewmats": batch["viewmats"][f]}, K, width, height
+        )
         for whole, one in zip(images, single):
             assert torch.equal(whole[f], one)
 
@@ -65,7 +72,9 @@ def test_frames_by_cameras_broadcast():
     means = torch.stack([tensors["means"], tensors["means"] * 1.1])[:, None]  # (2 frames, 1, N, 3)
     views = torch.stack([look(0.2 * c).float() for c in range(3)])  # (3 cameras, 4, 4)
     colors = torch.rand(3, 200, 3)  # one set of colours per camera
-    images, gradients = draw({**tensors, "means": means, "viewmats": views, "colors": colors}, K, width, height)
+    images, gradients = draw(
+        {**tensors, "means": means, "viewmats": views, "colors": colors}, K, width, height
+    )
     assert images[0].shape == (2, 3, height, width, 3)
     assert gradients["means"].shape == means.shape and gradients["colors"].shape == colors.shape
     single, _ = draw(
@@ -142,7 +151,9 @@ def test_backward_twice_and_after_other_calls():
 def test_only_wanted_gradients_and_strided_gradients():
     tensors, K, width, height = float_scene()
     colors = tensors["colors"].clone().requires_grad_()
-    image, alpha = rasterize(*(tensors[k] for k in ATTRIBUTES[:4]), colors, tensors["viewmats"], K, width, height)
+    image, alpha = rasterize(
+        *(tensors[k] for k in ATTRIBUTES[:4]), colors, tensors["viewmats"], K, width, height
+    )
     weights = torch.rand(height, width, 3)
     planar = weights.movedim(-1, 0).contiguous().movedim(0, -1)
     a = torch.autograd.grad(image, colors, weights, retain_graph=True)[0]
@@ -170,7 +181,9 @@ def test_image_background_is_composited():
     image, _ = rasterize(*arguments, K, width, height, background=picture)
     assert torch.allclose(image, plain + (1 - alpha) * picture)
     flat, _ = rasterize(*arguments, K, width, height, background=torch.tensor([0.2, 0.4, 0.6]))
-    wide, _ = rasterize(*arguments, K, width, height, background=torch.tensor([0.2, 0.4, 0.6]).expand(height, width, 3))
+    wide, _ = rasterize(
+        *arguments, K, width, height, background=torch.tensor([0.2, 0.4, 0.6]).expand(height, width, 3)
+    )
     assert torch.allclose(flat, wide, atol=1e-6)
 
 

@@ -42,7 +42,9 @@ def test_library_offers_the_builds():
 def test_import_needs_no_kernel(monkeypatch):
     native.native.cache_clear()
     monkeypatch.setattr(native, "_library_path", lambda: None)
-    with pytest.raises(ImportError, match=r"not built: pip install the package, or run python -m avatar_core\.render\.build"):
+    with pytest.raises(
+        ImportError, match=r"not built: pip install the package, or run python -m avatar_core\.render\.build"
+    ):
         native.native()
     monkeypatch.undo()
     native.native.cache_clear()

@@ -31,7 +31,9 @@ def test_golden_files(name, backend):
         worst = (image - tensors[f"image.{key}"]).abs().max()
         assert worst < (1e-4 if key == "depths" or backend == "cuda" else 2e-5), key
     for key in INPUTS:
-        assert relative_error(gradients[key], tensors[f"gradient.{key}"]) < (1e-3 if backend == "cuda" else 1e-4), key
+        assert relative_error(gradients[key], tensors[f"gradient.{key}"]) < (
+            1e-3 if backend == "cuda" else 1e-4
+        ), key
 
 
 @pytest.mark.parametrize("frames", [pytest.param(f, marks=needs_gpu) for f in (1, 4)])
@@ -63,5 +65,5 @@ def test_cuda_backend_says_what_it_needs():
     arguments = [scene.tensors[k].float() for k in INPUTS[:6]] + [scene.Ks.float(), 8, 8]
     with pytest.raises(RuntimeError, match="no CUDA device"):
         rasterize(*arguments, backend="cuda")
-    with pytest.raises(ValueError, match="^alpha_max: the cuda backend has 0.999 built in"):
+    with pytest.raises(ValueError, match=r"^alpha_max: the cuda backend has 0.999 built in"):
         rasterize(*arguments, backend="cuda", alpha_max=0.5)

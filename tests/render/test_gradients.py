@@ -11,7 +11,9 @@ SCENES = {
     "one pixel": random_scene(20, 1, 1, 4),
     "opaque": random_scene(400, 64, 64, 5, sigma_px=9.0),
     "across the border": random_scene(250, 50, 50, 6, spread=2.5, sigma_px=12.0),
-    "across the near plane": random_scene(150, 60, 52, 7, spread=1.0, distance=0.6, sigma_px=6.0, near_plane=0.4),
+    "across the near plane": random_scene(
+        150, 60, 52, 7, spread=1.0, distance=0.6, sigma_px=6.0, near_plane=0.4
+    ),
     "other settings": random_scene(
         150, 48, 40, 8, eps2d=0.1, alpha_max=0.6, alpha_min=0.02, transmittance_min=0.05, near_plane=0.5
     ),
@@ -30,7 +32,9 @@ def test_equals_float64_autograd(name, isa, expected):
     images, gradients = render(SCENES[name], isa=isa)
     expected_images, expected_gradients = expected[name]
     for key, image in images.items():
-        assert torch.allclose(image.double(), expected_images[key], rtol=0, atol=1e-5 * (5 if key == "depths" else 1)), key
+        assert torch.allclose(
+            image.double(), expected_images[key], rtol=0, atol=1e-5 * (5 if key == "depths" else 1)
+        ), key
     for key in INPUTS:
         assert float(expected_gradients[key].norm()) > 0, f"{key}: the scene does not exercise this gradient"
         assert relative_error(gradients[key], expected_gradients[key]) < 1e-4, key
@@ -109,7 +113,9 @@ def test_reference_gradient_is_the_derivative_of_the_image():
             moved = {**scene.tensors, key: scene.tensors[key] + step * direction}
             images, _ = render(Scene(moved, scene.Ks, 20, 20), "reference")
             g = torch.Generator().manual_seed(7)
-            return sum(float((image * torch.randn(image.shape, generator=g)).sum()) for image in images.values())
+            return sum(
+                float((image * torch.randn(image.shape, generator=g)).sum()) for image in images.values()
+            )
 
         slope = (loss(1e-7) - loss(-1e-7)) / 2e-7
         assert slope == pytest.approx(float((gradients[key] * direction).sum()), rel=1e-3, abs=1e-3), key

@@ -31,7 +31,15 @@ def assert_finite(color, alpha, gradients):
         assert torch.isfinite(gradient).all(), key
 
 
-quaternions = st.sampled_from([(0.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -3.0, 0.0), (1e-20, 1e-20, 0.0, 0.0), (0.3, -0.7, 0.2, 1e8)])
+quaternions = st.sampled_from(
+    [
+        (0.0, 0.0, 0.0, 0.0),
+        (1.0, 0.0, 0.0, 0.0),
+        (0.0, 0.0, -3.0, 0.0),
+        (1e-20, 1e-20, 0.0, 0.0),
+        (0.3, -0.7, 0.2, 1e8),
+    ]
+)
 lengths = st.one_of(st.sampled_from([0.0, 1e-8, 0.01, 0.3, 10.0, 1e6]), st.floats(2**-10, 1.0, width=32))
 coordinates = st.one_of(st.floats(-2.0, 2.0, width=32), st.sampled_from([0.0, -1e6, 1e6, 1e20]))
 depths = st.one_of(st.floats(-1.0, 4.0, width=32), st.sampled_from([-1e6, 1e6, 0.0]))
@@ -54,15 +62,26 @@ splats = st.tuples(
     near_plane=st.sampled_from([0.01, 0.5]),
 )
 def test_any_scene_equals_the_reference(splats, width, height, alpha_max, eps2d, near_plane):
-    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*splats)] or [torch.zeros(0, dtype=torch.float64)] * 5
+    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*splats)] or [
+        torch.zeros(0, dtype=torch.float64)
+    ] * 5
     shapes = ((3,), (4,), (3,), (), (3,))
-    tensors = {name: column.double().reshape(len(splats), *shape) for name, column, shape in zip(NAMES, columns, shapes)}
+    tensors = {
+        name: column.double().reshape(len(splats), *shape)
+        for name, column, shape in zip(NAMES, columns, shapes)
+    }
     view = torch.eye(4, dtype=torch.float64)
     view[2, 3] = 1.0
     focal = float(max(width, height))
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     options = dict(alpha_max=alpha_max, eps2d=eps2d, near_plane=near_plane)
-    scene = Scene({**tensors, "viewmats": view, "background": torch.tensor([0.1, 0.5, 0.9]).double()}, K, width, height, options)
+    scene = Scene(
+        {**tensors, "viewmats": view, "background": torch.tensor([0.1, 0.5, 0.9]).double()},
+        K,
+        width,
+        height,
+        options,
+    )
     images, gradients = render(scene)
     assert_finite(images["colors"], images["alphas"], gradients)
     expected, _ = render(scene, "reference")
@@ -106,7 +125,14 @@ def test_bad_settings_name_the_argument(options, named):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("means", (6, 2)), ("quats", (5, 4)), ("scales", (6,)), ("opacities", (7,)), ("colors", (6, 4)), ("viewmats", (3, 4))],
+    [
+        ("means", (6, 2)),
+        ("quats", (5, 4)),
+        ("scales", (6,)),
+        ("opacities", (7,)),
+        ("colors", (6, 4)),
+        ("viewmats", (3, 4)),
+    ],
 )
 def test_bad_shapes_name_the_argument(name, shape):
     tensors, K = small()
@@ -125,18 +151,21 @@ def test_batch_dims_that_do_not_broadcast():
 
 def test_bad_camera_and_background():
     tensors, K = small()
-    with pytest.raises(ValueError, match="^Ks: expected"):
+    with pytest.raises(ValueError, match=r"^Ks: expected"):
         draw(tensors, K * torch.tensor([[-1.0], [1.0], [1.0]]))
-    with pytest.raises(ValueError, match="^background: expected"):
+    with pytest.raises(ValueError, match=r"^background: expected"):
         draw(tensors, K, background=torch.tensor([0.0, math.nan, 0.0]))
-    with pytest.raises(ValueError, match="^means: expected a floating-point"):
+    with pytest.raises(ValueError, match=r"^means: expected a floating-point"):
         rasterize(tensors["means"].int(), *(tensors[k] for k in NAMES[1:]), K, 20, 20)
 
 
 def test_no_splats_shows_the_background():
     tensors, K = small(0)
     color, alpha, gradients = draw(tensors, K, background=torch.tensor([0.25, 0.5, 0.75]))
-    assert torch.equal(color, torch.tensor([0.25, 0.5, 0.75]).expand(20, 20, 3)) and float(alpha.abs().max()) == 0
+    assert (
+        torch.equal(color, torch.tensor([0.25, 0.5, 0.75]).expand(20, 20, 3))
+        and float(alpha.abs().max()) == 0
+    )
     assert gradients["means"].shape == (0, 3)
 
 
@@ -188,7 +217,9 @@ def test_4096_pixels():
     color[1500:1540, 2000:2040].sum().backward()
     assert torch.isfinite(color).all()
     t, numbers = scene.tensors, scene.settings()  # the reference at the pixels of the crop alone
-    centres, conics, z, _ = reference.project(t["means"], t["quats"], t["scales"], t["viewmats"], scene.Ks, numbers)
+    centres, conics, z, _ = reference.project(
+        t["means"], t["quats"], t["scales"], t["viewmats"], scene.Ks, numbers
+    )
     near = torch.argsort(z)[(torch.sort(z)[0] > numbers.near_plane)]
     x, y = torch.meshgrid(torch.arange(2000, 2040) + 0.5, torch.arange(1500, 1540) + 0.5, indexing="xy")
     pixels = torch.stack([x, y], -1).reshape(-1, 2).double()
