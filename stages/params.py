@@ -55,9 +55,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Identities:
-    backend: str = one_of("procedural", "procedural", "diffusers", "folder")
+    backend: str = one_of("procedural", "procedural", "folder")
     folder: str = ""  # backend folder: your portraits, one file a person
-    model: str = ""  # backend diffusers: a text-to-image model on disk
     train: int = num(6, 1)
     val: int = num(1)
     test: int = num(3, 1)
@@ -70,9 +69,8 @@ class Identities:
 
 @dataclass(frozen=True)
 class Speech:
-    backend: str = one_of("espeak", "espeak", "coqui", "folder")
+    backend: str = one_of("espeak", "espeak", "folder")
     folder: str = ""  # backend folder: your recordings
-    model: str = ""  # backend coqui: a TTS model on disk
     languages: list[str] = some("en", "de", "es", "fr", "cmn")
     face_clips: int = num(60, 1)  # close to the face, over all train identities: lips need many short ones
     waist_up_clips: int = num(12)  # gestures need fewer
@@ -92,10 +90,8 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Teacher:
-    backend: str = one_of("procedural", "procedural", "ltx2", "wan_s2v", "command", "folder")
+    backend: str = one_of("procedural", "procedural", "folder")
     folder: str = ""  # backend folder: your recorded clips
-    model: str = ""  # backends ltx2, wan_s2v: a video model on disk
-    command: str = ""  # backend command: name of a preset
     size: int = num(256, 96, 2048)  # px, face and waist-up frames
     full_body_size: int = num(256, 96, 2048)
     supersample: int = num(2, 1, 4)
@@ -117,11 +113,11 @@ class Score:
 class Particles:
     """How many Gaussians where; shared by every identity."""
 
-    face: int = num(4500, 100, 1_000_000)
-    hand: int = num(1000, 50, 1_000_000)  # each
+    face: int = num(5200, 100, 1_000_000)
+    hand: int = num(1100, 50, 1_000_000)  # each
     eyes: int = num(400, 20, 1_000_000)
-    mouth_interior: int = num(300, 20, 1_000_000)
-    body: int = num(4000, 100, 1_000_000)
+    mouth_interior: int = num(420, 20, 1_000_000)
+    body: int = num(5600, 100, 1_000_000)
     shell: int = num(3000, 0, 1_000_000)  # hair and clothes that stand off the body
     seed: int = num(0)
 
@@ -167,7 +163,6 @@ class Generator:
     window: int = num(64, 8)
     batch: int = num(16, 1)
     steps: int = num(1500, 1)
-    refiner_steps: int = num(300, 1)
     learning_rate: float = num(2e-3, 1e-8, 1)
     audio_dropout: float = num(0.1, 0, 1)
 
