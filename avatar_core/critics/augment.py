@@ -9,11 +9,13 @@ Legend: H W pixels, K keypoints, S side of a square crop.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32, or uint8 where said
 _NOISE = np.random.default_rng(20240).standard_normal(1 << 21).astype(np.float32)
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 
@@ -111,7 +113,7 @@ def background(rng: np.random.Generator, size: int) -> Array:
 def composite(image: Array, alpha: Array, flat: float, backdrop: Array) -> Array:
     """Swap the flat grey `flat` behind image (S,S,3) with coverage alpha (S,S) for `backdrop`."""
     through = cv2.merge([1 - alpha] * 3)
-    return cv2.add(image, cv2.multiply(through, cv2.subtract(backdrop, (flat,) * 4)))
+    return cv2.add(image, cv2.multiply(through, backdrop - np.float32(flat)))
 
 
 def colour(image: Array, rng: np.random.Generator, strength: float = 1.0) -> Array:
@@ -140,7 +142,9 @@ def jpeg(image: Array, quality: int) -> Array:
     """JPEG round trip at `quality` 1..100."""
     data = np.clip(image[..., ::-1] * 255 + 0.5, 0, 255).astype(np.uint8)
     _, code = cv2.imencode(".jpg", data, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded[..., ::-1].astype(np.float32) / 255
 
 
 def splats(image: Array, rng: np.random.Generator, count: int, colours: str = "near") -> Array:

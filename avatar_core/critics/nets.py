@@ -84,6 +84,8 @@ class KeypointNet(nn.Module):
     predicted point lies within the training radius of the true one, learnt on the net's own errors.
     """
 
+    grid: Tensor  # (h*w,2) cell centres in input pixels
+
     def __init__(
         self,
         points: int,
@@ -149,6 +151,9 @@ class ImageEncoder(nn.Module):
 
 class AudioEncoder(nn.Module):
     """Log-mel window (B,20,80) -> (B,E). 20 frames at 100 Hz are the 0.2 s of five video frames."""
+
+    mel_mean: Tensor
+    mel_std: Tensor
 
     def __init__(self, out: int, bands: int = 80, width: int = 128) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from avatar_core.critics.train import Task
 SIZES = {"body": 192, "face": 128, "hand": 96}
 STRIDES = {"body": 8, "face": 4, "hand": 4}
 RADIUS = {"body": 6.0, "face": 4.0, "hand": 6.0}  # px of the input: within it a point counts as found
-STEPS = {"body": 2400, "face": 3600, "hand": 1800}
+STEPS = {"body": 2400, "face": 3600, "hand": 1500}
 
 
 def _backdrop(image: NDArray, alpha: NDArray, rng: np.random.Generator) -> NDArray:
@@ -108,11 +108,11 @@ def _no_hand(arrays: dict[str, NDArray], rng: np.random.Generator, size: int) ->
 def _body_sample(arrays: dict[str, NDArray], rng: np.random.Generator, size: int) -> tuple[NDArray, NDArray]:
     if rng.random() < 0.03:
         return A.background(rng, size), np.full((len(LAYOUT.body_net), 2), -1e4)
-    kind = "body" if rng.random() < 0.9 else "face"
+    kind = str(rng.choice(["body", "face", "talk"], p=[0.62, 0.24, 0.14]))
     index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
     frame = arrays[f"{kind}_rgb"][index], arrays[f"{kind}_alpha"][index], arrays[f"{kind}_xy"][index]
     pixels = frame[0].shape[0]
-    side = pixels * np.exp(rng.uniform(-0.35, 0.15))
+    side = pixels * np.exp(rng.uniform(-0.35, 0.15) if kind == "body" else rng.uniform(-0.1, 0.45))
     shift = rng.uniform(-0.1, 0.1, 2) * pixels
     angle = rng.normal(0, 0.05)
     matrix = A.crop_matrix(np.full(2, pixels / 2) + shift, side, size, angle)
@@ -181,6 +181,8 @@ def make_keypoint_task(name: str, data: Dataset) -> Task:
     points = LAYOUT.points_of(name)
     weights = torch.ones(len(points))
     pairs = torch.zeros(0, 2, dtype=torch.long)
+    if name == "body":  # hand points have a net of their own: here they only place its crop
+        weights[len(LAYOUT.body) : -len(LAYOUT.coarse)] = 0.5
     if name == "face":
         place = {int(k): i for i, k in enumerate(points)}
         weights[[place[k] for k in LAYOUT.lips]] = 3.0

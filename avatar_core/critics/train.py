@@ -72,15 +72,22 @@ def _unpack(packed: dict[str, Tensor], net: nn.Module, average: dict[str, Tensor
     return int(packed["step"])
 
 
-def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int = 200) -> nn.Module:
-    """Train `task` to step `stop` of `steps`, resuming from `work` if it can -> the averaged net in eval mode."""
+Cycles = list[tuple[int, int]]  # (last step, length of the cosine that the rate follows until then)
+
+
+def _length(cycles: Cycles, step: int) -> int:
+    return next(length for last, length in cycles if step < last)
+
+
+def fit(task: Task, *, seed: int, work: Path, cycles: Cycles, stop: int, every: int = 200) -> nn.Module:
+    """Train `task` to step `stop`, resuming from `work` if it can -> the averaged net in eval mode."""
     torch.manual_seed(seed)
     net = task.build()
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=task.learning_rate, weight_decay=0.02, betas=(0.9, 0.98)
     )
     average = {k: v.clone() for k, v in net.state_dict().items()}
-    saved = work / f"{task.name}_{seed}_{steps}.safetensors"
+    saved = work / f"{task.name}_{seed}.safetensors"
     start = _unpack(load_checkpoint(saved)[0], net, average, optimiser) if has_checkpoint(saved) else 0
     logs: dict[str, list[float]] = {}
     began = time.time()
@@ -88,7 +95,7 @@ def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int 
         net.train()
         batch = task.batch(np.random.default_rng([seed, step]), task.batch_size)
         for group in optimiser.param_groups:
-            group["lr"] = _rate(step, steps, task.learning_rate)
+            group["lr"] = _rate(step, _length(cycles, step), task.learning_rate)
         loss, numbers = task.loss(net, batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -108,7 +115,7 @@ def fit(task: Task, *, seed: int, work: Path, steps: int, stop: int, every: int 
         if (step + 1) % 50 == 0:
             text = " ".join(f"{k}={np.mean(v):.4f}" for k, v in logs.items())
             left = (time.time() - began) / (step + 1 - start) * (stop - step - 1)
-            print(f"{task.name} {step + 1}/{steps} {text} eta {left:.0f}s", flush=True)
+            print(f"{task.name} {step + 1}/{stop} {text} eta {left:.0f}s", flush=True)
             logs.clear()
         if (step + 1) % every == 0 or step + 1 == stop:
             save_checkpoint(saved, _pack(net, average, optimiser, step + 1))
@@ -134,7 +141,7 @@ def write_asset(
         if k.startswith(task.keep) and not k.endswith("num_batches_tracked")
     }
     config = {
-        "script": f"python -m avatar_core.critics.train {task.name} --data DIR --seed {options.seed} --steps {steps}"
+        "script": f"python -m avatar_core.critics.train {task.name} --data DIR --seed {options.seed} --cycles {options.cycles}"
         f" --curriculum {options.curriculum}",
         "net": task.config,
         "data": recipe,
@@ -147,14 +154,14 @@ def write_asset(
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     names = ("data", "labels", "body", "face", "hand", "identity", "sync", "frame", "clip")
     parser.add_argument("what", choices=names)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of the rendered people (never in git)"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=0, help="0: the recipe's own number")
+    parser.add_argument("--cycles", default="", help="last step:cosine length,... (empty: the recipe's own)")
     parser.add_argument("--people", default="0:40", help="data: first:last identity to render")
     parser.add_argument(
         "--curriculum", default="0@0", help="people@from-step,...: how many people from which step (0: all)"
@@ -180,13 +187,12 @@ def main(arguments: list[str] | None = None) -> None:
     for k, (people, _) in enumerate(stages):
         data = Dataset.open(options.data, people)
         task = make_task(options.what, data)
-        steps = options.steps or task.steps
-        stop = stages[k + 1][1] if k + 1 < len(stages) else steps
-        net = fit(
-            task, seed=options.seed, work=options.data / "work", steps=steps, stop=stop, every=options.every
-        )
+        options.cycles = options.cycles or f"{task.steps}:{task.steps}"
+        cycles = [(int(last), int(length)) for last, length in (part.split(":") for part in options.cycles.split(","))]
+        stop = stages[k + 1][1] if k + 1 < len(stages) else cycles[-1][0]
+        net = fit(task, seed=options.seed, work=options.data / "work", cycles=cycles, stop=stop, every=options.every)
     accuracy = task.evaluate(net)
-    path = write_asset(task, net, accuracy, options, steps=steps, recipe=data.recipe())
+    path = write_asset(task, net, accuracy, options, steps=cycles[-1][0], recipe=data.recipe())
     print(path, accuracy)
 
 

@@ -1,0 +1,130 @@
+"""The ten metrics over small clips, the unavailable ones, and the reference backends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.critics import load_critics
+from avatar_core.errors import UserError
+from avatar_core.io.atomic import sha256_file
+from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_scores
+from avatar_core.metrics.suite import HIGHER_IS_BETTER, METRICS, Clip, judge, summarise
+from avatar_core.people import Person, framing_camera, sample_identities
+from avatar_core.performance import perform
+from avatar_core.speech import synthesize
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    from avatar_core.audio.features import log_mel_numpy
+
+    person = Person.build(sample_identities(1, 9, "suite-test")[0])
+    speech = synthesize("Bob met a happy boy by the big boat.", "en", "otto")
+    count = min(speech.num_frames, 48)
+    acted = perform(speech, count, 5)
+    camera = framing_camera(person.vertices(), "face", 192)
+    shots = [person.render(acted.face_weights[t], acted.rotvecs[t], acted.translation[t], camera)[0] for t in range(count)]
+    frames = np.stack(shots)
+    return Clip("one", frames, log_mel_numpy(speech.audio)[: 4 * count], frames.copy(), frames[0], hands_seen=False)
+
+
+def test_truth_scores_best_and_damage_costs(clip: Clip):
+    critics = load_critics()
+    rng = np.random.default_rng(0)
+    bad = np.stack([cv2.GaussianBlur(f, (0, 0), 2.5) for f in clip.frames]) + rng.normal(0, 12, clip.frames.shape)
+    bad = np.clip(bad, 0, 255).astype(np.uint8)
+    truth = summarise([judge(clip, critics)], draws=50)
+    ours = summarise([judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics)], draws=50)
+    assert tuple(truth) == METRICS
+    assert truth["PSNR"].value == 100.0
+    assert truth["SSIM"].value == pytest.approx(1.0)
+    assert truth["FID"].value == pytest.approx(0.0, abs=1e-3)
+    assert "samples" in truth["FID"].note  # 16 frames are few for 128 dimensions, and the value says so
+    for metric in ("IQA", "ASE", "CSIM", "SSIM", "PSNR", "FID", "FVD"):
+        a, b = truth[metric].value, ours[metric].value
+        assert a is not None and b is not None
+        assert (a > b) if HIGHER_IS_BETTER[metric] else (a < b), metric
+    assert truth["CSIM"].backend == "embedded"
+    assert truth["PSNR"].backend == "formula"
+
+
+def test_what_cannot_run_is_unavailable_never_zero(clip: Clip):
+    silent = Clip("two", clip.frames[:20], None, None, None, hands_seen=False)
+    values = summarise([judge(silent, load_critics())], draws=20)
+    for metric in ("SyncC", "SyncD", "HKC", "CSIM", "SSIM", "PSNR", "FID", "FVD"):
+        assert values[metric].status == "unavailable"
+        assert values[metric].value is None
+        assert values[metric].note
+    assert values["IQA"].status == "ok"
+    assert "audio" in values["SyncC"].note
+    assert all(v.status == "unavailable" for v in summarise([], draws=5).values())
+
+
+def test_reference_scores_by_path_and_hash(tmp_path: Path, clip: Clip):
+    path = tmp_path / "iqa.json"
+    path.write_text(json.dumps({"one": 3.5, "two": None}))
+    good = ReferenceFile("IQA", path, sha256_file(path))
+    assert read_scores(good, ["one"]) == [3.5]
+    with pytest.raises(UserError, match="clip two"):
+        read_scores(good, ["one", "two"])
+    with pytest.raises(UserError, match="SHA-256"):
+        read_scores(ReferenceFile("IQA", path, "0" * 64), ["one"])
+    with pytest.raises(UserError, match="Q-Align.*place it there"):
+        read_scores(ReferenceFile("IQA", tmp_path / "none.json", "0" * 64), ["one"])
+    short = Clip("one", clip.frames[:4], None, None, None)
+    values = summarise([judge(short, load_critics(), {"IQA": good})], {"IQA": good}, draws=5)
+    assert (values["IQA"].value, values["IQA"].backend) == (3.5, "reference")
+
+
+def _message(field: int, payload: bytes) -> bytes:
+    return bytes([field << 3 | 2]) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while True:
+        value, low = value >> 7, value & 127
+        out += bytes([low | (128 if value else 0)])
+        if not value:
+            return out
+
+
+def _number(field: int, value: int) -> bytes:
+    return bytes([field << 3]) + _varint(value)
+
+
+def tiny_onnx(size: int) -> bytes:
+    """An ONNX file, written by hand: GlobalAveragePool of x (1,3,size,size), i.e. the mean colour."""
+
+    def tensor(name: bytes, shape: tuple[int, ...]) -> bytes:
+        dims = b"".join(_message(1, _number(1, d)) for d in shape)
+        return _message(1, name) + _message(2, _message(1, _number(1, 1) + _message(2, dims)))
+
+    node = _message(1, b"x") + _message(2, b"y") + _message(3, b"pool") + _message(4, b"GlobalAveragePool")
+    graph = _message(1, node) + _message(2, b"g")
+    graph += _message(11, tensor(b"x", (1, 3, size, size))) + _message(12, tensor(b"y", (1, 3, 1, 1)))
+    return _number(1, 8) + _message(7, graph) + _message(8, _message(1, b"") + _number(2, 13))
+
+
+def test_reference_network_in_onnx(tmp_path: Path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(tiny_onnx(299))
+    features = OnnxFeatures(ReferenceFile("FID", path, sha256_file(path)))
+    images = np.zeros((2, 64, 64, 3), np.float32)
+    images[1] = [1.0, 0.5, 0.0]
+    assert np.allclose(features(images), [[-1, -1, -1], [1, 0, -1]], atol=1e-4)
+    with pytest.raises(UserError, match="InceptionV3.*place it there"):
+        OnnxFeatures(ReferenceFile("FID", tmp_path / "missing.onnx", "0" * 64))
+    path.write_bytes(b"not a network")
+    with pytest.raises(UserError, match="ONNX"):
+        OnnxFeatures(ReferenceFile("FID", path, sha256_file(path)))
+    with pytest.raises(UserError, match="expected one of"):
+        ReferenceFile("NIQE", path, "0" * 64).verified()
