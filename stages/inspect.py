@@ -96,7 +96,7 @@ def _metrics_table(path: Path, root: Path) -> Table:
 
 
 def _pairs_table(title: str, values: dict[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False, min_width=min(76, len(title) + 2))
     for key, value in values.items():
         table.add_row(str(key), f"{value:.6g}" if isinstance(value, float) else str(value))
     return table
