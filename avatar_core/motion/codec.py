@@ -15,7 +15,7 @@ residual decoder uses, D all latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -24,13 +24,12 @@ from torch import Tensor, nn
 
 from avatar_core.errors import UserError
 from avatar_core.motion.frames import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
-from avatar_core.motion.pca import fit_pca, ridge
+from avatar_core.motion.region import RegionCodec
 
 REGIONS = ("head", "body", "face", "hand")  # order of the latents
 VALID_KEYS = REGIONS
 DECODED = ("body", "face", "hand")  # together every particle once; the head's are part of the body's
 FRAMES_OF = {"body": (WORLD,), "face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT)}
-CHANNEL_SIZE = {"rotation": 3, "log_scale": 3, "logit_opacity": 1, "color": 3}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class CodecConfig:
     extra_dims: int = 16  # components only the residual decoder reaches
     lips_weight: float = 2.0
     lips_radius: float = 0.03  # m, fall-off of the lip weight
-    face_depth_weight: float = 0.5  # one camera sees depth (y) worst
+    depth_weight: float = 0.5  # of y, which one camera sees worst, in face and head
     balance: float = 0.01  # m: body particles that move more count less, so arms do not drown the trunk
     channels: tuple[str, ...] = ("rotation", "color")
     ridge: float = 0.1
@@ -61,55 +60,6 @@ class ClipMotion:
     valid: Mapping[str, bool]
     stature: float = 1.7
     confidence: np.ndarray | None = None
-
-
-class RegionCodec(nn.Module):
-    """Linear basis, whitening and residual networks of one region."""
-
-    index: Tensor
-    mean: Tensor
-    weight: Tensor
-    basis: Tensor
-    std: Tensor
-
-    def __init__(
-        self, n_particles: int, dims: int, extra: int, hidden: int, channels: Sequence[str], channel_dims: int
-    ):
-        super().__init__()
-        self.dims, self.channels = dims, tuple(channels)
-        self.register_buffer("index", torch.zeros(n_particles, dtype=torch.int64))
-        self.register_buffer("mean", torch.zeros(n_particles * 3))  # weighted metres
-        self.register_buffer("weight", torch.ones(n_particles * 3))
-        self.register_buffer(
-            "basis", torch.zeros(dims + extra, n_particles * 3)
-        )  # orthonormal, weighted metres
-        self.register_buffer("std", torch.ones(dims + extra))
-        for name in self.channels:
-            self.register_buffer(
-                f"map_{name}", torch.zeros(channel_dims + 1, n_particles * CHANNEL_SIZE[name])
-            )
-        self.encoder_residual = _zero_mlp(dims + extra, hidden, dims)
-        self.decoder_residual = _zero_mlp(dims, hidden, dims + extra)
-
-    def coefficients(self, offsets: Tensor) -> Tensor:
-        """Offsets (T,P,3) -> whitened coefficients (T,K+E)."""
-        return ((offsets.flatten(1) * self.weight - self.mean) @ self.basis.T) / self.std
-
-    def encode_coefficients(self, coefficients: Tensor) -> Tensor:
-        return coefficients[..., : self.dims] + self.encoder_residual(coefficients)
-
-    def decode_coefficients(self, x: Tensor) -> Tensor:
-        return nn.functional.pad(x, (0, len(self.std) - self.dims)) + self.decoder_residual(x)
-
-    def decode_offsets(self, x: Tensor) -> Tensor:
-        """Latents (T,K) -> offsets (T,P,3) in metres."""
-        flat = (self.decode_coefficients(x) * self.std) @ self.basis + self.mean
-        return (flat / self.weight).unflatten(-1, (-1, 3))
-
-    def decode_channel(self, name: str, x: Tensor) -> Tensor:
-        table = getattr(self, f"map_{name}")
-        flat = x @ table[:-1] + table[-1]
-        return flat if CHANNEL_SIZE[name] == 1 else flat.unflatten(-1, (-1, 3))
 
 
 class MotionCodec(nn.Module):
@@ -266,157 +216,6 @@ class MotionCodec(nn.Module):
         return codec.eval()
 
 
-def fit_codec(
-    clips: Sequence[ClipMotion],
-    layout,
-    config: CodecConfig = CodecConfig(),
-    progress: Callable[[float, str], None] | None = None,
-) -> MotionCodec:
-    """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks.
-
-    `clips` may be any sequence that loads a clip when indexed. A region that no clip shows raises UserError.
-    """
-    frame = np.asarray(layout.frame)
-    index = {r: np.flatnonzero(np.isin(frame, FRAMES_OF[r])) for r in DECODED}
-    lips = {
-        k: np.searchsorted(index["face"], np.asarray(getattr(layout, k)))
-        for k in ("lips_upper", "lips_lower")
-    }
-    n_lips = min(len(v) for v in lips.values())
-    head = layout.carriers[HEAD] if HEAD in layout.carriers else layout.carriers["head"]
-    index["head"] = np.sort(np.asarray(head)).astype(np.int64)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        sizes = {r: len(index[r]) for r in DECODED}
-        codec = MotionCodec(config, len(frame), sizes, n_lips, len(index["head"]))
-    codec.carriers.copy_(torch.from_numpy(np.searchsorted(index["body"], index["head"])))
-    codec.lips_upper.copy_(torch.from_numpy(lips["lips_upper"][:n_lips]))
-    codec.lips_lower.copy_(torch.from_numpy(lips["lips_lower"][:n_lips]))
-
-    samples = _collect(codec, clips, index, config)
-    positions = torch.from_numpy(np.asarray(layout.template_positions)).float()
-    for step, region in enumerate(REGIONS):
-        if progress:
-            progress(step / len(REGIONS), f"basis of {region}")
-        part, rows = codec.region(region), samples[region]
-        if rows["mean_offset"].numel() == 0:
-            raise UserError(
-                f"no clip shows the region '{region}' (valid is false everywhere): cannot fit its basis"
-            )
-        part.index.copy_(torch.from_numpy(index[region]))
-        part.weight.copy_(_weights(codec, region, positions[index[region]], rows["mean_offset"]).flatten())
-        reads = None
-        if region == "body":
-            skull = codec.region("head")
-            with torch.no_grad():
-                reads = skull.encode_coefficients(skull.coefficients(rows["mean_offset"][:, codec.carriers]))
-            table = ridge(reads, rows["mean_offset"].flatten(1), 1e-3, rows["weight"])
-            codec.head_to_body.copy_(table)
-            rows = {**rows, "mean_offset": rows["mean_offset"] - codec.body_from_head(reads)}
-        fit_region(part, rows, config, reads)
-    return codec.eval()
-
-
-def fit_region(
-    part: RegionCodec, rows: Mapping[str, Tensor], config: CodecConfig, reads: Tensor | None = None
-) -> None:
-    """Fill one region's basis and maps from rows: mean_offset (n,P,3), channels (n,P,c), clip (n,), weight (n,).
-
-    reads (n,K') are latents of another region that the channels may use too.
-    """
-    flat = rows["mean_offset"].flatten(1) * part.weight
-    mean, basis, std = fit_pca(flat, len(part.std), rows["weight"], seed=config.seed)
-    part.mean.copy_(mean)
-    part.basis.copy_(basis)
-    part.std.copy_(std)
-    coefficients = ((flat - mean) @ basis.T) / std
-    held_out = rows["clip"] % 6 == 5
-    if config.residual_steps > 0 and held_out.any() and not held_out.all():
-        _train_residual(part, coefficients, held_out, config)
-    with torch.no_grad():
-        x = part.encode_coefficients(coefficients)
-        x = x if reads is None else torch.cat([reads, x], 1)
-        for name in part.channels:
-            if name in rows:
-                getattr(part, f"map_{name}").copy_(
-                    ridge(x, rows[name].flatten(1), config.ridge, rows["weight"])
-                )
-
-
-def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, config: CodecConfig) -> dict:
-    """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight."""
-    found: dict = {
-        r: {"mean_offset": [], "clip": [], "weight": []} | {c: [] for c in config.channels} for r in REGIONS
-    }
-    for number in range(len(clips)):
-        clip = clips[number]
-        total = len(clip.deformation)
-        confidence = (
-            np.ones(total, np.float32) if clip.confidence is None else np.asarray(clip.confidence, np.float32)
-        )
-        for region in REGIONS:
-            if not clip.valid[region]:
-                continue
-            quota = max(8, 2 * config.max_frames // max(1, len(clips)))
-            frames = np.unique(np.linspace(0, total - 1, min(total, quota)).round().astype(int))
-            values = found[region]
-            for name in ("mean_offset", *config.channels):
-                value = getattr(clip.deformation, name)
-                if value is None:
-                    continue
-                if isinstance(value, Tensor):
-                    value = value.detach().numpy()
-                part = torch.from_numpy(np.asarray(value[frames], np.float32)[:, index[region]])
-                scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
-                values[name].append(part / scale)
-            values["clip"].append(torch.full((len(frames),), number))
-            values["weight"].append(torch.from_numpy(confidence[frames]))
-    out = {}
-    for region, values in found.items():
-        n = sum(len(w) for w in values["weight"])
-        keep = torch.linspace(0, max(n - 1, 0), min(n, config.max_frames)).round().long()
-        full = {k: torch.cat(v) for k, v in values.items() if v and sum(map(len, v)) == n}
-        out[region] = {k: v[keep] for k, v in full.items()} or {"mean_offset": torch.zeros(0)}
-    return out
-
-
-def _weights(codec: MotionCodec, region: str, positions: Tensor, offsets: Tensor) -> Tensor:
-    """Weights (P,3) of the offsets in the least-squares basis."""
-    config, weight = codec.config, torch.ones(len(positions), 3)
-    if region == "face":
-        mouth = positions[torch.cat([codec.lips_upper, codec.lips_lower])].mean(0)
-        near = torch.exp(-((positions - mouth).square().sum(-1)) / config.lips_radius**2)
-        weight *= (1 + (config.lips_weight - 1) * near)[:, None]
-        weight[:, 1] *= config.face_depth_weight
-    elif region == "body":
-        rms = offsets.square().sum(-1).mean(0).sqrt()
-        weight *= (config.balance / (rms + config.balance)).sqrt()[:, None]
-    return weight
-
-
-def _train_residual(part: RegionCodec, coefficients: Tensor, held_out: Tensor, config: CodecConfig) -> None:
-    """Auto-encoder on the coefficients; keeps the networks only where they help on held-out clips."""
-    generator = torch.Generator().manual_seed(config.seed)
-    modules = nn.ModuleList([part.encoder_residual, part.decoder_residual])
-    start = {k: v.clone() for k, v in modules.state_dict().items()}
-    energy = part.std.square() / part.std.square().sum()
-    train, test = coefficients[~held_out], coefficients[held_out]
-
-    def error(c: Tensor) -> Tensor:
-        return ((part.decode_coefficients(part.encode_coefficients(c)) - c).square() * energy).sum(-1).mean()
-
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-3, weight_decay=0.05)
-    before = float(error(test).detach())
-    for _ in range(config.residual_steps):
-        batch = train[torch.randint(len(train), (256,), generator=generator)]
-        optimizer.zero_grad()
-        loss = error(batch)
-        loss.backward()
-        optimizer.step()
-    if not float(error(test).detach()) < before:
-        modules.load_state_dict(start)
-
-
 def _rows(codec: RegionCodec, particles: Tensor) -> Tensor:
     """Rows (3n,K) of the weighted offsets of some particles per unit of whitened latent."""
     flat = (particles[:, None] * 3 + torch.arange(3)).flatten()
@@ -426,10 +225,3 @@ def _rows(codec: RegionCodec, particles: Tensor) -> Tensor:
 def _psd_root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix.double())
     return (vectors * values.clamp_min(0).sqrt()).T.float()
-
-
-def _zero_mlp(dims_in: int, hidden: int, dims_out: int) -> nn.Sequential:
-    last = nn.Linear(hidden, dims_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(dims_in, hidden), nn.GELU(), last)

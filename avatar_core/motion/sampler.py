@@ -39,7 +39,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    steps: int = 10
+    steps: int = 5  # more do not help lips and excite the head
     guidance: float = 1.0  # 1 = no guidance; above, lips lose accuracy and the head speeds up
     temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
     temperature_motion: float = 1.0  # body and hands keep their full variety

@@ -15,7 +15,8 @@ from avatar_core.distill.train import (
 )
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
-from avatar_core.motion.codec import CodecConfig, fit_codec
+from avatar_core.motion.codec import CodecConfig
+from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiTConfig
 from avatar_core.motion.frames import compose, make_rig
 from avatar_core.motion.refiner import RefinerConfig

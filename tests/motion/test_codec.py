@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec, fit_codec
+from avatar_core.motion.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.frames import Deformation
 from avatar_core.motion.pca import fit_pca, ridge
 

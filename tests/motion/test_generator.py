@@ -4,7 +4,8 @@ import torch
 
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import CodecConfig, fit_codec
+from avatar_core.motion.codec import CodecConfig
+from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiT, DiTConfig
 from avatar_core.motion.refiner import RefinerConfig
 from avatar_core.motion.sampler import (

@@ -1,0 +1,130 @@
+"""Fitting the motion codec: bases from subsampled frames of many clips, read once and one at a time.
+
+Noise of monocular fits is met by least squares over many frames, few components, lower weight on depth and per-frame
+confidences. Shapes: n sampled frames, T frames of a clip, P particles of a region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.errors import UserError
+from avatar_core.motion.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.motion.frames import HEAD
+from avatar_core.motion.pca import ridge
+from avatar_core.motion.region import fit_region
+
+
+def fit_codec(
+    clips: Sequence[ClipMotion],
+    layout,
+    config: CodecConfig | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> MotionCodec:
+    """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks.
+
+    `clips` may be any sequence that loads a clip when indexed. A region that no clip shows raises UserError.
+    """
+    config = config or CodecConfig()
+    frame = np.asarray(layout.frame)
+    index = {r: np.flatnonzero(np.isin(frame, FRAMES_OF[r])) for r in DECODED}
+    lips = {
+        k: np.searchsorted(index["face"], np.asarray(getattr(layout, k)))
+        for k in ("lips_upper", "lips_lower")
+    }
+    n_lips = min(len(v) for v in lips.values())
+    head = layout.carriers[HEAD] if HEAD in layout.carriers else layout.carriers["head"]
+    index["head"] = np.sort(np.asarray(head)).astype(np.int64)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        sizes = {r: len(index[r]) for r in DECODED}
+        codec = MotionCodec(config, len(frame), sizes, n_lips, len(index["head"]))
+    codec.carriers.copy_(torch.from_numpy(np.searchsorted(index["body"], index["head"])))
+    codec.lips_upper.copy_(torch.from_numpy(lips["lips_upper"][:n_lips]))
+    codec.lips_lower.copy_(torch.from_numpy(lips["lips_lower"][:n_lips]))
+
+    samples = _collect(codec, clips, index, config)
+    positions = torch.from_numpy(np.asarray(layout.template_positions)).float()
+    for step, region in enumerate(REGIONS):
+        if progress:
+            progress(step / len(REGIONS), f"basis of {region}")
+        part, rows = codec.region(region), samples[region]
+        if rows["mean_offset"].numel() == 0:
+            raise UserError(
+                f"no clip shows the region '{region}' (valid is false everywhere): cannot fit its basis"
+            )
+        part.index.copy_(torch.from_numpy(index[region]))
+        part.weight.copy_(_weights(codec, region, positions[index[region]], rows["mean_offset"]).flatten())
+        reads = None
+        if region == "body":
+            skull = codec.region("head")
+            with torch.no_grad():
+                reads = skull.encode_coefficients(skull.coefficients(rows["mean_offset"][:, codec.carriers]))
+            table = ridge(reads, rows["mean_offset"].flatten(1), 1e-3, rows["weight"])
+            codec.head_to_body.copy_(table)
+            rows = {**rows, "mean_offset": rows["mean_offset"] - codec.body_from_head(reads)}
+        fit_region(
+            part,
+            rows,
+            ridge_strength=config.ridge,
+            residual_steps=config.residual_steps,
+            seed=config.seed,
+            reads=reads,
+        )
+    return codec.eval()
+
+
+def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, config: CodecConfig) -> dict:
+    """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight."""
+    found: dict = {
+        r: {"mean_offset": [], "clip": [], "weight": []} | {c: [] for c in config.channels} for r in REGIONS
+    }
+    for number in range(len(clips)):
+        clip = clips[number]
+        total = len(clip.deformation)
+        confidence = (
+            np.ones(total, np.float32) if clip.confidence is None else np.asarray(clip.confidence, np.float32)
+        )
+        for region in REGIONS:
+            if not clip.valid[region]:
+                continue
+            quota = max(8, 2 * config.max_frames // max(1, len(clips)))
+            frames = np.unique(np.linspace(0, total - 1, min(total, quota)).round().astype(int))
+            values = found[region]
+            for name in ("mean_offset", *config.channels):
+                value = getattr(clip.deformation, name)
+                if value is None:
+                    continue
+                if isinstance(value, Tensor):
+                    value = value.detach().numpy()
+                part = torch.from_numpy(np.asarray(value[frames], np.float32)[:, index[region]])
+                scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
+                values[name].append(part / scale)
+            values["clip"].append(torch.full((len(frames),), number))
+            values["weight"].append(torch.from_numpy(confidence[frames]))
+    out = {}
+    for region, values in found.items():
+        n = sum(len(w) for w in values["weight"])
+        keep = torch.linspace(0, max(n - 1, 0), min(n, config.max_frames)).round().long()
+        full = {k: torch.cat(v) for k, v in values.items() if v and sum(map(len, v)) == n}
+        out[region] = {k: v[keep] for k, v in full.items()} or {"mean_offset": torch.zeros(0)}
+    return out
+
+
+def _weights(codec: MotionCodec, region: str, positions: Tensor, offsets: Tensor) -> Tensor:
+    """Weights (P,3) of the offsets in the least-squares basis."""
+    config, weight = codec.config, torch.ones(len(positions), 3)
+    if region == "face":
+        mouth = positions[torch.cat([codec.lips_upper, codec.lips_lower])].mean(0)
+        near = torch.exp(-((positions - mouth).square().sum(-1)) / config.lips_radius**2)
+        weight *= (1 + (config.lips_weight - 1) * near)[:, None]
+    elif region == "body":
+        rms = offsets.square().sum(-1).mean(0).sqrt()
+        weight *= (config.balance / (rms + config.balance)).sqrt()[:, None]
+    if region in ("face", "head"):
+        weight[:, 1] *= config.depth_weight
+    return weight
