@@ -25,7 +25,6 @@ from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior, proje
 from avatar_core.geometry.camera import Camera
 from avatar_core.render import rasterize
 
-
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
 

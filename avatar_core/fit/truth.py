@@ -1,7 +1,8 @@
 """How far a fit is from the truth, where a teacher keeps it apart. For reports and evaluation only: no fit may call this.
 
 Every true vertex is predicted from the particles around it on the neutral template, with weights that reproduce it there
-exactly; what is left is the error of the fit (shape of the person included), in millimetres. Lips and face are compared in
+exactly; what is left is the error of the fit (shape of the person included), in millimetres. How tall somebody is and how far
+away cannot be told from one camera: one scale and place per clip are taken out. Lips and face are compared in
 the head's frame (each side's own skull takes the head's motion out), hands and body in the world.
 
 Shapes: T frames, Q truth vertices, N particles, k particles around a vertex.
@@ -69,10 +70,12 @@ def truth_report(
         apertures = _apertures(ids, truth, layout, means)
         if apertures is not None:
             out["lip_correlation"], out["lip_slope"] = correlation(*apertures), slope(*apertures)
-    if shown["hand"]:
-        out["hands_mm"] = millimetres((ours - truth)[:, np.isin(region, (HAND_LEFT, HAND_RIGHT))])
-    if shown["body"]:
-        out["body_mm"] = millimetres((ours - truth)[:, region == BODY])
+    if shown["body"] or shown["hand"]:
+        placed = _to_world(ours, truth, region == BODY)
+        if shown["hand"]:
+            out["hands_mm"] = millimetres((placed - truth)[:, np.isin(region, (HAND_LEFT, HAND_RIGHT))])
+        if shown["body"]:
+            out["body_mm"] = millimetres((placed - truth)[:, region == BODY])
     return out
 
 
@@ -117,8 +120,8 @@ def _interpolation(places: np.ndarray, layout) -> tuple[np.ndarray, np.ndarray, 
 def _to_head(
     ours: np.ndarray, truth: np.ndarray, skull: np.ndarray, face: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both (T,Q,3) in the head frame of the first frame, each by the motion of its own skull, ours then moved by one
-    rigid motion for the whole clip, the one that lays its mean face on the true one."""
+    """Both (T,Q,3) in the head frame of the first frame, each by the motion of its own skull, ours then moved and
+    scaled as one for the whole clip so that its mean face lies on the true one."""
     still = []
     for points in (ours, truth):
         moving = torch.from_numpy(np.asarray(points, np.float64))
@@ -127,4 +130,17 @@ def _to_head(
     a, b = still
     mean_a, mean_b = torch.from_numpy(a.mean(0)[face]), torch.from_numpy(b.mean(0)[face])
     quat, centre, centre_t = rigid_fit(mean_a, mean_b[None])
-    return (a - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T + centre_t[0].numpy(), b
+    turned = (a - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T
+    return turned * _scale(turned.mean(0)[face], b.mean(0)[face]) + centre_t[0].numpy(), b
+
+
+def _to_world(ours: np.ndarray, truth: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Ours (T,Q,3), scaled and shifted as one for the whole clip so that the body lies best on the true one."""
+    a, b = ours[:, body].reshape(-1, 3), truth[:, body].reshape(-1, 3)
+    return (ours - a.mean(0)) * _scale(a, b) + b.mean(0)
+
+
+def _scale(a: np.ndarray, b: np.ndarray) -> float:
+    """The factor that makes points a (n,3) as large as their partners b, both about their means (least squares)."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return float((a * b).sum() / max((a * a).sum(), 1e-12))

@@ -62,7 +62,9 @@ def test_arap_is_zero_for_rigid_motion_and_for_static_misfit():
     weight = torch.ones(len(edges))
     turn = torch.tensor([0.0, 0.0, 1e-3]).expand(2, 5, 3)
     shift = torch.linalg.cross(turn, rest.expand(2, 5, 3)) + torch.tensor([0.01, 0, 0])
-    assert losses.arap_edges(shift, turn, rest, edges, weight, adjacent=False).item() == pytest.approx(0, abs=1e-12)
+    assert losses.arap_edges(shift, turn, rest, edges, weight, adjacent=False).item() == pytest.approx(
+        0, abs=1e-12
+    )
     stretch = (0.1 * rest).expand(2, 5, 3)
     assert losses.arap_edges(stretch, 0 * turn, rest, edges, weight, adjacent=False) > 1e-6
     assert losses.arap_edges(stretch, 0 * turn, rest, edges, weight) == 0
@@ -71,7 +73,10 @@ def test_arap_is_zero_for_rigid_motion_and_for_static_misfit():
 def test_spectral_loss_sees_jitter_not_slow_motion():
     t = np.arange(50) / 25
     matrix = losses.highpass(50, 6.0)
-    slow = torch.tensor(np.sin(2 * np.pi * 1.0 * t), dtype=torch.float32)[:, None] + 0.3 * torch.tensor(t)[:, None].float()
+    slow = (
+        torch.tensor(np.sin(2 * np.pi * 1.0 * t), dtype=torch.float32)[:, None]
+        + 0.3 * torch.tensor(t)[:, None].float()
+    )
     fast = torch.tensor(np.sin(2 * np.pi * 11.0 * t), dtype=torch.float32)[:, None]
     assert losses.spectral_loss(slow, matrix) < 1e-3 * losses.spectral_loss(fast, matrix)
 

@@ -1,0 +1,134 @@
+"""The whole deformable fit on a clip whose truth is known: it draws the frames again, and the lips move as they did."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.errors import UserError
+from avatar_core.fit.clip_refine import FlooredAdam, windows
+from avatar_core.fit.config import VALID, FitConfig, FitWeights
+from avatar_core.fit.deform import fit_clip
+from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.track import TrackConfig
+from avatar_core.fit.truth import truth_report
+from avatar_core.motion.frames import compose
+from avatar_core.template import load_template, make_layout
+from tests.fit.clip_scene import BUDGETS, scene
+
+CONFIG = FitConfig(iterations=4, batch=4, track=TrackConfig(iterations=60))
+
+
+@pytest.fixture(scope="module")
+def parts():
+    template = load_template()
+    layout = make_layout(template, BUDGETS)
+    return template, layout, make_nodes(template, layout, 40, 8, 20)
+
+
+def _fit(parts, config=CONFIG, **changes):
+    template, layout, nodes = parts
+    s = dataclasses.replace(scene(), **changes)
+    return fit_clip(
+        s.frames,
+        s.masks,
+        s.tracks,
+        s.xy,
+        s.confidence,
+        s.canonical,
+        layout,
+        template,
+        "face",
+        config,
+        nodes=nodes,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(parts):
+    return _fit(parts)
+
+
+def test_frames_and_lips(parts, fitted):
+    template, layout, _ = parts
+    s = scene()
+    assert fitted.metrics["psnr_foreground"] > 26
+    ids = np.flatnonzero(template.vertex_of_base[:19158] >= 0)
+    truth = s.vertices[:, template.vertex_of_base[ids]]
+    report = truth_report(ids, truth, template, layout, fitted.means, fitted.valid)
+    assert report["lip_correlation"] > 0.95
+    assert 0.75 < report["lip_slope"] < 1.25
+    assert report["lips_mm"] < 3
+
+
+def test_refinement_improves_the_picture(parts, fitted):
+    start = _fit(parts, dataclasses.replace(CONFIG, iterations=0))
+    assert fitted.metrics["psnr_foreground"] > start.metrics["psnr_foreground"] + 0.2
+
+
+def test_deformation_composes_back(parts, fitted):
+    means, quats, *_ = compose(scene().canonical, parts[1], fitted.deformation)
+    np.testing.assert_allclose(means.numpy(), fitted.means, atol=2e-5)
+    assert torch.isfinite(quats).all()
+    assert fitted.valid == VALID["face"]
+    assert fitted.confidence.shape == (len(scene().frames),) and (fitted.confidence > 0.5).all()
+
+
+def test_same_inputs_same_fit(parts, fitted):
+    again = _fit(parts)
+    np.testing.assert_array_equal(again.means, fitted.means)
+    np.testing.assert_array_equal(again.frames, fitted.frames)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"masks": np.zeros_like(scene().masks)}, "masks"),
+        ({"masks": scene().masks[:-1]}, "masks"),
+        ({"frames": scene().frames.astype(np.float32)}, "frames"),
+        ({"xy": scene().xy[:, :5]}, "keypoints"),
+        ({"xy": np.full_like(scene().xy, np.nan)}, "keypoints"),
+        ({"tracks": scene().tracks[:-1]}, "tracks"),
+    ],
+)
+def test_bad_inputs(parts, changes, message):
+    with pytest.raises(UserError, match=message):
+        _fit(parts, **changes)
+
+
+def test_unknown_framing(parts):
+    s = scene()
+    with pytest.raises(UserError, match="framing"):
+        fit_clip(s.frames, s.masks, s.tracks, s.xy, s.confidence, s.canonical, parts[1], parts[0], "side")
+
+
+def test_weights_can_be_switched_off(parts):
+    config = dataclasses.replace(
+        CONFIG, iterations=1, weights=FitWeights(ssim=0, mask=0, tracks=0, keypoints=0)
+    )
+    assert np.isfinite(_fit(parts, config).means).all()
+
+
+def test_windows_cover_every_frame_once():
+    for frames, size in ((1, 16), (16, 16), (17, 16), (75, 16)):
+        parts_ = windows(frames, size)
+        assert [t for w in parts_ for t in range(w.start, w.stop)] == list(range(frames))
+        assert max(w.stop - w.start for w in parts_) <= size
+
+
+def test_adam_leaves_the_unseen_alone_and_can_undo():
+    p = torch.zeros(2, requires_grad=True)
+    optimizer = FlooredAdam([p], [0.1])
+    for _ in range(5):
+        optimizer.clear()
+        (p[0] - 1).square().add(1e-6 * p[1]).backward()
+        optimizer.step()
+    assert p[0] > 0.3 and p[1].abs() < 1e-3
+    before = p.detach().clone()
+    optimizer.step()
+    optimizer.undo()
+    torch.testing.assert_close(p.detach(), before)
+    assert optimizer.rates == [0.05]

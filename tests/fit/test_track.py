@@ -1,0 +1,103 @@
+"""The template track on a clip whose truth is known: camera, face actions and head pose come back from keypoints alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.errors import UserError
+from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.rig import bones, make_rig, place, subset
+from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
+from avatar_core.fit.track import TrackConfig, action_pairs, solve_camera, spline_basis, track_clip
+from avatar_core.template import load_template, make_layout
+from tests.fit.clip_scene import BUDGETS, SIZE, scene
+
+
+@pytest.fixture(scope="module")
+def rig():
+    template = load_template()
+    layout = make_layout(template, BUDGETS)
+    return make_rig(scene().canonical, layout, template, "face", make_nodes(template, layout, 40, 8, 20))
+
+
+def test_rig_at_rest_is_the_canonical_pose(rig):
+    transforms, quats = bones(rig, torch.zeros(2, len(rig.skeleton.names), 3), torch.zeros(2, 3))
+    points = place(rig, transforms, torch.zeros(2, len(rig.actions)))
+    np.testing.assert_allclose(points[1].numpy(), rig.rest.T.numpy(), atol=1e-5)
+    np.testing.assert_allclose(quats[0].numpy(), np.tile([1, 0, 0, 0], (quats.shape[1], 1)), atol=1e-6)
+
+
+def test_uniform_node_motion_moves_everything(rig):
+    transforms, _ = bones(rig, torch.zeros(1, len(rig.skeleton.names), 3), torch.zeros(1, 3))
+    shift = torch.tensor([0.01, 0.0, -0.02]).expand(1, len(rig.node_rest), 3)
+    points = place(rig, transforms, torch.zeros(1, len(rig.actions)), shift, torch.zeros_like(shift))
+    moved = points[0].numpy() - rig.rest.T.numpy()
+    np.testing.assert_allclose(moved, np.broadcast_to([0.01, 0, -0.02], moved.shape), atol=1e-5)
+
+
+def test_lips_follow_their_own_nodes(rig):
+    """No node carries both the upper and the lower mid lip."""
+    template = load_template()
+    layout = make_layout(template, BUDGETS)
+    blend = rig.blend.matrix
+    upper, lower = (set(blend[int(i)].indices) for i in (layout.lips_upper[0], layout.lips_lower[0]))
+    heavy_upper = {k for k in upper if blend[int(layout.lips_upper[0]), k] > 0.4}
+    heavy_lower = {k for k in lower if blend[int(layout.lips_lower[0]), k] > 0.4}
+    assert not heavy_upper & heavy_lower
+
+
+def test_subset_places_the_same_points(rig):
+    keep = np.arange(0, rig.n_base, 3)
+    part = subset(rig, keep)
+    transforms, _ = bones(rig, 0.1 * torch.ones(1, len(rig.skeleton.names), 3), torch.zeros(1, 3))
+    weights = 0.2 * torch.ones(1, len(rig.actions))
+    full, some = place(rig, transforms, weights), place(part, transforms, weights)
+    np.testing.assert_allclose(some[0, : len(keep)].numpy(), full[0, keep].numpy(), atol=1e-5)
+    np.testing.assert_allclose(some[0, len(keep) :].numpy(), full[0, rig.n_base :].numpy(), atol=1e-5)
+
+
+def test_forward_kinematics_turns_children_about_the_joint():
+    template = load_template()
+    skeleton = make_skeleton(template.bone_names, template.bone_parents, template.bone_heads, "face")
+    rotvecs = torch.zeros(1, len(skeleton.names), 3)
+    neck, head = skeleton.index("neck01", "head")
+    rotvecs[0, neck, 2] = np.pi / 2
+    rotation, offset, _ = forward_kinematics(skeleton, rotvecs, torch.zeros(1, 3))
+    pivot = skeleton.joints[neck]
+    np.testing.assert_allclose(
+        (rotation[0, neck] @ pivot + offset[0, neck]).numpy(), pivot.numpy(), atol=1e-5
+    )
+    x = rotation[0, head] @ (pivot + torch.tensor([1.0, 0, 0])) + offset[0, head]
+    np.testing.assert_allclose(x.numpy(), (pivot + torch.tensor([0, 1.0, 0])).numpy(), atol=1e-4)
+
+
+def test_splines_sum_to_one():
+    basis = spline_basis(11, 3.0)
+    np.testing.assert_allclose(basis.sum(1).numpy(), np.ones(11), atol=1e-6)
+
+
+def test_pairs_go_left_to_right():
+    names = load_template().face_action_names
+    left, right = action_pairs(names)
+    found = {(names[a], names[b]) for a, b in zip(left, right, strict=True)}
+    assert ("eyeBlinkLeft", "eyeBlinkRight") in found and ("eyeLookInLeft", "eyeLookOutRight") in found
+    assert not any(a == "jawLeft" for a, _ in found)
+
+
+def test_camera_and_mouth_come_back(rig):
+    s = scene()
+    rest = rig.rest[:, rig.n_base :].T.numpy()
+    camera = solve_camera(rest, s.xy, s.confidence, SIZE, SIZE, 9.0)
+    np.testing.assert_allclose(camera.position, s.camera.position, atol=0.03)
+    _, track = track_clip(rig, s.xy, s.confidence, camera, TrackConfig(iterations=80))
+    assert track.point_error.mean() < 1.0
+    jaw = load_template().face_action_names.index("jawOpen")
+    assert np.corrcoef(track.weights[:, jaw].numpy(), s.weights[:, jaw])[0, 1] > 0.97
+
+
+def test_nobody_to_see(rig):
+    s = scene()
+    with pytest.raises(UserError, match="visible person"):
+        solve_camera(rig.rest[:, rig.n_base :].T.numpy(), s.xy, 0 * s.confidence, SIZE, SIZE, 9.0)
