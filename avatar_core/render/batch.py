@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ TRAILING = {
     "colors": ("N", 3),
     "viewmats": (4, 4),
     "Ks": (3, 3),
+    "background": (3,),
 }
 
 
@@ -39,10 +41,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """Checked arguments. Tensors are (S, ...) with S slices; index[name] (F,) int32 names the slice of each frame."""
+    """Checked arguments, in their own shapes: a tensor holds slices[name] slices in row-major order of its leading dims, and
+    index[name] (F,) int32 names the slice that each frame uses."""
 
     tensors: dict[str, Tensor]
     index: dict[str, Tensor]
+    first: dict[str, Tensor]  # (F,) uint8: is the frame the first to use its slice?
     shape: tuple[int, ...]
     settings: Settings
 
@@ -50,8 +54,27 @@ class Batch:
     def frames(self) -> int:
         return math.prod(self.shape)
 
+    def slices(self, name: str) -> Tensor:
+        """The argument as (S, ...) with its leading dims in one."""
+        tensor = self.tensors[name]
+        rank = len(TRAILING[name])
+        return tensor.reshape(
+            math.prod(tensor.shape[: tensor.ndim - rank]), *tensor.shape[tensor.ndim - rank :]
+        )
+
     def of_frame(self, name: str, frame: int) -> Tensor:
-        return self.tensors[name][int(self.index[name][frame])]
+        return self.slices(name)[int(self.index[name][frame])]
+
+
+@lru_cache(maxsize=256)
+def _slices_of_frames(lead: tuple[int, ...], batch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """index and first (see Batch) of a tensor with leading dims `lead` in a batch of shape `batch`. Do not write to them."""
+    index = (
+        torch.arange(math.prod(lead), dtype=torch.int32).reshape(lead).expand(batch).reshape(-1).contiguous()
+    )
+    seen: set[int] = set()
+    first = [not (i in seen or seen.add(i)) for i in index.tolist()]
+    return index, torch.tensor(first, dtype=torch.uint8)
 
 
 def check_settings(settings: Settings) -> None:
@@ -79,15 +102,11 @@ def make_batch(arguments: dict[str, Tensor], background: Tensor | None, settings
     A background may be (3,), (..., 3); per-pixel backgrounds are composited by `rasterize` itself.
     """
     check_settings(settings)
-    trailing = dict(TRAILING)
-    arguments = dict(arguments)
-    if background is not None:
-        trailing["background"] = (3,)
-        arguments["background"] = background
+    arguments = dict(arguments) if background is None else {**arguments, "background": background}
     count = None
     leading: dict[str, tuple[int, ...]] = {}
-    for name, expected in trailing.items():
-        tensor = arguments[name]
+    for name, tensor in arguments.items():
+        expected = TRAILING[name]
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise ValueError(f"{name}: expected a floating-point tensor, found {_describe(tensor)}")
         rank = len(expected)
@@ -100,38 +119,29 @@ def make_batch(arguments: dict[str, Tensor], background: Tensor | None, settings
             raise ValueError(f"{name}: expected shape (..., {text}), found {tuple(tensor.shape)}")
         leading[name] = tuple(tensor.shape[:-rank])
     try:
-        batch = tuple(torch.broadcast_shapes(*leading.values()))
+        distinct = set(leading.values())
+        batch = distinct.pop() if len(distinct) == 1 else tuple(torch.broadcast_shapes(*leading.values()))
     except RuntimeError:
         sizes = ", ".join(f"{name} {shape}" for name, shape in leading.items())
         raise ValueError(f"leading batch dims do not broadcast: {sizes}") from None
 
-    tensors, index = {}, {}
-    for name, tensor in arguments.items():
-        lead = leading[name]
-        slices = math.prod(lead)
-        tensors[name] = tensor.reshape(slices, *tensor.shape[len(lead) :])
-        numbers = torch.arange(slices, dtype=torch.int32).reshape(lead)
-        index[name] = numbers.expand(batch).reshape(-1).contiguous()
-    for name in ("viewmats", "Ks", "background"):
-        if name in tensors and not bool(torch.isfinite(tensors[name]).all()):
-            raise ValueError(f"{name}: expected finite numbers, found NaN or infinity")
-    focal = tensors["Ks"].detach()[:, (0, 1), (0, 1)]
-    if not bool((focal > 0).all()):
-        raise ValueError("Ks: expected positive focal lengths, found one that is not")
-    return Batch(tensors, index, batch, settings)
+    pairs = {name: _slices_of_frames(lead, batch) for name, lead in leading.items()}
+    index, first = ({name: pair[k] for name, pair in pairs.items()} for k in (0, 1))
+    return Batch(arguments, index, first, batch, settings)
 
 
-def check_finite(
-    batch: Batch, names: tuple[str, ...] = ("means", "quats", "scales", "opacities", "colors")
-) -> None:
-    """ValueError naming the first argument that holds NaN or infinity, and where."""
-    for name in names:
-        bad = ~torch.isfinite(batch.tensors[name].detach())
+def check_values(batch: Batch) -> None:
+    """ValueError naming the first argument that holds NaN or infinity, and where, or a focal length that is not positive."""
+    for name, tensor in batch.tensors.items():
+        bad = ~torch.isfinite(tensor.detach())
         if bool(bad.any()):
             first = tuple(int(i) for i in bad.nonzero()[0])
             raise ValueError(
                 f"{name}: expected finite numbers, found {int(bad.sum())} NaN or infinite, first at {first}"
             )
+    focal = batch.tensors["Ks"].detach()[..., (0, 1), (0, 1)]
+    if not bool((focal > 0).all()):
+        raise ValueError(f"Ks: expected positive focal lengths, found {float(focal.min()):g}")
 
 
 def _describe(value: object) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from avatar_core.render.batch import Batch, Settings, check_finite
+from avatar_core.render.batch import Batch, Settings, check_values
 from avatar_core.render.native import ARGUMENTS, Call, State, default_threads, native
 
 TOO_MANY_PAIRS, OUT_OF_MEMORY = -1, -2
@@ -60,10 +60,10 @@ def _forward(job: _Job, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tens
     if status == OUT_OF_MEMORY:
         raise MemoryError("rasterize: out of memory")
     if status:
-        names = tuple(name for k, name in enumerate(ARGUMENTS) if status >> k & 1)
-        check_finite(Batch(inputs, job.index, (job.frames,), s), names)
-        raise ValueError(f"{names[0]}: expected finite numbers, found values that overflow")
-    state = State(handle.value, job.count) if handle.value else None
+        check_values(Batch(inputs, job.index, job.first, (job.frames,), s))  # says where
+        name = next(name for k, name in enumerate(ARGUMENTS) if status >> k & 1)
+        raise ValueError(f"{name}: expected finite numbers in the range of float32")
+    state = State(handle.value, job.count, s.width, s.height) if handle.value else None
     if state is not None and job.profile is not None:
         job.profile.append(state)
     return colors, alphas, depths, state
@@ -105,16 +105,6 @@ class _Rasterize(torch.autograd.Function):
         return (None, *(grads.get(name) for name in ARGUMENTS))
 
 
-def _first_uses(batch: Batch) -> dict[str, Tensor]:
-    """Per argument and frame: is it the first frame to use its slice? (F,) uint8."""
-    first = {}
-    for name, index in batch.index.items():
-        seen: set[int] = set()
-        flags = [not (i in seen or seen.add(i)) for i in index.tolist()]
-        first[name] = torch.tensor(flags, dtype=torch.uint8)
-    return first
-
-
 def rasterize(
     batch: Batch, *, threads: int | None = None, isa: str | None = None, profile: list[State] | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -129,13 +119,13 @@ def rasterize(
     threads = default_threads() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads: expected 1 or more, found {threads}")
-    count = batch.tensors["means"].shape[1]
+    count = batch.tensors["means"].shape[-2]
     job = _Job(
         batch.settings,
         batch.frames,
         count,
         batch.index,
-        _first_uses(batch),
+        batch.first,
         threads,
         native().isa(isa),
         learns,

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from avatar_core.render.batch import Batch, check_finite
+from avatar_core.render.batch import Batch
 
 BUILT_IN = {"alpha_max": 0.999, "alpha_min": 1 / 255, "transmittance_min": 1e-4}
 ATTRIBUTES = ("means", "quats", "scales", "opacities", "colors")
@@ -37,11 +37,12 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         ) from None
 
     s = batch.settings
-    tensors = {name: tensor.to("cuda", torch.float32) for name, tensor in batch.tensors.items()}
-    if not bool(
-        torch.isfinite(torch.stack([(tensors[name].detach() * 0).sum() for name in ATTRIBUTES])).all()
-    ):
-        check_finite(batch)
+    tensors = {name: batch.slices(name).to("cuda", torch.float32) for name in batch.tensors}
+    zeros = torch.stack(
+        [(tensor.detach() * 0).sum() for tensor in tensors.values()]
+    )  # NaN if a value is not finite
+    if not bool((zeros == 0).all() & (tensors["Ks"].detach()[:, (0, 1), (0, 1)] > 0).all()):
+        check_values(batch)
 
     def per_frame(name: str) -> Tensor:
         tensor = tensors[name]

@@ -17,6 +17,7 @@ import torch
 ARGUMENTS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "background")
 ISAS = {"portable": 1, "avx2": 2, "avx512": 3}
 PHASES = ("project", "sort", "bin", "blend", "blend_backward", "project_backward")
+TILE = 32  # pixels, as in csrc/splat.h
 POOL_BYTES = 512 << 20  # scratch kept between calls, at most
 
 
@@ -63,7 +64,7 @@ class Native:
         library.splat_state_free.restype = None
         library.splat_state_free.argtypes = [pointer]
         library.splat_state_profile.restype = None
-        library.splat_state_profile.argtypes = [pointer, integer, pointer, pointer]
+        library.splat_state_profile.argtypes = [pointer, integer, integer, pointer, pointer]
         library.splat_peak_gflops.restype = ctypes.c_double
         library.splat_peak_gflops.argtypes = [integer, ctypes.c_double, integer]
         if library.splat_call_bytes() != ctypes.sizeof(Call):
@@ -96,16 +97,17 @@ def native() -> Native:
 class State:
     """What a forward call left for its backward calls; freed with the object."""
 
-    def __init__(self, handle: int, count: int) -> None:
+    def __init__(self, handle: int, count: int, width: int, height: int) -> None:
         self.handle: int | None = handle
         self.count = count
+        self.tiles = -(-width // TILE) * -(-height // TILE)
 
     def profile(self) -> dict[str, float]:
-        """Seconds per phase summed over frames, visible splats, (tile, splat) pairs, bytes held."""
+        """Seconds per phase, visible splats, (tile, splat) pairs, patches changed and bytes held, summed over frames."""
         seconds = (ctypes.c_double * len(PHASES))()
-        counts = (ctypes.c_int64 * 3)()
-        native().library.splat_state_profile(self.handle, self.count, seconds, counts)
-        return {**dict(zip(PHASES, seconds)), "visible": counts[0], "pairs": counts[1], "bytes": counts[2]}
+        counts = (ctypes.c_int64 * 4)()
+        native().library.splat_state_profile(self.handle, self.count, self.tiles, seconds, counts)
+        return {**dict(zip(PHASES, seconds)), **dict(zip(("visible", "pairs", "patches", "bytes"), counts))}
 
     def __del__(self) -> None:
         if self.handle is not None:

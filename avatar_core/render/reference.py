@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from avatar_core.render.batch import Batch, Settings, check_finite
+from avatar_core.render.batch import Batch, Settings, check_values
 
 TILE = 64
 
@@ -132,7 +132,7 @@ def render_frame(
 
 def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     """Colours (F, 3, H, W), alphas (F, H, W), depths (F, H, W) or None of a checked batch."""
-    check_finite(batch)
+    check_values(batch)
     s = batch.settings
     frames = []
     for f in range(batch.frames):

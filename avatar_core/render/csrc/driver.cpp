@@ -1,5 +1,6 @@
 // The C interface: chooses the SIMD build, the threads and the memory of a call. No state outside what the caller holds.
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -86,11 +87,28 @@ struct State {
 
 enum Result { OK = 0, TOO_MANY_PAIRS = -1, OUT_OF_MEMORY = -2 };  // positive: bits of arguments that are not finite
 
+// Bits of the per-frame arguments (camera, background) that hold NaN, infinity or a focal length that is not positive.
+uint32_t bad_cameras(const Call &call) {
+  uint32_t bad = 0;
+  auto check = [&](Argument argument, int width) {
+    if (!call.in[argument]) return;
+    for (int frame = 0; frame < call.frames; frame++) {
+      const float *values = call.in[argument] + (size_t)call.index[argument][frame] * width;
+      for (int k = 0; k < width; k++) bad |= (uint32_t)!std::isfinite(values[k]) << argument;
+      if (argument == KS && !(values[0] > 0 && values[4] > 0)) bad |= 1u << argument;
+    }
+  };
+  check(VIEWMATS, 16), check(KS, 9), check(BACKGROUND, 3);
+  return bad;
+}
+
 // Runs f(frame, scratch, crew) for all frames: whole frames on each thread when there are several, else all threads inside
 // each frame.
 template <class F> void over_frames(const Call &call, Pool &pool, F &&f) {
   bool frame_parallel = call.frames > 1;
-  Crew crew(frame_parallel && call.threads > call.frames ? call.frames : call.threads);
+  // A helper costs about 50 us to start: too much for the smallest calls.
+  bool tiny = ((size_t)call.count + (size_t)call.width * call.height / 8) * call.frames < 2000;
+  Crew crew(tiny ? 1 : frame_parallel && call.threads > call.frames ? call.frames : call.threads);
   if (!frame_parallel) {
     std::unique_ptr<Scratch> scratch = pool.take(pool.scratches);
     for (int frame = 0; frame < call.frames; frame++) f(frame, *scratch, crew);
@@ -135,6 +153,7 @@ int splat_forward(void *p, const Call *call, void **state_out) {
   Pool &pool = *(Pool *)p;
   try {
     const Kernel *kernel = kernel_of(call->isa);
+    if (uint32_t bad = bad_cameras(*call)) return (int)bad;
     std::atomic<uint32_t> bad{0};
     std::atomic<int> failed{OK};
     std::unique_ptr<State> state(new State{&pool, {}});
@@ -200,16 +219,19 @@ void splat_state_free(void *state_pointer) {
     if (f) state->pool->give(state->pool->frames, std::move(f));
 }
 
-// seconds (6): project, sort, bin, blend, blend_backward, project_backward summed over frames; counts (2): visible, pairs.
-void splat_state_profile(void *state_pointer, int count, double *seconds, int64_t *counts) {
+// seconds (6): project, sort, bin, blend, blend_backward, project_backward summed over frames; counts (4): visible splats,
+// (tile, splat) pairs, 4x4 patches that some splat changed, bytes held.
+void splat_state_profile(void *state_pointer, int count, int tiles, double *seconds, int64_t *counts) {
   State &state = *(State *)state_pointer;
   std::memset(seconds, 0, PHASES * sizeof(double));
-  counts[0] = counts[1] = counts[2] = 0;
+  std::memset(counts, 0, 4 * sizeof(int64_t));
   for (auto &f : state.frames) {
     for (int p = 0; p < PHASES; p++) seconds[p] += f->seconds[p];
     counts[0] += f->visible;
     counts[1] += f->first_row[count];
-    counts[2] += (int64_t)f->bytes();
+    for (int t = 0; t < tiles; t++)
+      for (uint32_t i = f->tile_start[t]; i < f->tile_end[t]; i++) counts[2] += __builtin_popcountll(f->patch_masks[i]);
+    counts[3] += (int64_t)f->bytes();
   }
 }
 
