@@ -106,7 +106,7 @@ class Score:
     steps: int = num(300, 1)
     batch: int = num(4, 1)
     learning_rate: float = num(1e-3, 1e-8, 1)
-    channels: int = num(32, 8, 1024)
+    channels: int = num(24, 8, 1024)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Embed:
 class Generator:
     width: int = num(128, 16)
     audio_blocks: int = num(2, 1)
-    dit_blocks: int = num(4, 1)
+    dit_blocks: int = num(2, 1)
     heads: int = num(4, 1)
     window: int = num(64, 8)
     batch: int = num(16, 1)
@@ -171,7 +171,7 @@ class Generator:
 class DistillWeights:
     simple: float = num(1.0)
     vsd: float = num(0.02)
-    trajectory: float = num(0.01)
+    trajectory: float = num(10.0)
     l1: float = num(1.0)
     arap: float = num(0.1)
 
