@@ -10,6 +10,7 @@ Shapes: N particles, K nodes, E edges, V template vertices.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,22 @@ class NodeGraph:
 
 
 def make_nodes(template, layout, face: int = 170, hand: int = 40, body: int = 110) -> NodeGraph:
-    """Node graph of a Template and a ParticleLayout; face, hand (each), body: how many nodes each gets."""
+    """Node graph of a Template and a ParticleLayout; face, hand (each), body: how many nodes each gets.
+
+    Takes seconds; the last few are kept, by the content of the layout.
+    """
+    key = hashlib.sha256(np.ascontiguousarray(layout.template_positions)).hexdigest(), face, hand, body
+    if key not in _MADE:
+        while len(_MADE) >= 4:
+            _MADE.pop(next(iter(_MADE)))
+        _MADE[key] = _make(template, layout, face, hand, body)
+    return _MADE[key]
+
+
+_MADE: dict[tuple, NodeGraph] = {}
+
+
+def _make(template, layout, face: int, hand: int, body: int) -> NodeGraph:
     points, region = np.asarray(layout.template_positions, np.float64), np.asarray(layout.region)
     nodes = np.concatenate(
         [

@@ -84,7 +84,7 @@ def reduce_weights(weights: csr_matrix, skeleton: Skeleton) -> np.ndarray:
     r = len(skeleton.names)
     fold = csr_matrix((np.ones(len(skeleton.reduce)), (np.arange(len(skeleton.reduce)), skeleton.reduce)))
     fold.resize((len(skeleton.reduce), r))
-    out = np.asarray((weights @ fold).todense(), np.float32)
+    out = np.asarray((weights @ fold).toarray(), np.float32)  # type: ignore[union-attr]
     return out / np.maximum(out.sum(1, keepdims=True), 1e-9)
 
 
