@@ -23,7 +23,7 @@ from avatar_core.io.catalog import read_catalog
 from avatar_core.io.images import contact_sheet, read_image
 from avatar_core.io.store import Store
 from avatar_core.io.video import write_mp4
-from avatar_core.metrics import METRICS, Clip, Judged, Value, judge, summarise
+from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summarise
 from avatar_core.motion.frames import compose, make_rig
 from avatar_core.motion.sampler import generate
 from avatar_core.speak import render_motion

@@ -114,15 +114,15 @@ def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> 
     close = clip.row["framing"] == "face"
     if close:
         row["LVE_mm"] = 1e3 * vertex_metrics.lip_vertex_error(
-            mine.aligned[:, mine.lips], mine.truth[:, mine.lips]
+            mine.aligned[:, mine.lips], mine.still[:, mine.lips]
         )
         row["MVE_mm"] = 1e3 * vertex_metrics.mean_vertex_error(
-            mine.aligned[:, mine.face], mine.truth[:, mine.face]
+            mine.aligned[:, mine.face], mine.still[:, mine.face]
         )
         upper = mine.face & ~mine.lips
-        rests = np.stack([mine.aligned[:, upper].mean(0), mine.truth[:, upper].mean(0)])
+        rests = np.stack([mine.aligned[:, upper].mean(0), mine.still[:, upper].mean(0)])
         row["FDD_mm"] = 1e3 * vertex_metrics.face_dynamics_deviation(
-            mine.aligned[:, upper], mine.truth[:, upper], rests
+            mine.aligned[:, upper], mine.still[:, upper], rests
         )
     parts = {"head": mine.skull} if close else {"head": mine.skull, "hand": mine.hands}
     for name, chosen in parts.items():

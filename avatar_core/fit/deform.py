@@ -27,6 +27,7 @@ from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
 from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip
 from avatar_core.geometry.camera import Camera
 from avatar_core.motion.frames import Deformation, decompose, quat_mul
+from avatar_core.template import load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 DEFAULT = FitConfig()
@@ -85,6 +86,23 @@ def fit_clip(
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
     motion = refine_clip(seen, curves, track, clip, config, progress)
     return _finish(rig, motion, track, pictures, canonical, layout, framing, keypoints_confidence, config)
+
+
+def camera_for(
+    frames: np.ndarray,
+    keypoints_xy: np.ndarray,
+    keypoints_confidence: np.ndarray,
+    canonical,
+    layout,
+    framing: str,
+) -> Camera:
+    """The camera through which the canonical avatar stands as the person of a clip does: what `fit_clip` starts from."""
+    rig = make_rig(canonical, layout, load_template(), framing, None)
+    height, width = frames.shape[1:3]
+    rest = rig.rest[:, rig.n_base :].T.numpy()
+    return solve_camera(
+        rest, keypoints_xy, keypoints_confidence, width, height, config.field_of_view[framing]
+    )
 
 
 def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, confidence, config) -> ClipFit:

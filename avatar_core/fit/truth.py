@@ -11,6 +11,7 @@ Shapes: T frames, Q truth vertices, N particles, k particles around a vertex.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,49 @@ BODY, FACE, HAND_LEFT, HAND_RIGHT = range(4)
 _LIPS = np.array(sorted({*FACE_LANDMARKS["lips_outer"], *FACE_LANDMARKS["lips_inner"]}))
 
 
+@dataclass(frozen=True)
+class Correspondence:
+    """True surface points and the same points predicted from particles. ids (Q,) base.obj numbering; points (T,Q,3) ours and
+    truth (T,Q,3), in their own worlds; aligned and still (T,Q,3): ours and the truth in the head's frame. Masks (Q,) of the
+    regions; skull: rigid with the head."""
+
+    ids: np.ndarray
+    points: np.ndarray
+    truth: np.ndarray
+    aligned: np.ndarray
+    still: np.ndarray
+    lips: np.ndarray
+    face: np.ndarray
+    hands: np.ndarray
+    body: np.ndarray
+    skull: np.ndarray
+
+
+def correspond(
+    vertex_ids: np.ndarray, positions: np.ndarray, template, layout, means: np.ndarray
+) -> Correspondence:
+    """Match particles means (T,N,3) to true positions (T,Q,3) of vertex_ids (Q,), base.obj numbering."""
+    vertex_ids, positions = np.asarray(vertex_ids), np.asarray(positions)
+    if positions.shape[1:] != (len(vertex_ids), 3) or len(positions) != len(means):
+        raise ValueError(f"truth: expected ({len(means)},{len(vertex_ids)},3), found {positions.shape}")
+    known = template.vertex_of_base[np.minimum(vertex_ids, len(template.vertex_of_base) - 1)]
+    use = np.flatnonzero(known >= 0)
+    places = template.layout_positions[known[use]]
+    index, weights, region = _interpolation(places, layout)
+    # Where no particles are near (the back of an eyeball, the throat) nothing can be said.
+    rebuilt = np.einsum("qkc,qk->qc", np.asarray(layout.template_positions)[index], weights)
+    good = np.linalg.norm(rebuilt - places, axis=1) < REBUILT
+    use, index, weights, region = use[good], index[good], weights[good], region[good]
+    ids, truth = vertex_ids[use], positions[:, use]
+    ours = np.einsum("tqkc,qk->tqc", np.asarray(means, np.float32)[:, index], weights)
+    skull = (region == BODY) & (template.bone_weight("head")[known[use]] > 0.97)
+    aligned, still = _to_head(ours, truth, skull, region == FACE)
+    hands = np.isin(region, (HAND_LEFT, HAND_RIGHT))
+    return Correspondence(
+        ids, ours, truth, aligned, still, np.isin(ids, _LIPS), region == FACE, hands, region == BODY, skull
+    )
+
+
 def truth_report(
     vertex_ids: np.ndarray,
     positions: np.ndarray,
@@ -39,21 +83,7 @@ def truth_report(
     Keys: lips_mm, face_mm (head frame), hands_mm, body_mm, lip_correlation, lip_slope (aperture between the mid inner lips,
     fit on truth). With `valid` (see fit.config.VALID), regions that the framing does not show are left out.
     """
-    vertex_ids, positions = np.asarray(vertex_ids), np.asarray(positions)
-    if positions.shape[1:] != (len(vertex_ids), 3) or len(positions) != len(means):
-        raise ValueError(f"truth: expected ({len(means)},{len(vertex_ids)},3), found {positions.shape}")
-    known = template.vertex_of_base[np.minimum(vertex_ids, len(template.vertex_of_base) - 1)]
-    use = np.flatnonzero(known >= 0)
-    ids, truth = vertex_ids[use], positions[:, use]
-    index, weights, region = _interpolation(template.layout_positions[known[use]], layout)
-    # Where no particles are near (the back of an eyeball, the throat) nothing can be said.
-    places = template.layout_positions[known[use]]
-    rebuilt = np.einsum("qkc,qk->qc", np.asarray(layout.template_positions)[index], weights)
-    good = np.linalg.norm(rebuilt - places, axis=1) < REBUILT
-    use, ids, truth = use[good], ids[good], truth[:, good]
-    index, weights, region = index[good], weights[good], region[good]
-    ours = np.einsum("tqkc,qk->tqc", np.asarray(means, np.float32)[:, index], weights)
-
+    match = correspond(vertex_ids, positions, template, layout, means)
     shown = valid or dict.fromkeys(("body", "head", "face", "hand"), True)
     out: dict[str, float] = {}
 
@@ -61,21 +91,18 @@ def truth_report(
         return float(np.linalg.norm(error, axis=-1).mean() * 1e3)
 
     if shown["face"]:
-        skull = (region == BODY) & (template.bone_weight("head")[known[use]] > 0.97)
-        aligned, still = _to_head(ours, truth, skull, region == FACE)
-        lips = np.isin(ids, _LIPS)
-        if lips.any():
-            out["lips_mm"] = millimetres(aligned[:, lips] - still[:, lips])
-        out["face_mm"] = millimetres((aligned - still)[:, region == FACE])
-        apertures = _apertures(ids, truth, layout, means)
+        if match.lips.any():
+            out["lips_mm"] = millimetres(match.aligned[:, match.lips] - match.still[:, match.lips])
+        out["face_mm"] = millimetres((match.aligned - match.still)[:, match.face])
+        apertures = _apertures(match.ids, match.truth, layout, means)
         if apertures is not None:
             out["lip_correlation"], out["lip_slope"] = correlation(*apertures), slope(*apertures)
     if shown["body"] or shown["hand"]:
-        placed = _to_world(ours, truth, region == BODY)
+        placed = _to_world(match.points, match.truth, match.body)
         if shown["hand"]:
-            out["hands_mm"] = millimetres((placed - truth)[:, np.isin(region, (HAND_LEFT, HAND_RIGHT))])
+            out["hands_mm"] = millimetres((placed - match.truth)[:, match.hands])
         if shown["body"]:
-            out["body_mm"] = millimetres((placed - truth)[:, region == BODY])
+            out["body_mm"] = millimetres((placed - match.truth)[:, match.body])
     return out
 
 
