@@ -101,7 +101,7 @@ def camera_for(
     height, width = frames.shape[1:3]
     rest = rig.rest[:, rig.n_base :].T.numpy()
     return solve_camera(
-        rest, keypoints_xy, keypoints_confidence, width, height, config.field_of_view[framing]
+        rest, keypoints_xy, keypoints_confidence, width, height, FIELD_OF_VIEW[framing]
     )
 
 
