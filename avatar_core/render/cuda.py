@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from avatar_core.render.batch import Batch
+from avatar_core.render.batch import Batch, check_values
 
 BUILT_IN = {"alpha_max": 0.999, "alpha_min": 1 / 255, "transmittance_min": 1e-4}
 ATTRIBUTES = ("means", "quats", "scales", "opacities", "colors")

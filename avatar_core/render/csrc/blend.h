@@ -15,23 +15,41 @@ using namespace splat;
 constexpr int SIDE = TILE / PATCH;  // patches per tile side
 
 // Patches of the tile whose pixel centres may lie inside the splat's ellipse; (u, v) = its centre relative to the centre of
-// the tile's first pixel.
+// the tile's first pixel. For each of the eight rows of patches: the ellipse's x-range in that band (span_in_band) as bits.
+#if SPLAT_LANES >= 8
 inline uint64_t patch_mask(const Record &r, float u, float v) {
-  int32_t bytes[SIDE];
-#pragma omp simd
+  const __m256 zero = _mm256_setzero_ps(), inverse_a = _mm256_set1_ps(r.inverse_a), reach = _mm256_set1_ps(r.reach);
+  const __m256 top = _mm256_setr_ps(0, 4, 8, 12, 16, 20, 24, 28) - _mm256_set1_ps(v), bottom = top + _mm256_set1_ps(3.f);
+  const __m256 c2 = _mm256_set1_ps(r.c * r.c), slope = _mm256_set1_ps(-r.b * r.inverse_a), turn = _mm256_set1_ps(r.y_at_ex);
+  auto in_band = [&](__m256 y) { return _mm256_min_ps(_mm256_max_ps(y, top), bottom); };
+  const __m256 y1 = in_band(turn), y0 = in_band(zero - turn), nearest = in_band(zero), centre = _mm256_set1_ps(u);
+  __m256 right = centre + slope * y1 + sqrt_rough(reach - c2 * y1 * y1) * inverse_a;
+  __m256 left = centre + slope * y0 - sqrt_rough(reach - c2 * y0 * y0) * inverse_a;
+  left = _mm256_min_ps(_mm256_max_ps(left, zero), _mm256_set1_ps((float)TILE));
+  right = _mm256_min_ps(_mm256_max_ps(right, _mm256_set1_ps(-1.f)), _mm256_set1_ps((float)(TILE - 1)));
+  const __m256i first = _mm256_cvttps_epi32(_mm256_ceil_ps(left)), last = _mm256_cvttps_epi32(_mm256_floor_ps(right));
+  const __m256i full = _mm256_set1_epi32(0xff), one = _mm256_set1_epi32(1);
+  const __m256i from = _mm256_sllv_epi32(full, _mm256_srai_epi32(first, 2));
+  const __m256i beyond = _mm256_sllv_epi32(full, _mm256_add_epi32(_mm256_srai_epi32(last, 2), one));
+  __m256i bits = _mm256_andnot_si256(beyond, _mm256_and_si256(from, full));
+  bits = _mm256_andnot_si256(_mm256_cmpgt_epi32(first, last), bits);
+  const __m256 reaches = _mm256_cmp_ps(c2 * nearest * nearest, reach, _CMP_LE_OQ);
+  return pack_bytes(_mm256_and_si256(bits, _mm256_castps_si256(reaches)));
+}
+#else
+inline uint64_t patch_mask(const Record &r, float u, float v) {
+  uint64_t mask = 0;
   for (int row = 0; row < SIDE; row++) {
     float top = (float)(row * PATCH) - v, bottom = top + (PATCH - 1), left, right;
+    if (std::fabs(clamped(0.f, top, bottom)) > r.ey) continue;
     span_in_band(r, top, bottom, left, right);
-    float nearest = clamped(0.f, top, bottom);
-    float x0 = std::ceil(clamped(u + left, 0.f, (float)TILE)), x1 = std::floor(clamped(u + right, -1.f, (float)(TILE - 1)));
-    int c0 = (int)x0 >> 2, c1 = ((int)x1 >> 2) + 1;
-    int32_t byte = (0xff << c0) & ~(0xff << c1) & 0xff;
-    bytes[row] = std::fabs(nearest) <= r.ey && x0 <= x1 ? byte : 0;
+    int first = (int)std::ceil(clamped(u + left, 0.f, (float)TILE)), last = (int)std::floor(clamped(u + right, -1.f, (float)(TILE - 1)));
+    if (first > last) continue;
+    mask |= (uint64_t)((0xff << (first / PATCH)) & ~(0xff << (last / PATCH + 1)) & 0xff) << (8 * row);
   }
-  uint64_t mask = 0;
-  for (int row = 0; row < SIDE; row++) mask |= (uint64_t)(uint32_t)bytes[row] << (8 * row);
   return mask;
 }
+#endif
 
 // First pixel of each patch within its tile, as floats.
 struct PatchCorners {

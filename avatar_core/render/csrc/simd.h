@@ -137,6 +137,27 @@ inline vf times_exp2_integer(vf p, vf n) { return (vf)((vmask)p + (__builtin_con
 
 #endif
 
+#if SPLAT_LANES >= 8
+// Square root to 4e-4, enough for culling with a margin: a true vsqrtps would cost a third of patch_mask.
+inline __m256 sqrt_rough(__m256 x) {
+  x = _mm256_max_ps(x, _mm256_set1_ps(1e-30f));
+#if SPLAT_LANES == 16
+  return x * _mm256_rsqrt14_ps(x);
+#else
+  return x * _mm256_rsqrt_ps(x);
+#endif
+}
+// The low bytes of eight integers.
+inline uint64_t pack_bytes(__m256i v) {
+#if SPLAT_LANES == 16
+  return (uint64_t)_mm_cvtsi128_si64(_mm256_cvtepi32_epi8(v));
+#else
+  __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  return (uint64_t)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+#endif
+}
+#endif
+
 // 4x4 transpose between two row-major arrays with strides in floats, on 128-bit vectors that every build has.
 typedef float quad __attribute__((vector_size(16)));
 #ifdef __clang__
