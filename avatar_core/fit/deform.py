@@ -19,7 +19,7 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
-from avatar_core.fit.config import VALID, FitConfig
+from avatar_core.fit.config import FIELD_OF_VIEW, VALID, FitConfig
 from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import frame_psnr, make_pictures
@@ -100,9 +100,7 @@ def camera_for(
     rig = make_rig(canonical, layout, load_template(), framing, None)
     height, width = frames.shape[1:3]
     rest = rig.rest[:, rig.n_base :].T.numpy()
-    return solve_camera(
-        rest, keypoints_xy, keypoints_confidence, width, height, FIELD_OF_VIEW[framing]
-    )
+    return solve_camera(rest, keypoints_xy, keypoints_confidence, width, height, FIELD_OF_VIEW[framing])
 
 
 def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, confidence, config) -> ClipFit:
