@@ -133,7 +133,7 @@ class FitWeights:
     locality: float = num(0.05)
     spectral: float = num(0.3)
     mask: float = num(0.1)
-    keypoints: float = num(0.02)
+    keypoints: float = num(0.004)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class FitWeights:
     face: float = 0.6  # added to the pixels of the face
     hand: float = 0.15  # added to the pixels of the hands
     tracks: float = 0.02
-    keypoints: float = 0.02
+    keypoints: float = 0.004
     arap: float = 1.0
     locality: float = 0.05
     spectral: float = 0.3
@@ -40,14 +40,14 @@ class FitConfig:
 
     iterations: int = 12
     batch: int = 16
-    rate_action: float = 0.02
+    rate_action: float = 0.04
     rate_rotation: float = 0.004
     rate_translation: float = 0.0008
     rate_shift_mm: float = 0.5
     rate_turn: float = 0.012
     rate_shade: float = 0.01
     cutoff_hz: float = 6.0
-    action_prior: float = 0.002  # holds face actions near the keypoints' estimate
+    action_prior: float = 0.0005  # holds face actions near the keypoints' estimate
     weights: FitWeights = field(default_factory=FitWeights)
     track: TrackConfig = field(default_factory=TrackConfig)
     field_of_view: Mapping[str, float] = field(default_factory=lambda: dict(FIELD_OF_VIEW))

@@ -39,7 +39,7 @@ class NodeGraph:
         """The blend as a sparse (N,K) matrix."""
         n, k = len(self.neighbours), len(self.particles)
         rows = np.repeat(np.arange(n), self.neighbours.shape[1])
-        return coo_matrix((self.weights.ravel(), (rows, self.neighbours.ravel())), shape=(n, k)).tocsr()
+        return csr_matrix(coo_matrix((self.weights.ravel(), (rows, self.neighbours.ravel())), shape=(n, k)))
 
 
 def make_nodes(template, layout, face: int = 170, hand: int = 40, body: int = 110) -> NodeGraph:
@@ -47,7 +47,7 @@ def make_nodes(template, layout, face: int = 170, hand: int = 40, body: int = 11
 
     Takes seconds; the last few are kept, by the content of the layout.
     """
-    key = hashlib.sha256(np.ascontiguousarray(layout.template_positions)).hexdigest(), face, hand, body
+    key = hashlib.sha256(np.asarray(layout.template_positions).tobytes()).hexdigest(), face, hand, body
     if key not in _MADE:
         while len(_MADE) >= 4:
             _MADE.pop(next(iter(_MADE)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csr_matrix, vstack
+from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
 from avatar_core.fit.nodes import NodeGraph, make_nodes
@@ -104,7 +104,7 @@ def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None 
     # A keypoint follows the nodes of the particles on its own triangles, so that lips do not mix.
     blend = nodes.matrix()
     carrier = _carrier(point_pick, pick, rest[:n], point_rest)
-    blend = vstack([blend, blend[carrier]]).tocsr()
+    blend = csr_matrix(vstack([blend, blend[carrier]]))
     turns = action_turns(actions[:, :n], rest[:n], np.asarray(canonical.knn)[:n])
 
     mouth = rest[np.concatenate([layout.lips_upper, layout.lips_lower])].mean(0)
@@ -265,12 +265,12 @@ def _keypoint_rows(
         columns += [int(base_to_vertex[i]) for i in ids]
         shares += [1 / len(ids)] * len(ids)
     assert min(columns) >= 0, "the template lacks a landmark's vertex"
-    pick = coo_matrix((shares, (rows, columns)), shape=(m, len(vertices))).tocsr()
+    pick = csr_matrix((shares, (rows, columns)), shape=(m, len(vertices)))
     rest = pick @ vertices
     bone_rows, bone_columns = [k for k, _ in KEYPOINT_BONES], [names.index(b) for _, b in KEYPOINT_BONES]
     rest[bone_rows] = joints[bone_columns]
     ones = np.ones(len(bone_rows))
-    return pick, rest, coo_matrix((ones, (bone_rows, bone_columns)), shape=(m, len(names))).tocsr()
+    return pick, rest, csr_matrix((ones, (bone_rows, bone_columns)), shape=(m, len(names)))
 
 
 def _carrier(
@@ -288,7 +288,7 @@ def _carrier(
 
 def _rows(index: np.ndarray, weight: np.ndarray, columns: int) -> csr_matrix:
     rows = np.repeat(np.arange(len(index)), index.shape[1])
-    return coo_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(index), columns)).tocsr()
+    return csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(index), columns))
 
 
 def _csr(matrix: csr_matrix) -> Tensor:
