@@ -45,7 +45,7 @@ class Layout:
 
 def _layout() -> Layout:
     names = tuple(L.KEYPOINTS)
-    return Layout(names=names, **L.critics_groups())
+    return Layout(names=names, **{k: np.asarray(v, np.int64) for k, v in L.critics_groups().items()})
 
 
 LAYOUT = _layout()
