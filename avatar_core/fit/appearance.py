@@ -26,6 +26,7 @@ FACING = 0.15  # cosine to the viewer from which a colour is believed
 DEPTH_SLACK_M = 0.012
 TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
 SHELL_DEPTH_M = 0.012
+SHELL_PX = 2.5  # pixels of uncovered person for each shell particle
 PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
 
 
@@ -95,9 +96,13 @@ def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Spl
 
 def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Splats:
     """Particles on the pixels of the person that the surface does not cover, each tied to a particle nearby."""
-    uncovered = mask & ~silhouette(vertices, template.faces, camera)
+    # Neither the mask's blurred rim nor a thin ring round the surface deserves particles: they would show the backdrop.
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    inner = cv2.erode(mask.astype(np.uint8), kernel, iterations=2)
+    covered = cv2.dilate(silhouette(vertices, template.faces, camera).astype(np.uint8), kernel)
+    uncovered = cv2.morphologyEx(inner & (1 - covered), cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
-    count = min(count, 3 * len(rows))
+    count = min(count, int(len(rows) / SHELL_PX))
     empty = Splats(*(np.zeros((0, k)) for k in (3, 4, 3)), np.zeros(0), np.zeros((0, 3)), *(np.zeros(0, t) for t in (np.uint8, np.int32, bool)), 0)  # fmt: skip
     if count < 8:
         return empty
@@ -175,11 +180,11 @@ def _color(splats, template, layout, normals, camera, image, mask) -> Splats:
     colors = splats.colors.copy()
     colors[seen] = soft[row[seen], column[seen]]
     result = replace(splats, colors=colors, seen=seen)
-    return replace(result, colors=_complete(result, template, layout))
+    return replace(result, colors=complete_colors(result, template, layout))
 
 
-def _complete(splats: Splats, template: Template, layout: ParticleLayout) -> np.ndarray:
-    """Colours (N+S, 3) with unseen particles filled in."""
+def complete_colors(splats: Splats, template: Template, layout: ParticleLayout) -> np.ndarray:
+    """Colours (N+S, 3) with those of particles that are not `seen` filled in."""
     n = splats.n_base
     colors, seen, region = splats.colors.copy(), splats.seen[:n], layout.region
     position = layout.template_positions

@@ -8,7 +8,7 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from avatar_core.errors import UserError
-from avatar_core.fit.appearance import Splats, make_splats
+from avatar_core.fit.appearance import Splats, complete_colors, make_splats
 from avatar_core.fit.canonical import Canonical
 from avatar_core.fit.foreground import separate
 from avatar_core.fit.portrait_pose import PortraitPose, fit_portrait_pose
@@ -47,7 +47,7 @@ class PersonaliseConfig:
     layout_seed: int = 0
     seed: int = 0
     pose_steps: int = 260
-    refine: RefineConfig = RefineConfig()
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
 
 def personalise(
@@ -72,15 +72,19 @@ def personalise(
     _check_person(xy, confidence)
     mask, background = separate(picture)
     mask = _own_mask(mask, xy, confidence)
+    # The outermost pixels are half backdrop: they would give the outline the backdrop's colour.
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     tell("pose", 0, 1)
     pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(None, config.budgets, config.layout_seed)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
-    vertices = vertices + clothed_surface(template, vertices, pose.camera, mask)
-    splats = make_splats(template, layout, vertices, pose.camera, picture, mask, config.shells, config.seed)
-    view = View.of(pose.camera, picture, background.image(width, height), mask)
+    vertices = vertices + clothed_surface(template, vertices, pose.camera, core)
+    splats = make_splats(template, layout, vertices, pose.camera, picture, core, config.shells, config.seed)
+    matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
+    view = View.of(pose.camera, picture, background.image(width, height), matte)
     face_view, face_box = _face_view(view, xy)
     splats = refine(splats, view, face_view, config.refine, lambda done, total: tell("refine", done, total))
+    splats = replace(splats, colors=complete_colors(splats, template, layout))
     facts = _facts(splats, view, mask, face_box, config.refine.threads) | {
         "pose": pose,
         "keypoint_error_px": pose.error_px,

@@ -23,15 +23,22 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.render import rasterize
 from avatar_core.template.layout import REGIONS
 
+FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
+SEEN_SHARE_PX = 0.3  # one that fills less is coloured from its neighbours in the end
+
 
 @dataclass(frozen=True)
 class RefineConfig:
-    steps: int = 250
-    reach_m: float = 0.004  # how far a base particle may move
+    """steps at half resolution, then sharp_steps at full; losses' weights; reach: how far particles may move."""
+
+    steps: int = 140
+    sharp_steps: int = 80
+    reach_m: float = 0.004
     shell_reach_m: float = 0.008
     ssim: float = 0.15
     face: float = 0.6
-    mask: float = 0.1
+    mask: float = 0.2
+    pull: float = 0.02  # toward the first colours and sizes, by how little of a particle shows
     threads: int = 2
 
 
@@ -49,6 +56,24 @@ class View:
         tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
         return View(camera, tensor(image), tensor(background), tensor(mask))
 
+    def over(self, backdrop: Tensor | None) -> Tensor:
+        """The target, or the person cut out by the mask and put before a plain colour (3,)."""
+        if backdrop is None:
+            return self.target
+        return self.target + (1 - self.mask)[..., None] * (backdrop - self.background)
+
+    def half(self) -> View:
+        """The same view with half the pixels a side."""
+        width, height = self.camera.width // 2, self.camera.height // 2
+        K = self.camera.K.copy()
+        K[0] *= width / self.camera.width
+        K[1] *= height / self.camera.height
+        camera = replace(self.camera, K=K, width=width, height=height)
+        parts = (self.target, self.background, self.mask)
+        return View.of(
+            camera, *(cv2.resize(a.numpy(), (width, height), interpolation=cv2.INTER_AREA) for a in parts)
+        )
+
     def crop(self, x0: int, y0: int, side: int, pixels: int) -> View:
         """The square window of this view at another resolution."""
         camera = self.camera.crop(x0, y0, side, side, pixels / side)
@@ -60,15 +85,17 @@ class View:
         return View.of(replace(camera, width=pixels, height=pixels), *cut)
 
 
-def render(view: View, parts: tuple[Tensor, ...], threads: int) -> tuple[Tensor, Tensor]:
-    """means, quats, scales, opacities, colors -> picture (H,W,3), alpha (H,W)."""
+def render(
+    view: View, parts: tuple[Tensor, ...], threads: int, backdrop: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """means, quats, scales, opacities, colors -> picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
     image, alpha = rasterize(
         *parts,
         torch.from_numpy(view.camera.viewmat),
         torch.from_numpy(view.camera.K),
         view.camera.width,
         view.camera.height,
-        background=view.background,
+        background=view.background if backdrop is None else backdrop,
         threads=threads,
     )
     return image, alpha[..., 0]
@@ -81,65 +108,107 @@ def refine(
     config: RefineConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Splats:
-    """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets."""
-    tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
-    start = tensor(splats.means)
-    quats, log_scales, logits, colors = (tensor(a).requires_grad_() for a in (splats.quats, splats.log_scales, splats.logit_opacities, splats.colors))  # fmt: skip
-    offset = torch.zeros_like(start, requires_grad=True)
-    size0, color0 = log_scales.detach().clone(), colors.detach().clone()
-    reach = torch.full((len(start), 1), config.reach_m)
+    """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
+
+    What hardly shows hardly moves: a particle behind others would otherwise take any colour for a sliver of a pixel.
+    """
+    start = _tensors(splats)
+    share = contribution(view, start, config.threads)
+    share[_fixed(splats)] = 0
+    gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
+    hold = 1 / (share + 0.1)[:, None]
+    reach = torch.full((len(gate), 1), config.reach_m)
     reach[splats.n_base :] = config.shell_reach_m
-    fixed = tensor(splats.region == REGIONS["mouth_interior"]).bool()
-    fixed[splats.n_base :] = False
-    free = (~fixed).float()
-    groups = [(offset, 0.1), (quats, 3e-3), (log_scales, 1.5e-2), (logits, 4e-2), (colors, 1.5e-2)]
-    optimizer = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in groups], betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps, eta_min=0)
+    change = [torch.zeros_like(p, requires_grad=True) for p in start]
+    rates = (0.1, 3e-3, 1.5e-2, 4e-2, 1.5e-2)  # of means (in reaches), quats, log scales, logits, colours
+    optimizer = torch.optim.Adam(
+        [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)], betas=(0.9, 0.99)
+    )
+    total = config.steps + config.sharp_steps
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0)
+    low, high = np.log(3e-4), np.log(0.018)
 
     def current() -> tuple[Tensor, ...]:
+        means, quats, log_scales, logits, colors = (gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change)
+        # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
+        size = (start[2] + log_scales).clamp(low, high)
+        size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
+        color = (start[4] + colors).clamp(0, 1)
         return (
-            start + reach * torch.tanh(offset),
-            F.normalize(quats, dim=-1),
-            log_scales.exp(),
-            logits.sigmoid(),
-            colors,
+            start[0] + reach * torch.tanh(means),
+            F.normalize(start[1] + quats, dim=-1),
+            size,
+            start[3] + logits,
+            color,
         )
 
-    for step in range(config.steps):
-        parts = current()
-        image, alpha = render(view, parts, config.threads)
-        loss = photometric(image, view.target, config.ssim) + config.mask * (alpha - view.mask).abs().mean()
+    half = view.half()
+    random = torch.Generator().manual_seed(20260901)
+    for step in range(total):
+        sharp = step >= config.steps
+        means, quats, log_scales, logits, colors = current()
+        parts = means, quats, log_scales.exp(), logits.sigmoid(), colors
+        whole = view if sharp else half
+        # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
+        backdrop = torch.rand(3, generator=random)
+        image, alpha = render(whole, parts, config.threads, backdrop)
+        loss = photometric(image, whole.over(backdrop), 0.0 if sharp else config.ssim)
+        loss = loss + config.mask * (alpha - whole.mask).abs().mean()
         if face_view is not None:
-            close, _ = render(face_view, parts, config.threads)
-            loss = loss + config.face * photometric(close, face_view.target, config.ssim)
-        loss = loss + 0.01 * (colors - color0).square().mean() + 0.002 * (log_scales - size0).square().mean()
-        loss = loss + 2e-4 * offset.square().mean()
+            close, _ = render(face_view, parts, config.threads, backdrop)
+            loss = loss + config.face * photometric(close, face_view.over(backdrop), config.ssim)
+        loss = (
+            loss
+            + config.pull * (hold * (change[4].square() + 0.1 * change[2].square())).mean()
+            + 2e-4 * change[0].square().mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         if not torch.isfinite(loss):
             raise UserError("portrait: refinement diverged; try another picture of this person")
-        for p, _ in groups:
-            assert p.grad is not None
-            p.grad.mul_(free.view(-1, *[1] * (p.dim() - 1)))
         optimizer.step()
         schedule.step()
-        with torch.no_grad():
-            log_scales.clamp_(np.log(3e-4), np.log(0.018))
-            # Thin stays thinner than wide: needles and shards show when the head turns.
-            log_scales.copy_(torch.maximum(log_scales, log_scales.amax(-1, keepdim=True) - 2.3))
-            colors.clamp_(0, 1)
         if progress:
-            progress(step + 1, config.steps)
+            progress(step + 1, total)
     with torch.no_grad():
-        means, turned, _, _, _ = current()
+        means, quats, log_scales, logits, colors = current()
+        share = contribution(view, (means, quats, log_scales, logits, colors), config.threads)
+    seen = share.numpy() > SEEN_SHARE_PX
     return replace(
         splats,
         means=means.numpy(),
-        quats=turned.numpy(),
-        log_scales=log_scales.detach().numpy(),
-        logit_opacities=logits.detach().clamp(-6, 6).numpy(),
-        colors=colors.detach().numpy(),
+        quats=quats.numpy(),
+        log_scales=log_scales.numpy(),
+        logit_opacities=logits.clamp(-6, 6).numpy(),
+        colors=colors.numpy(),
+        seen=seen,
     )
+
+
+def contribution(view: View, parts: tuple[Tensor, ...], threads: int) -> Tensor:
+    """(N,) pixels of the view that each particle's colour fills: the sum of its blending weights.
+
+    parts: means, quats, log_scales, logit_opacities, colors.
+    """
+    means, quats, log_scales, logits, colors = (p.detach() for p in parts)
+    colors = torch.zeros_like(colors).requires_grad_()
+    with torch.enable_grad():
+        image, _ = render(view, (means, quats, log_scales.exp(), logits.sigmoid(), colors), threads)
+        image[..., 0].sum().backward()
+    assert colors.grad is not None
+    return colors.grad[:, 0].clone()
+
+
+def _tensors(splats: Splats) -> tuple[Tensor, ...]:
+    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
+    return tuple(torch.from_numpy(np.ascontiguousarray(getattr(splats, n), dtype=np.float32)) for n in names)
+
+
+def _fixed(splats: Splats) -> Tensor:
+    """(N,) bool: the mouth's inside keeps its colours, closed lips must hide it."""
+    fixed = splats.region == REGIONS["mouth_interior"]
+    fixed[splats.n_base :] = False
+    return torch.from_numpy(fixed)
 
 
 def photometric(image: Tensor, target: Tensor, ssim: float) -> Tensor:

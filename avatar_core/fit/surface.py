@@ -17,6 +17,7 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.template.mesh import Template
 
 INSIDE_M, OUTSIDE_M, STEP_M = 0.02, 0.07, 0.0015  # how far borders are looked for, along the projected normal
+INSET_M = 0.002  # particles have a width of their own, and the mask's border is soft
 RIM = 0.4  # vertices whose normal is this close to perpendicular to the view are on an outline
 NEIGHBOURS = 24
 
@@ -99,12 +100,12 @@ def _border_distance(vertices, normals, camera: Camera, mask, covered, candidate
             while end + 1 < len(steps) and line[end + 1]:
                 end += 1
             if end + 1 < len(steps):
-                out[rim[k]] = steps[end] * STEP_M
+                out[rim[k]] = steps[end] * STEP_M - INSET_M
         else:
             back = zero
             while back > 0 and not line[back]:
                 back -= 1
-            out[rim[k]] = steps[back] * STEP_M if line[back] else 0.0
+            out[rim[k]] = steps[back] * STEP_M - INSET_M if line[back] else 0.0
     return out
 
 
