@@ -24,7 +24,7 @@ from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import frame_psnr, make_pictures
 from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
-from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip
+from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip, usable
 from avatar_core.geometry.camera import Camera
 from avatar_core.motion.frames import Deformation, decompose, quat_mul
 from avatar_core.template import load_template
@@ -72,6 +72,7 @@ def fit_clip(
     Raises UserError for inputs that do not belong together, a clip without a person, or a fit that diverges.
     """
     _check(frames, masks, tracks, keypoints_xy, keypoints_confidence, framing)
+    keypoints_confidence = usable(keypoints_confidence, framing)
     height, width = frames.shape[1:3]
     rig = make_rig(canonical, layout, template, framing, nodes)
     camera = solve_camera(
@@ -100,7 +101,8 @@ def camera_for(
     rig = make_rig(canonical, layout, load_template(), framing, None)
     height, width = frames.shape[1:3]
     rest = rig.rest[:, rig.n_base :].T.numpy()
-    return solve_camera(rest, keypoints_xy, keypoints_confidence, width, height, FIELD_OF_VIEW[framing])
+    confidence = usable(keypoints_confidence, framing)
+    return solve_camera(rest, keypoints_xy, confidence, width, height, FIELD_OF_VIEW[framing])
 
 
 def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, confidence, config) -> ClipFit:
@@ -122,7 +124,7 @@ def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, co
     square = (image - pictures.target).square().mean(1)
     foreground = pictures.foreground > 0.5
     quality = frame_psnr(square, foreground)
-    sure = np.clip(confidence, 0, 1)[:, indices("nose.", "jaw.", "lips_", "eyelids.", "neck", "shoulder")]
+    sure = np.clip(confidence, 0, 1)[:, indices("nose.", "jaw.", "lips_", "eyelids.")]
     trust = 1 / (1 + np.exp(-(quality - 20) / 2)) * np.clip(sure.mean(1) / 0.5, 0, 1)
     whole = torch.ones_like(foreground)
     hands = frame_psnr(square, pictures.hands & foreground)

@@ -91,6 +91,17 @@ class Track:
     point_error: Tensor
 
 
+def usable(confidence: np.ndarray, framing: str) -> np.ndarray:
+    """Confidence (T,M) with 0 for what a framing does not show well: in a close-up detectors guess at the body's joints,
+    and confidently; the face alone says where the head is."""
+    out = np.array(confidence, np.float32)
+    if framing == "face":
+        face = np.zeros(len(KEYPOINTS), bool)
+        face[indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw.")] = True
+        out[:, ~face] = 0
+    return out
+
+
 def solve_camera(
     rest: np.ndarray, xy: np.ndarray, confidence: np.ndarray, width: int, height: int, fov_degrees: float
 ) -> Camera:
