@@ -162,7 +162,7 @@ class Generator:
     heads: int = num(4, 1)
     window: int = num(64, 8)
     batch: int = num(16, 1)
-    steps: int = num(1500, 1)
+    steps: int = num(1200, 1)
     learning_rate: float = num(2e-3, 1e-8, 1)
     audio_dropout: float = num(0.1, 0, 1)
 
@@ -189,7 +189,7 @@ class Distill:
 class Generate:
     """Sampling, wherever motion is generated."""
 
-    steps: int = num(10, 1, 1000)
+    steps: int = num(5, 1, 1000)
     guidance: float = num(1.0, 0, 20)
 
 
