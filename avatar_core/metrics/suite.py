@@ -164,11 +164,18 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
         return [np.mean([ssim(a, b) for a, b in pairs]), np.mean([psnr(a, b) for a, b in pairs])]
 
     run(["SSIM", "PSNR"], paired, why)
-    frame_net = OnnxFeatures(references["FID"]) if "FID" in references else critics.frame_features
-    out.frames = np.asarray(frame_net(_float(sparse)))
-    out.truth_frames = None if clip.truth is None else np.asarray(frame_net(_float(clip.truth[::FRAME_STEP])))
-    out.clips = _clip_features(clip.frames, critics, references)
-    out.truth_clips = None if clip.truth is None else _clip_features(clip.truth, critics, references)
+    if "FID" in references or "frame" in critics.nets:
+        frame_net = OnnxFeatures(references["FID"]) if "FID" in references else critics.frame_features
+        out.frames = np.asarray(frame_net(_float(sparse)))
+        if clip.truth is not None:
+            out.truth_frames = np.asarray(frame_net(_float(clip.truth[::FRAME_STEP])))
+    else:
+        out.missing["FID"] = "the frame critic's weights are missing"
+    if "FVD" in references or "clip" in critics.nets:
+        out.clips = _clip_features(clip.frames, critics, references)
+        out.truth_clips = None if clip.truth is None else _clip_features(clip.truth, critics, references)
+    else:
+        out.missing["FVD"] = "the clip critic's weights are missing"
     return out
 
 
@@ -207,9 +214,9 @@ def summarise(
             ours = _stack([getattr(j, key) for j in judged])
             truth = _stack([getattr(j, f"truth_{key}") for j in judged])
             if min(len(ours), len(truth)) < 2:
-                values[metric] = unavailable(
-                    metric, backend, "no ground-truth frames, or clips under 16 frames"
-                )
+                whys = sorted({j.missing[metric] for j in judged if metric in j.missing})
+                whys = whys or ["no ground-truth frames, or clips under 16 frames"]
+                values[metric] = unavailable(metric, backend, "; ".join(whys))
                 continue
             result = frechet_distance(ours, truth)
             values[metric] = Value(
