@@ -138,7 +138,7 @@ class FitWeights:
 
 @dataclass(frozen=True)
 class Fit:
-    portrait_iterations: int = num(250, 1)
+    portrait_iterations: int = num(140, 1)
     iterations: int = num(12, 1)
     batch: int = num(16, 1)
     weights: FitWeights = part(FitWeights)
