@@ -31,7 +31,9 @@ def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
     """Write to `path` (.safetensors) and its sidecar."""
     generator, generator_config = student.generator.tensors()
     codec, codec_config = student.codec.tensors()
-    tensors = {f"generator/{k}": v for k, v in generator.items()} | {f"codec/{k}": v for k, v in codec.items()}
+    tensors = {f"generator/{k}": v for k, v in generator.items()} | {
+        f"codec/{k}": v for k, v in codec.items()
+    }
     config = {
         "generator": generator_config,
         "codec": codec_config,
@@ -43,7 +45,9 @@ def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
 
 def load_student(path: str | os.PathLike) -> Student:
     """Read what `save_student` wrote. Raises UserError naming the file: missing, damaged, or of another version."""
-    tensors, sidecar = load_checkpoint(path, hint="run `dvc repro distill`, or name another file with --model")
+    tensors, sidecar = load_checkpoint(
+        path, hint="run `dvc repro distill`, or name another file with --model"
+    )
     config: Mapping[str, Any] = sidecar["config"]
     try:
         return Student(
@@ -53,7 +57,9 @@ def load_student(path: str | os.PathLike) -> Student:
             sample=SampleConfig(**config["sample"]),
         )
     except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path}: expected a student of this version, found {type(error).__name__}: {error}") from None
+        raise UserError(
+            f"{path}: expected a student of this version, found {type(error).__name__}: {error}"
+        ) from None
 
 
 def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def test_assets_fit_their_sidecars_and_stay_small():
         assert sidecar["sha256"] == sha256_file(path)
         assert sidecar["config"]["held_out"]
         assert "avatar_core.critics.train" in sidecar["config"]["script"]
-        assert not set(sidecar["config"]["data"]["people_train"]) & set(sidecar["config"]["data"]["people_held_out"])
+        assert not set(sidecar["config"]["data"]["people_train"]) & set(
+            sidecar["config"]["data"]["people_held_out"]
+        )
         total += path.stat().st_size
     assert total <= 10e6
 
@@ -83,7 +85,9 @@ def test_body_and_hands_are_found_in_a_portrait():
 
     camera = framing_camera(person.vertices(), "portrait", 512)
     image, _ = person.render(neutral_face(), relaxed_pose(), np.zeros(3), camera)
-    truth = camera.project(keypoints_from_vertices(person.vertices(None, relaxed_pose()), person.joints(relaxed_pose())))[0]
+    truth = camera.project(
+        keypoints_from_vertices(person.vertices(None, relaxed_pose()), person.joints(relaxed_pose()))
+    )[0]
     xy, confidence = load_critics().keypoints(image[None].astype(np.float32) / 255)
     error = np.linalg.norm(xy[0] - truth, axis=-1) / 512
     upper = [LAYOUT.names.index(f"{n}.{s}") for n in ("shoulder", "elbow", "wrist") for s in "LR"]
@@ -111,7 +115,9 @@ def test_hand_confidence_falls_when_hands_melt():
     person = people()[1]
     from avatar_core.people import neutral_face, relaxed_pose
 
-    image, _ = person.render(neutral_face(), relaxed_pose(), np.zeros(3), framing_camera(person.vertices(), "waist_up", 256))
+    image, _ = person.render(
+        neutral_face(), relaxed_pose(), np.zeros(3), framing_camera(person.vertices(), "waist_up", 256)
+    )
     hands = np.concatenate([LAYOUT.hand_left, LAYOUT.hand_right])
     critics = load_critics()
     clear = critics.keypoints(image[None])[1][0, hands].mean()

@@ -68,9 +68,13 @@ def test_flow_runs_shards_in_parallel_and_tries_a_killed_stage_again(project):
     (project / "dvc.yaml").write_text(TOY.format(make=make))
     code, out, err = flow(project, "--parallel", "3")
     assert code == 0, out + err
-    assert (project / "tries.txt").read_text() == "x\nx\n" and (project / "c.txt").read_text() == "hello\n" * 3
+    assert (project / "tries.txt").read_text() == "x\nx\n" and (
+        project / "c.txt"
+    ).read_text() == "hello\n" * 3
     assert out.count("ran, ") == 5
-    status = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=project, capture_output=True, text=True)
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=project, capture_output=True, text=True
+    )
     assert "up to date" in status.stdout
     code, out, err = flow(project)
     assert code == 0 and "ran, " not in out and out.count("up to date, ") == 5

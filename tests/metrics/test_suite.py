@@ -31,18 +31,28 @@ def clip() -> Clip:
     count = min(speech.num_frames, 48)
     acted = perform(speech, count, 5)
     camera = framing_camera(person.vertices(), "face", 192)
-    shots = [person.render(acted.face_weights[t], acted.rotvecs[t], acted.translation[t], camera)[0] for t in range(count)]
+    shots = [
+        person.render(acted.face_weights[t], acted.rotvecs[t], acted.translation[t], camera)[0]
+        for t in range(count)
+    ]
     frames = np.stack(shots)
-    return Clip("one", frames, log_mel_numpy(speech.audio)[: 4 * count], frames.copy(), frames[0], hands_seen=False)
+    return Clip(
+        "one", frames, log_mel_numpy(speech.audio)[: 4 * count], frames.copy(), frames[0], hands_seen=False
+    )
 
 
 def test_truth_scores_best_and_damage_costs(clip: Clip):
     critics = load_critics()
     rng = np.random.default_rng(0)
-    bad = np.stack([cv2.GaussianBlur(f, (0, 0), 2.5) for f in clip.frames]) + rng.normal(0, 12, clip.frames.shape)
+    bad = np.stack([cv2.GaussianBlur(f, (0, 0), 2.5) for f in clip.frames]) + rng.normal(
+        0, 12, clip.frames.shape
+    )
     bad = np.clip(bad, 0, 255).astype(np.uint8)
     truth = summarise([judge(clip, critics)], draws=50)
-    ours = summarise([judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics)], draws=50)
+    ours = summarise(
+        [judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics)],
+        draws=50,
+    )
     assert tuple(truth) == METRICS
     assert truth["PSNR"].value == 100.0
     assert truth["SSIM"].value == pytest.approx(1.0)
