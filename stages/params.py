@@ -162,7 +162,7 @@ class Generator:
     heads: int = num(4, 1)
     window: int = num(64, 8)
     batch: int = num(16, 1)
-    steps: int = num(1200, 1)
+    steps: int = num(900, 1)
     learning_rate: float = num(2e-3, 1e-8, 1)
     audio_dropout: float = num(0.1, 0, 1)
 
@@ -178,7 +178,7 @@ class DistillWeights:
 
 @dataclass(frozen=True)
 class Distill:
-    steps: int = num(200, 1)
+    steps: int = num(150, 1)
     batch_frames: int = num(8, 1)
     size: int = num(128, 32, 2048)
     learning_rate: float = num(1e-4, 1e-8, 1)
