@@ -8,7 +8,7 @@ Legend: N base particles, S shell particles, V template vertices, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -25,14 +25,15 @@ from avatar_core.template.mesh import PARTS, Template
 FACING = 0.15  # cosine to the viewer from which a colour is believed
 DEPTH_SLACK_M = 0.012
 TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
-SHELL_DEPTH_M = 0.012
+SHELL_DEPTH_M = 0.006
 SHELL_PX = 2.5  # pixels of uncovered person for each shell particle
 PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
 
 
 @dataclass(frozen=True)
 class Splats:
-    """N+S particles in the portrait's pose, numpy float32. seen (N+S,): its colour was read from the portrait."""
+    """N+S particles in the portrait's pose. seen (N+S,): its colour was read from the portrait; facing (N+S,): cosine
+    between its surface and the line of sight, 1 for shells."""
 
     means: np.ndarray
     quats: np.ndarray
@@ -42,6 +43,7 @@ class Splats:
     region: np.ndarray
     anchor: np.ndarray
     seen: np.ndarray
+    facing: np.ndarray
     n_base: int
 
 
@@ -90,6 +92,7 @@ def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Spl
         region=layout.region,
         anchor=np.arange(n, dtype=np.int32),
         seen=np.zeros(n, bool),
+        facing=np.zeros(n),
         n_base=n,
     )
 
@@ -103,7 +106,10 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     uncovered = cv2.morphologyEx(inner & (1 - covered), cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
     count = min(count, int(len(rows) / SHELL_PX))
-    empty = Splats(*(np.zeros((0, k)) for k in (3, 4, 3)), np.zeros(0), np.zeros((0, 3)), *(np.zeros(0, t) for t in (np.uint8, np.int32, bool)), 0)  # fmt: skip
+    none = {"region": np.uint8, "anchor": np.int32, "seen": bool}
+    shapes = {"means": (0, 3), "quats": (0, 4), "log_scales": (0, 3), "colors": (0, 3)}
+    names = [f.name for f in fields(Splats) if f.name != "n_base"]
+    empty = Splats(**{k: np.zeros(shapes.get(k, 0), none.get(k, np.float64)) for k in names}, n_base=0)
     if count < 8:
         return empty
     chosen = _spread_pixels(rows, columns, count, rng)
@@ -115,7 +121,7 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     steady &= layout.points(np.repeat(moved[:, None], 3, 1))[:, 0] < 0.004
     candidates = np.flatnonzero(steady)
     head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
-    distance, near = cKDTree(projected[candidates]).query(xy, k=6)
+    _, near = cKDTree(projected[candidates]).query(xy, k=6)
     near = candidates[near]
     anchor = near[:, 0]
     at = depth[near].mean(1) + rng.normal(0, SHELL_DEPTH_M, count)
@@ -129,7 +135,7 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     )
     world = (local - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
     spacing = np.sqrt(len(rows) / count) * float(np.median(at)) / focal
-    size = np.log(np.clip(0.75 * spacing, 0.001, 0.006))
+    size = np.log(np.clip(0.9 * spacing, 0.001, 0.006))
     quats = np.zeros((count, 4))
     quats[:, 0] = 1
     return Splats(
@@ -141,6 +147,7 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
         region=layout.region[anchor],
         anchor=anchor.astype(np.int32),
         seen=np.ones(count, bool),
+        facing=np.ones(count),
         n_base=0,
     )
 
@@ -156,7 +163,7 @@ def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np
 def _join(base: Splats, shell: Splats) -> Splats:
     arrays = {
         name: np.concatenate([getattr(base, name), getattr(shell, name)])
-        for name in ("means", "quats", "log_scales", "logit_opacities", "colors", "region", "anchor", "seen")
+        for name in ("means", "quats", "log_scales", "logit_opacities", "colors", "region", "anchor", "seen", "facing")
     }
     return Splats(**arrays, n_base=base.n_base)
 
@@ -179,7 +186,9 @@ def _color(splats, template, layout, normals, camera, image, mask) -> Splats:
     soft = cv2.GaussianBlur(image, (0, 0), 0.7)
     colors = splats.colors.copy()
     colors[seen] = soft[row[seen], column[seen]]
-    result = replace(splats, colors=colors, seen=seen)
+    towards = splats.facing.copy()
+    towards[:n] = facing
+    result = replace(splats, colors=colors, seen=seen, facing=towards)
     return replace(result, colors=complete_colors(result, template, layout))
 
 

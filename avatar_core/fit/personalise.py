@@ -85,7 +85,7 @@ def personalise(
     face_view, face_box = _face_view(view, xy)
     splats = refine(splats, view, face_view, config.refine, lambda done, total: tell("refine", done, total))
     splats = replace(splats, colors=complete_colors(splats, template, layout))
-    facts = _facts(splats, view, mask, face_box, config.refine.threads) | {
+    facts = _facts(splats, view, core, face_box, config.refine.threads) | {
         "pose": pose,
         "keypoint_error_px": pose.error_px,
     }
