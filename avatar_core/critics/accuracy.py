@@ -58,7 +58,9 @@ def keypoint_accuracy(
         data = batch(np.random.default_rng([91, k]), 32)
         xy, confidence, _ = net(data["image"])
         truth = data["xy"]
-        shown = (truth > -5000).any(-1).any(-1)  # crops of backdrop alone count for the confidence, not for errors
+        shown = (
+            (truth > -5000).any(-1).any(-1)
+        )  # crops of backdrop alone count for the confidence, not for errors
         inside = ((truth > 0) & (truth < data["image"].shape[-1])).all(-1)
         errors.append((xy - truth).norm(dim=-1).numpy())
         insides.append(inside.numpy())

@@ -103,7 +103,8 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     inner = cv2.erode(mask.astype(np.uint8), kernel, iterations=2)
     covered = cv2.dilate(silhouette(vertices, template.faces, camera).astype(np.uint8), kernel)
-    uncovered = cv2.morphologyEx(inner & (1 - covered), cv2.MORPH_OPEN, kernel)
+    bare = np.asarray(inner & (1 - covered), np.uint8)
+    uncovered = cv2.morphologyEx(bare, cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
     count = min(count, int(len(rows) / SHELL_PX))
     none = {"region": np.uint8, "anchor": np.int32, "seen": bool}
@@ -163,7 +164,17 @@ def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np
 def _join(base: Splats, shell: Splats) -> Splats:
     arrays = {
         name: np.concatenate([getattr(base, name), getattr(shell, name)])
-        for name in ("means", "quats", "log_scales", "logit_opacities", "colors", "region", "anchor", "seen", "facing")
+        for name in (
+            "means",
+            "quats",
+            "log_scales",
+            "logit_opacities",
+            "colors",
+            "region",
+            "anchor",
+            "seen",
+            "facing",
+        )
     }
     return Splats(**arrays, n_base=base.n_base)
 

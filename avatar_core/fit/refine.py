@@ -89,8 +89,13 @@ def render(
     view: View, parts: tuple[Tensor, ...], threads: int, backdrop: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """means, quats, scales, opacities, colors -> picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
+    means, quats, scales, opacities, colors = parts
     image, alpha = rasterize(
-        *parts,
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
         torch.from_numpy(view.camera.viewmat),
         torch.from_numpy(view.camera.K),
         view.camera.width,
