@@ -270,10 +270,12 @@ def main() -> None:
             peer = "peer -"
             if row["ratio"]:
                 peer = f"peer {row['peer_fwd_bwd_ms']:.0f} ms = {row['ratio']:.0f}x ({row['ratio_processor']:.0f}x processor time)"
+            ours = f"fwd {row['cpu_fwd_ms']:.2f} ms, fwd+bwd {row['cpu_fwd_bwd_ms']:.2f} ms a frame"
+            more = f"best {row['cpu_fwd_bwd_best_ms']:.2f}, processor {row['cpu_processor_ms']:.2f}"
+            bound = f"flop bound {row['roofline']['flop_bound_ms']:.2f} ms"
+            scaling = f"{row['scaling']:.2f}x over one thread"
             print(
-                f"{count // 1000}k {size} px x{frames}: fwd {row['cpu_fwd_ms']:.2f} ms, fwd+bwd {row['cpu_fwd_bwd_ms']:.2f} ms "
-                f"(best {row['cpu_fwd_bwd_best_ms']:.2f}, processor {row['cpu_processor_ms']:.2f}) a frame, {row['scaling']:.2f}x over one thread, {peer}, "
-                f"flop bound {row['roofline']['flop_bound_ms']:.2f} ms",
+                f"{count // 1000}k {size} px x{frames}: {ours} ({more}), {scaling}, {peer}, {bound}",
                 flush=True,
             )
     result = {
