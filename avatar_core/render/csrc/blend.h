@@ -204,7 +204,7 @@ template <bool DEPTH> inline void blend(const Call &call, int frame, Frame &f, i
 
 // Again front to back, as in the forward pass, with S = dL/dC . (what still lies behind the current splat):
 //   dL/dalpha_i = T_i (c_i . g) - S_i / (1 - alpha_i),  S_0 = g . C_final - g_alpha T_final,  S_i = S_{i-1} - w_i (c_i . g).
-// Each pair of tile and splat writes one row: dL/dcolour and the moments of v = alpha dL/dalpha (see project_backward).
+// Each pair of tile and splat writes one row: dL/dcolour and the moments of v = alpha dL/dalpha (see project_backward.h).
 // background_sum (3): gradient of the background colour over this tile, or null.
 template <bool DEPTH> inline void blend_backward(const Call &call, int frame, Frame &f, int tile_index, GradientRow *rows, float *background_sum) {
   const uint32_t begin = f.tile_start[tile_index], last = f.tile_end[tile_index], end = f.tile_start[tile_index + 1];

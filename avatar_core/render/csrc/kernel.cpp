@@ -3,6 +3,7 @@
 #include "bin.h"
 #include "blend.h"
 #include "project.h"
+#include "project_backward.h"
 
 namespace {
 
