@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from avatar_core.render.batch import Batch, Settings, check_values
 
-TILE = 64
+TILE = 32  # small tiles: memory is pixels of a tile times splats on it
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
