@@ -45,7 +45,9 @@ def main(stage: Stage) -> None:
     clips = [_clip(stage, row, params.size) for row in train]
     out = stage.fresh(stage.out)
     with stage.progress(params.steps) as bar:
-        model, losses = train_score(clips, config, stage.scratch(stage.data / "speech"), bar.reach)
+        model, losses = train_score(
+            clips, config, stage.scratch(stage.data / "speech", *stage.shards("teacher")), bar.reach
+        )
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
     tests = [_clip(stage, row, params.size) for row in held_out]

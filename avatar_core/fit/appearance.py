@@ -212,8 +212,12 @@ def complete_colors(splats: Splats, template: Template, layout: ParticleLayout) 
     face = region == REGIONS["face"]
     hands = np.isin(region, [REGIONS["hand_left"], REGIONS["hand_right"]])
     skin_tone = np.median(colors[:n][seen & face], 0) if (seen & face).any() else np.array([0.7, 0.55, 0.45])
-    for group in (face, hands, region == REGIONS["body"], region == REGIONS["eyes"]):
-        known, missing = np.flatnonzero(group & seen), np.flatnonzero(group & ~seen)
+    head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
+    scalp, body = (region == REGIONS["body"]) & head, (region == REGIONS["body"]) & ~head
+    eyes = region == REGIONS["eyes"]
+    # A bald head goes on from the forehead, hair from the hair that shows.
+    for group, source in ((face, face), (hands, hands), (body, body), (scalp, scalp | face), (eyes, eyes)):
+        known, missing = np.flatnonzero(source & seen), np.flatnonzero(group & ~seen)
         if len(known) < 12:
             colors[missing] = skin_tone if group is not hands or not len(known) else colors[known].mean(0)
             continue

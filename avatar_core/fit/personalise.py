@@ -8,7 +8,7 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from avatar_core.errors import UserError
-from avatar_core.fit.appearance import Splats, complete_colors, make_splats
+from avatar_core.fit.appearance import Splats, make_splats
 from avatar_core.fit.canonical import Canonical
 from avatar_core.fit.foreground import separate
 from avatar_core.fit.portrait_pose import PortraitPose, fit_portrait_pose
@@ -60,7 +60,8 @@ def personalise(
     """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
 
     critics: has `.keypoints(images (B,H,W,3)) -> (xy (B,K,2), confidence (B,K))`. The camera sees the avatar in its
-    canonical pose about as the portrait shows the person. Facts: psnr_foreground, psnr_face, keypoint_error_px, mask_px, pose
+    canonical pose about as the portrait shows the person. Facts: psnr_foreground (at the
+    size that is fitted, and `_third` at a third of it), psnr_face, keypoint_error_px, mask_px, pose
     (PortraitPose), portrait (the rendered picture in the portrait's own pose).
     Raises UserError when the picture does not show one person's face.
     """
@@ -84,7 +85,6 @@ def personalise(
     view = View.of(pose.camera, picture, background.image(width, height), matte)
     face_view, face_box = _face_view(view, xy)
     splats = refine(splats, view, face_view, config.refine, lambda done, total: tell("refine", done, total))
-    splats = replace(splats, colors=complete_colors(splats, template, layout))
     facts = _facts(splats, view, core, face_box, config.refine.threads) | {
         "pose": pose,
         "keypoint_error_px": pose.error_px,
@@ -163,8 +163,13 @@ def _facts(
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
+    small = [cv2.resize(a, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA) for a in (picture, target)]
+    small_mask = (
+        cv2.resize(mask.astype(np.float32), None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA) > 0.5
+    )
     return {
         "psnr_foreground": psnr(picture, target, mask),
+        "psnr_foreground_third": psnr(*small, small_mask),
         "psnr_full": psnr(picture, target),
         "psnr_face": psnr(picture[face], target[face]),
         "mask_px": int(mask.sum()),

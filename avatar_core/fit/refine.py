@@ -24,7 +24,6 @@ from avatar_core.render import rasterize
 from avatar_core.template.layout import REGIONS
 
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
-SEEN_SHARE_PX = 0.3  # one that fills less is coloured from its neighbours in the end
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,6 @@ def refine(
             progress(step + 1, total)
     with torch.no_grad():
         means, quats, log_scales, logits, colors = current()
-        share = contribution(view, (means, quats, log_scales, logits, colors), config.threads)
-    seen = share.numpy() > SEEN_SHARE_PX
     return replace(
         splats,
         means=means.numpy(),
@@ -189,7 +186,6 @@ def refine(
         log_scales=log_scales.numpy(),
         logit_opacities=logits.clamp(-6, 6).numpy(),
         colors=colors.numpy(),
-        seen=seen,
     )
 
 

@@ -1,0 +1,54 @@
+"""Rotations and cameras."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from avatar_core.geometry.camera import look_at
+from avatar_core.geometry.rotations import (
+    kabsch,
+    matrix_from_rotvec,
+    matrix_to_quat,
+    quat_mul,
+    quat_to_matrix,
+)
+
+vectors = st.lists(st.floats(-3, 3), min_size=3, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(vectors, vectors)
+def test_products_and_conversions_agree_with_scipy(a, b):
+    want = (Rotation.from_rotvec(a) * Rotation.from_rotvec(b)).as_matrix()
+    ra, rb = (matrix_from_rotvec(torch.tensor(v, dtype=torch.float64)) for v in (a, b))
+    assert np.allclose((ra @ rb).numpy(), want, atol=1e-6)
+    assert np.allclose(
+        quat_to_matrix(quat_mul(matrix_to_quat(ra), matrix_to_quat(rb))).numpy(), want, atol=1e-6
+    )
+
+
+def test_rotvec_gradient_is_finite_at_zero():
+    r = torch.zeros(2, 3, requires_grad=True)
+    matrix_from_rotvec(r).sum().backward()
+    assert r.grad is not None and torch.isfinite(r.grad).all()
+
+
+def test_kabsch_recovers_a_rigid_motion():
+    rng = np.random.default_rng(0)
+    source = torch.from_numpy(rng.normal(size=(12, 3)))
+    turn = torch.from_numpy(Rotation.from_rotvec([0.3, -1.0, 0.5]).as_matrix())
+    rotation, shift = kabsch(source, source @ turn.T + torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.allclose(rotation, turn, atol=1e-9)
+    assert torch.allclose(shift, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), atol=1e-9)
+
+
+def test_camera_looks_at_its_target_and_crops():
+    camera = look_at((0, -3, 1), (0, 0, 1), 20.0, 200, 100)
+    xy, depth = camera.project(np.array([[0.0, 0, 1], [0, 0, 1.1], [0.1, 0, 1]]))
+    assert xy[0] == pytest.approx([100, 50], abs=1e-3) and depth[0] == pytest.approx(3, abs=1e-5)
+    assert xy[1, 1] < 50 < xy[2, 0]  # up in the world is up in the picture, the person's left is on the right
+    crop = camera.crop(90, 40, 20, 20, 4.0)
+    assert crop.project(np.array([0.0, 0, 1]))[0] == pytest.approx([40, 40], abs=1e-3)
