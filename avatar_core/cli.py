@@ -129,7 +129,8 @@ def speak(
         )
     out_console.print(
         f"{out}: {report.video_s:.2f} s of video ({report.frames} frames); motion {report.generate_s:.1f} s, "
-        f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}"
+        f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}",
+        soft_wrap=True,
     )
 
 

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +81,14 @@ def smoke(clone: Callable[[str], Project], tmp_path_factory: pytest.TempPathFact
             record.write_text(json.dumps(about))
         root, seconds, output = json.loads(record.read_text())
     return Project(Path(root), seconds, output)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests that use the shared smoke run take turns: some damage its files for a moment, others ask whether all is well."""
+    if "smoke" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with open(Path(tempfile.gettempdir()) / f"audioavatar-tests-{run}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return (yield)
