@@ -29,7 +29,7 @@ def missing() -> str | None:
     if found != "1.5.3":
         return f"gsplat 1.5.3 is needed, {found} is installed"
     try:
-        import gsplat.cuda._torch_impl  # noqa: F401
+        import gsplat.cuda._torch_impl  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         return f"gsplat cannot be imported: {error}"
     return None
@@ -131,7 +131,7 @@ def rasterize(
     background: Tensor,
 ) -> Tensor:
     """One frame (H, W, 3) through gsplat's torch code, differentiable."""
-    import gsplat.cuda._torch_impl as gsplat_torch
+    import gsplat.cuda._torch_impl as gsplat_torch  # pyright: ignore[reportMissingImports]
 
     nerfacc = types.ModuleType("nerfacc")
     vars(nerfacc).update(render_weight_from_alpha=_weights, accumulate_along_rays=_accumulate)

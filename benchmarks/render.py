@@ -203,7 +203,7 @@ def run_cuda(rounds: int) -> dict:
     if not torch.cuda.is_available():
         return {"skipped": "torch sees no CUDA device"}
     try:
-        import gsplat  # noqa: F401
+        import gsplat  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         return {"skipped": f"gsplat cannot be imported: {error}"}
     rows = []

@@ -169,7 +169,7 @@ def _facts(
     )
     return {
         "psnr_foreground": psnr(picture, target, mask),
-        "psnr_foreground_third": psnr(*small, small_mask),
+        "psnr_foreground_third": psnr(small[0], small[1], small_mask),
         "psnr_full": psnr(picture, target),
         "psnr_face": psnr(picture[face], target[face]),
         "mask_px": int(mask.sum()),

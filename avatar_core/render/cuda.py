@@ -30,7 +30,7 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     if not torch.cuda.is_available():
         raise RuntimeError("backend cuda: torch sees no CUDA device")
     try:
-        from gsplat.rendering import rasterization
+        from gsplat.rendering import rasterization  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise RuntimeError(
             f"backend cuda: gsplat is needed (pip install 'audioavatar[gpu]'): {error}"
