@@ -103,11 +103,17 @@ class _Engine:
     def has_voice(self, voice: str) -> bool:
         return self._lib.espeak_SetVoiceByName(voice.encode()) == 0
 
+    def _fix_chance(self) -> None:
+        """Breathy voices draw noise from a generator that starts at the time of day: start it at a fixed place."""
+        self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        ctypes.CDLL(None).srand(ctypes.c_uint(1))
+
     def say(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> dict:
         if not self.has_voice(voice):
             return {"error": f"eSpeak NG has no voice {voice!r}", "kind": "voice"}
         for parameter, value in ((_PARAM_RATE, rate), (_PARAM_PITCH, pitch), (_PARAM_RANGE, pitch_range)):
             self._lib.espeak_SetParameter(parameter, value, 0)
+        self._fix_chance()
         data = text.encode("utf-8") + b"\0"
         self._lib.espeak_Synth(data, len(data), 0, 1, 0, _CHARS_UTF8 | _END_PAUSE, None, None)
         self._lib.espeak_Synchronize()
