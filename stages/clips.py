@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from avatar_core.motion.frames import Deformation
 from avatar_core.motion.train import MotionClip
 from avatar_core.template.layout import ParticleLayout, make_layout
 from avatar_core.template.mesh import load_template
+from avatar_core.training.loop import History, mean_losses
 from stages.common import Stage
 
 MAX_FRAMES = 4000
@@ -115,12 +116,12 @@ def motion_clips(stage: Stage, codec: MotionCodec, motion: FittedMotion) -> list
     return clips
 
 
-def loss_rows(
-    curve: Sequence[float] | Sequence[Mapping[str, float]], every: int = 1
-) -> list[dict[str, float]]:
-    """A training curve as rows for loss.csv, thinned to one row in `every`."""
-    rows = []
-    for step, value in enumerate(curve):
-        if step % every == 0 or step == len(curve) - 1:
-            rows.append({"step": step, **(value if isinstance(value, Mapping) else {"loss": value})})
-    return rows
+def loss_rows(history: History, rows: int = 150) -> list[dict[str, float | str]]:
+    """A training history as about `rows` rows of loss.csv, each the mean of its steps; empty where a term was absent."""
+    every = max(1, len(history) // rows)
+    names = sorted({name for row in history for name in row})
+    out: list[dict[str, float | str]] = []
+    for start in range(0, len(history), every):
+        part = mean_losses(history[start : start + every])
+        out.append({"step": min(start + every, len(history)), **{n: part.get(n, "") for n in names}})
+    return out

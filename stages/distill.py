@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from avatar_core.audio import augment
+from avatar_core.critics import load_critics
 from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
 from avatar_core.fit.canonical import Canonical
@@ -27,9 +28,10 @@ from avatar_core.motion.sampler import Generator, generate
 from avatar_core.motion.train import TrainConfig
 from avatar_core.speak import render_motion
 from avatar_core.student import Student, save_student
-from avatar_core.teacher.crop import Square, head_square
+from avatar_core.teacher.crop import Square, mouth_window
 from avatar_core.teacher.score import ScoreTeacher
 from avatar_core.template.layout import ParticleLayout
+from avatar_core.training.loop import mean_losses
 from stages.clips import (
     FittedMotion,
     Row,
@@ -87,19 +89,11 @@ def main(stage: Stage) -> None:
         )
     student = Student(generator, codec, dict(vars(stage.params.particles)), sample_config(stage))
     save_student(out / "student.safetensors", student, config.seed)
-    names = sorted({k for row in history for k in row if k != "step"})
-    stage.write_csv(
-        "loss", [{"step": int(r["step"]), **{n: r.get(n, "") for n in names}} for r in loss_rows(history)]
-    )
+    stage.write_csv("loss", loss_rows(history))
     tenth = max(1, len(history) // 10)
-
-    def mean(rows: list[dict[str, float]], name: str) -> float | None:
-        values = [r[name] for r in rows if name in r]
-        return float(np.mean(values)) if values else None
-
     stage.write_metrics(
-        {f"{n}_first_tenth": mean(history[:tenth], n) for n in names}
-        | {f"{n}_last_tenth": mean(history[-tenth:], n) for n in names}
+        {f"{n}_first_tenth": v for n, v in mean_losses(history[:tenth]).items()}
+        | {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
         | {"clips": len(clips)}
     )
     _show(stage, motion, layout, before, student)
@@ -138,7 +132,7 @@ def _view(
     frames, masks = clip_frames(stage, row), clip_aux(stage, row, "masks")
     camera = fitted_camera(stage, row, frames.shape[1:3])
     close = row["framing"] == "face" and score is not None
-    square = head_square(masks) if close else Square(0, 0, min(frames.shape[1:3]))
+    square = mouth_window(frames, load_critics()) if close else Square(0, 0, min(frames.shape[1:3]))
     size = score.config.size if close and score else stage.params.distill.size
     scale = size / square.side
     camera = camera.crop(square.x0, square.y0, square.side, square.side, scale)

@@ -48,7 +48,7 @@ def main(stage: Stage) -> None:
         )
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
-    stage.write_csv("loss", loss_rows(curve, every=max(1, params.steps // 500)))
+    stage.write_csv("loss", loss_rows(curve))
     checked = fitted_rows(stage, "val") or motion.rows[:3]
     metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
     stage.write_metrics(

@@ -1,6 +1,6 @@
 """Stage 3b, score: the teacher's score network for VSD, a small audio-conditioned video diffusion model.
 
-Trains on the head crops of the training clips; held-out numbers come from the val person where there is one. Writes
+Trains on windows round the mouth of the training clips' faces; held-out numbers come from the val person where there is one. Writes
 `score.safetensors` and shows sampled clips under the teacher's.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from avatar_core.critics import load_critics
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
-from avatar_core.teacher.crop import head_square
+from avatar_core.teacher.crop import mouth_window
 from avatar_core.teacher.score import (
     ScoreClip,
     ScoreConfig,
@@ -22,12 +23,12 @@ from avatar_core.teacher.score import (
     to_signed,
     train_score,
 )
-from stages.clips import Row, clip_aux, clip_frames, clip_mel, loss_rows
+from stages.clips import Row, clip_frames, clip_mel, loss_rows
 from stages.common import Stage, run_stage
 
 
 def main(stage: Stage) -> None:
-    """Train the score teacher on head crops of the training clips."""
+    """Train the score teacher on the mouths of the training clips."""
     params = stage.params.score
     rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
     rows = sorted((r for r in rows if r["framing"] == "face" and r["status"] == "ok"), key=lambda r: r["id"])
@@ -58,8 +59,8 @@ def main(stage: Stage) -> None:
 
 
 def _clip(stage: Stage, row: Row, size: int) -> ScoreClip:
-    square = head_square(clip_aux(stage, row, "masks"))
-    return ScoreClip(square.cut(clip_frames(stage, row), size), clip_mel(stage, row["id"]))
+    frames = clip_frames(stage, row)
+    return ScoreClip(mouth_window(frames, load_critics()).cut(frames, size), clip_mel(stage, row["id"]))
 
 
 def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:

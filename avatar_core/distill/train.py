@@ -9,7 +9,7 @@ Shapes: T frames of a clip, F rendered frames, N particles, M tracks, H x W pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from avatar_core.errors import UserError
 from avatar_core.motion.codec import MotionCodec
 from avatar_core.motion.frames import Rig, compose, make_rig
 from avatar_core.motion.sampler import Generator
-from avatar_core.motion.state import fingerprint_of, load_latest, save_state
 from avatar_core.motion.train import (
     Augment,
     Batches,
@@ -39,10 +38,11 @@ from avatar_core.motion.train import (
     TrainConfig,
     add_noise,
     diffusion_loss,
-    schedule,
 )
 from avatar_core.render import rasterize
 from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
+from avatar_core.training.loop import History, Loop, Progress, run_loop
+from avatar_core.training.state import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def train_student(
     config: DistillConfig = DistillConfig(),
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> tuple[Generator, MotionCodec, list[dict[str, float]]]:
+    progress: Progress | None = None,
+) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
 
     teacher may be None only when weights.vsd is 0. canonicals maps identity to Canonical.
@@ -128,23 +128,9 @@ def train_student(
     loss_of = MotionLoss(batches, codec, config.simple)
     student = Student(generator, codec)
     trained = [*generator.parameters(), *decoder_parameters(codec)]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01)
-    average = {k: v.detach().clone() for k, v in student.state_dict().items()}
     own = _own_score(teacher, config) if teacher is not None and config.variational else None
-    history: list[dict[str, float]] = []
-    mark = fingerprint_of(
-        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in average.values())
-    )
-    start = (
-        load_latest(checkpoint_dir, student, optimizer, average, chance, history, mark)
-        if checkpoint_dir
-        else 0
-    )
-    bad = 0
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config.steps, warmup=10)
-        student.train()
+
+    def losses() -> dict[str, Tensor]:
         mel, x, weight, kind = batches.draw(chance)
         if augment is not None:
             mel = augment(mel, chance)
@@ -152,33 +138,25 @@ def train_student(
         clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
         terms |= rendered_terms(clip, canonicals[clip.identity], layout, rigs[clip.identity], student, teacher, own,
                                 config, chance)  # fmt: skip
-        loss = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
-            optimizer.step()
-            bad = 0
-        else:
-            bad += 1
-            if bad >= 10:
-                raise UserError(
-                    f"distill: loss not finite for {bad} steps up to step {step}; lower learning_rate"
-                )
-        with torch.no_grad():
-            for name, value in student.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - config.ema)
-        history.append(
-            {"step": float(step + 1)} | {name: float(value.detach()) for name, value in terms.items()}
-        )
-        done = step + 1
-        if progress:
-            progress(done, config.steps, history[-1])
-        if checkpoint_dir and own is None and (done % config.checkpoint_every == 0 or done == config.steps):
-            save_state(checkpoint_dir, done, student, optimizer, average, chance, history, mark)
-    student.load_state_dict(average)
-    student.eval()
+        total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+        return {"loss": total, **terms}
+
+    mark = fingerprint_of(
+        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in student.state_dict().values())
+    )
+    history = run_loop(
+        Loop(
+            "distill", config.steps, config.learning_rate, config.ema, config.checkpoint_every, warmup=10,
+            clip_norm=config.clip_norm, report_every=1,
+        ),
+        student,
+        torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01),
+        chance,
+        losses,
+        fingerprint=mark,
+        checkpoint_dir=checkpoint_dir if own is None else None,  # the own score's state is not kept
+        progress=progress,
+    )  # fmt: skip
     return generator, codec, history
 
 

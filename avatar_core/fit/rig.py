@@ -20,7 +20,7 @@ from torch import Tensor
 
 from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
-from avatar_core.motion.frames import quat_from_rotvec, quat_mul, quat_rotate
+from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
 from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
 

@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from avatar_core.motion.frames import quat_from_rotvec, quat_mul, quat_to_matrix
+from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
 
 _TRUNK = ("root", "spine04", "spine02", "neck01", "head", "clavicle.L", "clavicle.R")
 _ARM = ("upperarm01", "upperarm02", "lowerarm01", "lowerarm02", "wrist")

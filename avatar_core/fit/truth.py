@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from avatar_core.geometry.rotations import quat_to_matrix, rigid_fit
 from avatar_core.metrics.mouth import correlation, slope
-from avatar_core.motion.frames import quat_to_matrix, rigid_fit
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 
 AROUND = 6

@@ -1,4 +1,4 @@
-"""Rotations in torch: quaternions wxyz, rotation vectors, matrices, and the best rigid fit.
+"""Rotations in torch: quaternions wxyz, rotation vectors (radians), matrices, and the best rigid fit.
 
 All functions take leading batch dimensions, are differentiable, and finite at the identity.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
@@ -24,16 +25,32 @@ def quat_mul(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
+def quat_conj(quat: Tensor) -> Tensor:
+    """The inverse of unit quaternions (..., 4)."""
+    return quat * quat.new_tensor([1.0, -1.0, -1.0, -1.0])
+
+
+def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
+    """Turn vectors (..., 3) by unit quaternions (..., 4)."""
+    w, u = quat[..., :1], quat[..., 1:]
+    vector = vector.expand_as(u)
+    twice = 2 * torch.linalg.cross(u, vector)
+    return vector + w * twice + torch.linalg.cross(u, twice)
+
+
 def quat_from_rotvec(rotvec: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) in radians -> unit quaternions (..., 4)."""
-    angle = (rotvec.square().sum(-1, keepdim=True) + 1e-16).sqrt()
-    half = 0.5 * angle
-    return torch.cat([half.cos(), rotvec * (half.sin() / angle)], -1)
+    """Rotation vectors (..., 3) -> unit quaternions (..., 4)."""
+    half = 0.5 * rotvec
+    angle = (half.square().sum(-1, keepdim=True) + 1e-24).sqrt()
+    return torch.cat([angle.cos(), half * torch.sinc(angle / torch.pi)], -1)
 
 
-def matrix_from_rotvec(rotvec: Tensor) -> Tensor:
-    """Rodrigues' formula: (..., 3) -> (..., 3, 3)."""
-    return quat_to_matrix(quat_from_rotvec(rotvec))
+def rotvec_from_quat(quat: Tensor) -> Tensor:
+    """Unit quaternions (..., 4) -> rotation vectors (..., 3) of at most pi."""
+    quat = torch.where(quat[..., :1] < 0, -quat, quat)
+    w, v = quat[..., :1], quat[..., 1:]
+    size = (v.square().sum(-1, keepdim=True) + 1e-24).sqrt()
+    return v * (2 * torch.atan2(size, w) / size)
 
 
 def quat_to_matrix(quat: Tensor) -> Tensor:
@@ -47,44 +64,36 @@ def quat_to_matrix(quat: Tensor) -> Tensor:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def matrix_to_quat(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) -> unit quaternions (..., 4) with w >= 0.
+def matrix_from_rotvec(rotvec: Tensor) -> Tensor:
+    """Rodrigues' formula: (..., 3) -> (..., 3, 3)."""
+    return quat_to_matrix(quat_from_rotvec(rotvec))
 
-    Of four algebraically equal forms the one with the largest divisor is taken (Shepperd 1978).
+
+def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Best rigid motion of points (C,3) onto (T,C,3): quaternion (T,4), source centroid (3), target centroids (T,3).
+
+    The rotation is the top eigenvector of Horn's 4x4 matrix, found without gradients. One Newton step of the same
+    least-squares problem, which is zero there, then carries the exact first derivative: unlike the derivative of an
+    SVD it stays finite when singular values coincide, and for flat points. Source: Horn 1987.
     """
-    m = matrix
-    m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    square = torch.stack(
-        [1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], -1
-    )
-    a, b, c = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    d, e, f = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
-    forms = torch.stack(
-        [
-            torch.stack([square[..., 0], a, b, c], -1),
-            torch.stack([a, square[..., 1], d, e], -1),
-            torch.stack([b, d, square[..., 2], f], -1),
-            torch.stack([c, e, f, square[..., 3]], -1),
-        ],
-        -2,
-    )
-    best = square.detach().argmax(-1)[..., None, None].expand(*square.shape[:-1], 1, 4)
-    quat = torch.nn.functional.normalize(forms.gather(-2, best).squeeze(-2), dim=-1)
-    return torch.where(quat[..., :1] < 0, -quat, quat)
-
-
-def kabsch(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Best rigid motion of source (..., C, 3) onto target (..., C, 3): R (..., 3, 3), t (..., 3), target = R source + t.
-
-    Weights (..., C) >= 0. Kabsch 1976; no gradients where singular values coincide.
-    """
-    weights = torch.ones(source.shape[:-1]).to(source) if weights is None else weights
-    share = (weights / weights.sum(-1, keepdim=True))[..., None]
-    middle_s, middle_t = (share * source).sum(-2, keepdim=True), (share * target).sum(-2, keepdim=True)
-    cross = (share * (target - middle_t)).transpose(-1, -2) @ (source - middle_s)
-    u, _, vh = torch.linalg.svd(cross)
-    sign = torch.det(u @ vh).sign()
-    turn = torch.ones(*sign.shape, 3).to(u)
-    turn[..., 2] = sign
-    rotation = (u * turn[..., None, :]) @ vh
-    return rotation, (middle_t - middle_s @ rotation.transpose(-1, -2)).squeeze(-2)
+    centre, centre_t = source.mean(0), target.mean(1)
+    cross = (target - centre_t[:, None]).transpose(-1, -2) @ (source - centre)  # (T,3,3) sum of q p^T
+    with torch.no_grad():
+        h = cross.double().transpose(-1, -2)  # sum of p q^T, as in Horn
+        skew = torch.stack([h[:, 1, 2] - h[:, 2, 1], h[:, 2, 0] - h[:, 0, 2], h[:, 0, 1] - h[:, 1, 0]], -1)
+        trace = h.diagonal(dim1=-2, dim2=-1).sum(-1)
+        horn = h.new_zeros(len(h), 4, 4)
+        horn[:, 0, 0] = trace
+        horn[:, 0, 1:] = horn[:, 1:, 0] = skew
+        horn[:, 1:, 1:] = h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype)
+        best = torch.linalg.eigh(horn).eigenvectors[..., -1]
+        best = torch.where(best[:, :1] < 0, -best, best).to(cross.dtype)
+    s = cross @ quat_to_matrix(best).transpose(-1, -2)  # sum of q (R p)^T, symmetric at the optimum
+    slope = torch.stack([s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]], -1)
+    sym = 0.5 * (s + s.transpose(-1, -2)).detach()
+    trace = sym.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    eye = torch.eye(3, dtype=s.dtype)
+    curvature = trace * eye - sym + (1e-6 * trace.abs() + 1e-12) * eye
+    step = torch.linalg.solve(curvature, slope)
+    step = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step], -1)
+    return quat_mul(normalize(step, dim=-1), best), centre, centre_t

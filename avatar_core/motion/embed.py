@@ -10,7 +10,7 @@ Shapes: B windows, T frames, D latents, E embedding, P patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from avatar_core.errors import UserError
 from avatar_core.motion.codec import MotionCodec
 from avatar_core.motion.dit import AudioTrunk, ConvBlock, DiTConfig
 from avatar_core.motion.sampler import Generator
-from avatar_core.motion.state import fingerprint_of, load_latest, save_state
-from avatar_core.motion.train import Augment, Batches, MotionClip, TrainConfig, schedule
+from avatar_core.motion.train import Augment, Batches, MotionClip, TrainConfig
+from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.training.state import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,9 @@ def train_embedding(
     config: EmbedConfig = EmbedConfig(),
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> tuple[Embedding, list[float]]:
-    """Train both encoders; returns the averaged model and the loss of every step. One thread, resumable."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _train(clips, codec, config, augment, checkpoint_dir, progress)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train(clips, codec, config, augment, checkpoint_dir, progress):
+    progress: Progress | None = None,
+) -> tuple[Embedding, History]:
+    """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, TrainConfig(batch=config.batch, window=config.window, silence=0.0))
@@ -132,39 +124,25 @@ def _train(clips, codec, config, augment, checkpoint_dir, progress):
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     model.trunk.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
     model.trunk.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.05)
-    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    losses: list[float] = []
-    mark = fingerprint_of(config, *(np.asarray(c.x) for c in clips))
-    start = (
-        load_latest(checkpoint_dir, model, optimizer, average, chance, losses, mark) if checkpoint_dir else 0
-    )
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config.steps)
-        model.train()
+
+    def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(chance)
         if augment is not None:
             log_mel = augment(log_mel, chance)
-        loss = embedding_loss(model, log_mel, x)
-        if not bool(torch.isfinite(loss)):
-            raise UserError(f"embed: loss not finite at step {step}; lower learning_rate")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay = min(config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if progress and (done % 20 == 0 or done == config.steps):
-            progress(done, config.steps, {"loss": float(np.mean(losses[-20:]))})
-        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
-            save_state(checkpoint_dir, done, model, optimizer, average, chance, losses, mark)
-    model.load_state_dict(average)
-    return model.eval(), losses
+        return {"loss": embedding_loss(model, log_mel, x)}
+
+    with one_thread():
+        history = run_loop(
+            Loop("embed", config.steps, config.learning_rate, config.ema, config.checkpoint_every),
+            model,
+            torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.05),
+            chance,
+            losses,
+            fingerprint=fingerprint_of(config, *(np.asarray(c.x) for c in clips)),
+            checkpoint_dir=checkpoint_dir,
+            progress=progress,
+        )
+    return model, history
 
 
 @torch.no_grad()

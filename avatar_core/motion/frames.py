@@ -19,6 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.geometry.rotations import (
+    quat_conj,
+    quat_from_rotvec,
+    quat_mul,
+    quat_rotate,
+    quat_to_matrix,
+    rigid_fit,
+    rotvec_from_quat,
+)
+
 WORLD, HEAD, WRIST_LEFT, WRIST_RIGHT = 0, 1, 2, 3
 
 
@@ -153,89 +163,11 @@ def decompose(canonical, layout, means, quats, rig: Rig | None = None) -> Deform
     return Deformation(offset, rotvec_from_quat(turn))
 
 
-def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Best rigid motion of points (C,3) onto (T,C,3): quaternion (T,4), source centroid (3), target centroids (T,3).
-
-    The rotation is the top eigenvector of Horn's 4x4 matrix, found without gradients. One Newton step of the same
-    least-squares problem, which is zero there, then carries the exact first derivative: unlike the derivative of an
-    SVD it stays finite when singular values coincide, and for flat carriers.
-    """
-    centre, centre_t = source.mean(0), target.mean(1)
-    cross = (target - centre_t[:, None]).transpose(-1, -2) @ (source - centre)  # (T,3,3) sum of q p^T
-    with torch.no_grad():
-        h = cross.double().transpose(-1, -2)  # sum of p q^T, as in Horn
-        skew = torch.stack([h[:, 1, 2] - h[:, 2, 1], h[:, 2, 0] - h[:, 0, 2], h[:, 0, 1] - h[:, 1, 0]], -1)
-        trace = h.diagonal(dim1=-2, dim2=-1).sum(-1)
-        horn = h.new_zeros(len(h), 4, 4)
-        horn[:, 0, 0] = trace
-        horn[:, 0, 1:] = horn[:, 1:, 0] = skew
-        horn[:, 1:, 1:] = h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype)
-        best = torch.linalg.eigh(horn).eigenvectors[..., -1]
-        best = torch.where(best[:, :1] < 0, -best, best).to(cross.dtype)
-    s = cross @ quat_to_matrix(best).transpose(-1, -2)  # sum of q (R p)^T, symmetric at the optimum
-    slope = torch.stack([s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]], -1)
-    sym = 0.5 * (s + s.transpose(-1, -2)).detach()
-    trace = sym.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
-    eye = torch.eye(3, dtype=s.dtype)
-    curvature = trace * eye - sym + (1e-6 * trace.abs() + 1e-12) * eye
-    step = torch.linalg.solve(curvature, slope)
-    step = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step], -1)
-    return quat_mul(torch.nn.functional.normalize(step, dim=-1), best), centre, centre_t
-
-
 def lip_aperture(means, layout) -> Any:
     """Mean distance in metres between the facing mid-lip particles: means (...,N,3) -> (...)."""
     upper, lower = np.asarray(layout.lips_upper), np.asarray(layout.lips_lower)
     gap = means[..., upper, :].mean(-2) - means[..., lower, :].mean(-2)
     return (gap**2).sum(-1) ** 0.5
-
-
-def quat_mul(a: Tensor, b: Tensor) -> Tensor:
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )
-
-
-def quat_conj(q: Tensor) -> Tensor:
-    return q * q.new_tensor([1.0, -1.0, -1.0, -1.0])
-
-
-def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
-    w, u = q[..., :1], q[..., 1:]
-    v = v.expand_as(u)
-    twice = 2 * torch.linalg.cross(u, v)
-    return v + w * twice + torch.linalg.cross(u, twice)
-
-
-def quat_from_rotvec(rotvec: Tensor) -> Tensor:
-    half = 0.5 * rotvec
-    angle = (half.square().sum(-1, keepdim=True) + 1e-24).sqrt()
-    return torch.cat([angle.cos(), half * torch.sinc(angle / torch.pi)], -1)
-
-
-def rotvec_from_quat(q: Tensor) -> Tensor:
-    q = torch.where(q[..., :1] < 0, -q, q)
-    w, v = q[..., :1], q[..., 1:]
-    size = (v.square().sum(-1, keepdim=True) + 1e-24).sqrt()
-    return v * (2 * torch.atan2(size, w) / size)
-
-
-def quat_to_matrix(q: Tensor) -> Tensor:
-    w, x, y, z = q.unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def _carriers(carriers: Mapping, frame: int) -> np.ndarray:

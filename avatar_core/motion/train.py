@@ -10,7 +10,6 @@ Shapes: B windows, W frames a window, D latents.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ from avatar_core.motion.sampler import (
     GeneratorConfig,
     make_scheduler,
 )
-from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.training.state import fingerprint_of
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # log-mel (B,4W,80) -> the same shape
 
@@ -156,76 +156,40 @@ def train_generator(
     model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-    init: Generator | None = None,
-) -> tuple[Generator, list[dict[str, float]]]:
-    """Train from scratch (or from init), or resume from checkpoint_dir. Returns the averaged model and the loss curve.
-
-    progress(step, steps, {"loss": ...}) is called every 20 steps.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # nets this small run slower on two, and one thread is repeatable
-    try:
-        return _train(clips, codec, config, model_config, augment, checkpoint_dir, progress, init)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train(clips, codec, config, model_config, augment, checkpoint_dir, progress, init):
+    progress: Progress | None = None,
+) -> tuple[Generator, History]:
+    """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed + 1)
+    chance = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, config)
     loss_of = MotionLoss(batches, codec, config)
-    model = init if init is not None else Generator(model_config)
-    if init is None:
-        normalise_audio(model, clips)
-        model.speed.copy_(latent_speed(clips, codec))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-    )
-    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    curve: list[float] = []  # the loss of every step
-    mark = fingerprint_of(config, model.config, *(np.asarray(c.x) for c in clips))
-    start = (
-        load_latest(checkpoint_dir, model, optimizer, average, generator, curve, mark)
-        if checkpoint_dir
-        else 0
-    )
-    bad = 0
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config.steps)
-        model.train()
-        mel, x, weight, kind = batches.draw(generator)
+    model = Generator(model_config)
+    normalise_audio(model, clips)
+    model.speed.copy_(latent_speed(clips, codec))
+
+    def losses() -> dict[str, Tensor]:
+        mel, x, weight, kind = batches.draw(chance)
         if augment is not None:
-            mel = augment(mel, generator)
-        loss = diffusion_loss(model, loss_of, mel, x, weight, kind, config, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
-            optimizer.step()
-            bad = 0
-        else:
-            bad += 1
-            if bad >= 10:
-                raise UserError(
-                    f"generator: loss not finite for {bad} steps up to step {step}; lower learning_rate"
-                )
-        decay = min(config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(
-                    value
-                )
-        curve.append(float(loss.detach()))
-        if progress and (step % 20 == 19 or step + 1 == config.steps):
-            progress(step + 1, config.steps, loss_curve(curve)[-1])
-        done = step + 1
-        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
-            save_state(checkpoint_dir, done, model, optimizer, average, generator, curve, mark)
-    model.load_state_dict(average)
-    return model.eval(), loss_curve(curve)
+            mel = augment(mel, chance)
+        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, kind, config, chance)}
+
+    with one_thread():
+        history = run_loop(
+            Loop(
+                "generator", config.steps, config.learning_rate, config.ema, config.checkpoint_every,
+                clip_norm=config.clip_norm,
+            ),
+            model,
+            torch.optim.AdamW(
+                model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+            ),
+            chance,
+            losses,
+            fingerprint=fingerprint_of(config, model.config, *(np.asarray(c.x) for c in clips)),
+            checkpoint_dir=checkpoint_dir,
+            progress=progress,
+        )  # fmt: skip
+    return model, history
 
 
 def diffusion_loss(
@@ -255,14 +219,6 @@ def diffusion_loss(
     loss = loss_of(x0, x, weight, kind)
     loss = loss + config.prior * loss_of(model.prior(features), x, weight, kind)
     return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
-
-
-def loss_curve(losses: Sequence[float], every: int = 20) -> list[dict[str, float]]:
-    """Means over runs of `every` steps: [{step, loss}], the last one maybe shorter."""
-    return [
-        {"step": min(start + every, len(losses)), "loss": float(np.nanmean(losses[start : start + every]))}
-        for start in range(0, len(losses), every)
-    ]
 
 
 def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -309,12 +265,6 @@ def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:
             noise *= 10 ** (rng.uniform(-75, -45) / 20) / noise.std()
         bank.append(log_mel(torch.from_numpy(noise.astype(np.float32))))
     return torch.stack(bank)
-
-
-def schedule(step: int, steps: int, warmup: int = 20) -> float:
-    """Linear warm-up, then a cosine to 0.02."""
-    warm = min(1.0, (step + 1) / warmup)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))))
 
 
 def _hold(values: np.ndarray, before: int, after: int) -> Tensor:

@@ -1,16 +1,19 @@
-"""The score teacher: a small video diffusion network over face clips, conditioned on speech and a reference picture.
+"""The score teacher: a small video diffusion network over mouth clips, conditioned on speech and a reference picture.
 
 It stands for the large audio-driven video model of the paper: score distillation asks it how eight rendered frames
 should change to look like the teacher's videos of this speech. Built from diffusers' blocks over 2x pixel-unshuffled
-frames, v-prediction, a cosine schedule, and 10% of the conditions dropped for classifier-free guidance. Every frame's audio enters
+frames, with a cosine schedule and 10% of the conditions dropped for classifier-free guidance. Every frame's audio enters
 by the step embedding of its own residual blocks (that is what ties lips to sounds), all of them by cross-attention.
 
-Shapes: B clips, F frames (8), H = W pixels (64), A audio channels, C channels. Frames are in [-1, 1].
+The network models how frames differ from the reference, with the preconditioning of Karras et al. 2022 (EDM): untrained it
+already is the best linear denoiser of that difference, and all it learns is what the linear one cannot know.
+
+Shapes: B clips, F frames (8), H = W pixels (48), A audio channels, C channels. Frames are in [-1, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,14 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avatar_core.errors import UserError
-from avatar_core.motion.state import fingerprint_of, load_latest, save_state
+from avatar_core.training.loop import History, Loop, Progress, run_loop
+from avatar_core.training.state import fingerprint_of
 
 AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    size: int = 64  # pixels
+    size: int = 48  # pixels
     frames: int = 8
     channels: tuple[int, ...] = (24, 48, 72)  # at size/2, size/4, size/8
     audio_channels: int = 64
@@ -48,7 +52,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class ScoreClip:
-    """Face crops (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
+    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
 
     frames: np.ndarray
     log_mel: np.ndarray
@@ -59,16 +63,18 @@ class ScoreTeacher(nn.Module):
 
     mel_mean: Tensor
     mel_std: Tensor
+    spread: Tensor
 
     def __init__(self, config: ScoreConfig):
         super().__init__()
         self.config = config
         c, a = config.channels, config.audio_channels
         self.scheduler = DDIMScheduler(
-            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+            beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False
         )
         self.register_buffer("mel_mean", torch.zeros(80))
         self.register_buffer("mel_std", torch.ones(80))
+        self.register_buffer("spread", torch.tensor(0.2))  # rms difference of frames from the reference
         self.audio = nn.Sequential(
             nn.Conv1d(80, a, 5, padding=2), nn.GELU(), nn.Conv1d(a, a, 6, stride=4, padding=1), nn.GELU(),
             nn.Conv1d(a, a, 5, padding=2), nn.GELU(), nn.Conv1d(a, a, 3, padding=1),
@@ -102,13 +108,31 @@ class ScoreTeacher(nn.Module):
         return alpha * clean + sigma * noise
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, reference: Tensor) -> Tensor:
-        """v-prediction (B,F,3,H,W) from audio tokens (B,F,A) and a reference picture (B,3,H,W)."""
-        batch, frames = noisy.shape[:2]
-        step = self.step_mlp(self.steps(timesteps).to(noisy.dtype))[:, None]
+        """Clean frames (B,F,3,H,W) from audio tokens (B,F,A) and a reference picture (B,3,H,W)."""
+        alpha, sigma = self.alpha_sigma(timesteps)
+        seen = reference[:, None].expand_as(noisy)
+        change = (noisy - alpha * seen) / self.scale(timesteps)
+        net = self._net(change, timesteps, tokens, seen)
+        return self.linear(noisy, timesteps, reference) + self.spread * sigma / self.scale(timesteps) * net
+
+    def linear(self, noisy: Tensor, timesteps: Tensor, reference: Tensor) -> Tensor:
+        """The best denoiser (B,F,3,H,W) that knows only the reference and how far frames spread round it."""
+        alpha, _ = self.alpha_sigma(timesteps)
+        seen = reference[:, None]
+        gain = alpha * self.spread.square() / self.scale(timesteps).square()
+        return seen + gain * (noisy - alpha * seen)
+
+    def scale(self, timesteps: Tensor) -> Tensor:
+        """Standard deviation (B,1,1,1,1) of noisy frames round the reference."""
+        alpha, sigma = self.alpha_sigma(timesteps)
+        return (alpha.square() * self.spread.square() + sigma.square()).sqrt()
+
+    def _net(self, change: Tensor, timesteps: Tensor, tokens: Tensor, seen: Tensor) -> Tensor:
+        batch, frames = change.shape[:2]
+        step = self.step_mlp(self.steps(timesteps).to(change.dtype))[:, None]
         temb = (step + self.audio_mlp(tokens)).flatten(0, 1)
         context = tokens.repeat_interleave(frames, 0)  # every frame may look at the whole clip's sound
-        seen = reference[:, None].expand_as(noisy)
-        h = F.pixel_unshuffle(torch.cat([noisy, seen], 2).flatten(0, 1), 2)
+        h = F.pixel_unshuffle(torch.cat([change, seen], 2).flatten(0, 1), 2)
         h = self.stem(h)
         skips = []
         for index, level in enumerate(self.down):
@@ -133,12 +157,12 @@ class ScoreTeacher(nn.Module):
     ) -> Tensor:
         """Noise eps in noisy (B,F,3,H,W), with classifier-free guidance on the sound when guidance is not 1."""
         tokens = self.encode_audio(log_mel)
-        v = self(noisy, timesteps, tokens, reference)
+        clean = self(noisy, timesteps, tokens, reference)
         if guidance != 1.0:
             free = self(noisy, timesteps, self.no_audio.expand_as(tokens), reference)
-            v = free + guidance * (v - free)
+            clean = free + guidance * (clean - free)
         alpha, sigma = self.alpha_sigma(timesteps)
-        return alpha * v + sigma * noisy
+        return (noisy - alpha * clean) / sigma
 
     @torch.no_grad()
     def sample(
@@ -149,7 +173,7 @@ class ScoreTeacher(nn.Module):
         frames, size = self.config.frames, reference.shape[-1]
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(len(reference), frames, 3, size, size, generator=generator)
-        schedule = DDIMScheduler.from_config(self.scheduler.config, prediction_type="epsilon")
+        schedule = DDIMScheduler.from_config(self.scheduler.config)
         schedule.set_timesteps(steps)
         for step in schedule.timesteps:
             eps = self.predict(x, step.expand(len(x)), log_mel, reference, guidance)
@@ -203,83 +227,61 @@ def train_score(
     clips: Sequence[ScoreClip],
     config: ScoreConfig = ScoreConfig(),
     checkpoint_dir: Path | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> tuple[ScoreTeacher, list[float]]:
+    progress: Progress | None = None,
+) -> tuple[ScoreTeacher, History]:
     """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses."""
     torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed + 1)
+    chance = torch.Generator().manual_seed(config.seed + 1)
     model = ScoreTeacher(config)
     data = _prepare(clips, config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
     model.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
-    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    losses: list[float] = []
-    mark = fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips))
-    start = (
-        load_latest(checkpoint_dir, model, optimizer, average, generator, losses, mark)
-        if checkpoint_dir
-        else 0
+    model.spread.copy_(_spread(data))
+    history = run_loop(
+        Loop("score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05),
+        model,
+        torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
+        chance,
+        lambda: {
+            "loss": _loss(model, *_varied(*draw_windows(data, config, chance), chance), chance, config.drop)
+        },
+        fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
+        checkpoint_dir=checkpoint_dir,
+        progress=progress,
     )
-    bad = 0
-    for step in range(start, config.steps):
-        warm = min(1.0, (step + 1) / 20)
-        rate = warm * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * step / config.steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * float(rate)
-        model.train()
-        loss = _loss(model, *draw_windows(data, config, generator), generator=generator, drop=config.drop)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
-            optimizer.step()
-            bad = 0
-        else:
-            bad += 1
-            if bad >= 10:
-                raise UserError(
-                    f"score: loss not finite for {bad} steps up to step {step}; lower learning_rate"
-                )
-        decay = min(config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if progress and (done % 10 == 0 or done == config.steps):
-            progress(done, config.steps, {"loss": float(np.nanmean(losses[-10:]))})
-        if checkpoint_dir and (done % config.checkpoint_every == 0 or done == config.steps):
-            save_state(checkpoint_dir, done, model, optimizer, average, generator, losses, mark)
-    model.load_state_dict(average)
-    return model.eval(), losses
+    return model, history
 
 
 @torch.no_grad()
 def evaluate_score(model: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0, rounds: int = 4) -> dict:
-    """Held-out error of the predicted noise with the clip's own sound, another clip's, and none.
+    """Held-out error of the denoised clips with their own sound, another clip's, and none, over the middle of the window.
 
-    eps_mse is over everything; mouth_* is over the lower middle of the crop, where the sound shows.
+    denoise_*: mean square error as a share of what `linear` leaves, at steps 400 to 950: 1 has learnt nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     data = _prepare(clips, model.config)
-    size = model.config.size
-    rows, columns = slice(int(0.55 * size), int(0.9 * size)), slice(int(0.25 * size), int(0.75 * size))
+    middle = slice(model.config.size // 4, -(model.config.size // 4))
     sums: dict[str, list[float]] = {}
     for _ in range(rounds):
         frames, log_mel, reference = draw_windows(data, model.config, generator)
         timesteps = torch.linspace(400, 950, len(frames)).long()
         noise = torch.randn(frames.shape, generator=generator)
         noisy = model.add_noise(frames, noise, timesteps)
+        alpha, sigma = model.alpha_sigma(timesteps)
+
+        def error(clean: Tensor, frames: Tensor = frames) -> Tensor:
+            return (clean - frames)[..., middle, middle].square().mean((1, 2, 3, 4))
+
+        linear = error(model.linear(noisy, timesteps, reference))
         for name, sound, guidance in (
             ("matched", log_mel, 1.0),
             ("mismatched", log_mel.roll(1, 0), 1.0),
             ("no_audio", log_mel, 0.0),
         ):
-            error = (model.predict(noisy, timesteps, sound, reference, guidance) - noise).square()
-            sums.setdefault(f"eps_mse_{name}", []).append(float(error.mean()))
-            sums.setdefault(f"mouth_eps_mse_{name}", []).append(float(error[..., rows, columns].mean()))
+            eps = model.predict(noisy, timesteps, sound, reference, guidance)
+            share = error((noisy - sigma * eps) / alpha) / linear
+            sums.setdefault(f"denoise_{name}", []).append(float(share.mean()))
     return {name: float(np.mean(values)) for name, values in sums.items()}
 
 
@@ -322,19 +324,41 @@ def _prepare(clips: Sequence[ScoreClip], config: ScoreConfig) -> list[tuple[Tens
     return data
 
 
+def _spread(data: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Root mean square difference between two frames of a clip, in the units of frames in [-1, 1]."""
+    frames = [to_signed(clip[:: max(1, len(clip) // 12)]) for clip, _ in data]
+    return torch.stack([2 * f.var(0, correction=0).mean() for f in frames]).mean().sqrt().clamp_min(0.02)
+
+
+def _varied(
+    frames: Tensor, log_mel: Tensor, reference: Tensor, chance: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirrored and recoloured clips: a handful of people must not be all the faces there are."""
+    count = len(frames)
+    gain = 1 + 0.5 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    bias = 0.4 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    mirrored = (torch.rand(count, generator=chance) < 0.5).view(-1, 1, 1, 1)
+    frames, reference = gain[:, None] * frames + bias[:, None], gain * reference + bias
+    frames = torch.where(mirrored[:, None], frames.flip(-1), frames)
+    return frames, log_mel, torch.where(mirrored, reference.flip(-1), reference)
+
+
 def _loss(
     model: ScoreTeacher,
     frames: Tensor,
     log_mel: Tensor,
     reference: Tensor,
-    generator: torch.Generator,
+    chance: torch.Generator,
     drop: float,
 ) -> Tensor:
-    timesteps = torch.randint(0, 1000, (len(frames),), generator=generator)
-    noise = torch.randn(frames.shape, generator=generator)
+    # Steps from 100 on, and more of the late ones: that is where the sound says what the noise hides.
+    timesteps = (
+        (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=chance)).sqrt()).long().clamp_max(999)
+    )
+    noise = torch.randn(frames.shape, generator=chance)
     alpha, sigma = model.alpha_sigma(timesteps)
     tokens = model.encode_audio(log_mel)
-    dropped = torch.rand(len(frames), generator=generator) < drop
+    dropped = torch.rand(len(frames), generator=chance) < drop
     tokens = torch.where(dropped[:, None, None], model.no_audio, tokens)
-    v = model(alpha * frames + sigma * noise, timesteps, tokens, reference)
-    return (v - (alpha * noise - sigma * frames)).square().mean()
+    clean = model(alpha * frames + sigma * noise, timesteps, tokens, reference)
+    return ((clean - frames) * model.scale(timesteps) / (model.spread * sigma)).square().mean()

@@ -120,7 +120,7 @@ def test_all_terms_run_and_everything_moves(material, variational):
     generator, codec, history = train_student(
         clips, {"A": canonical}, layout, generator, codec, _teacher(), config
     )
-    assert history[-1].keys() == {"step", "simple", "arap", "trajectory", "l1", "vsd"}
+    assert history[-1].keys() == {"loss", "simple", "arap", "trajectory", "l1", "vsd"}
     assert all(np.isfinite(list(h.values())).all() for h in history)
     after = {**generator.state_dict(), **codec.state_dict()}
     moved = {k for k in before if not torch.equal(before[k], after[k])}
@@ -147,7 +147,7 @@ def test_distillation_resumes_exactly(material, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop=3)
     resumed = run(tmp_path)
-    assert [h["step"] for h in resumed[2]] == [1, 2, 3, 4]
+    assert len(resumed[2]) == 4
     for name, value in straight[0].state_dict().items():
         assert torch.equal(value, resumed[0].state_dict()[name]), name
 

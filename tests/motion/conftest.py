@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
 from avatar_core.motion.codec import ClipMotion
-from avatar_core.motion.frames import Deformation, decompose, quat_from_rotvec, quat_mul, quat_to_matrix
+from avatar_core.motion.frames import Deformation, decompose
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def material(clips, talk, person):
 def test_motion_finds_its_own_sound(material):
     codec, train, held_out = material
     model, losses = train_embedding(train, codec, CONFIG)
-    assert losses[-1] < losses[0]
+    assert losses[-1]["loss"] < losses[0]["loss"]
     found = retrieval_accuracy(model, held_out, choices=5)
     assert found["frame"] > 0.4 and found["patch"] > 0.5  # chance is 0.2
     torch.manual_seed(0)

@@ -2,17 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.motion.frames import (
-    Deformation,
-    compose,
-    decompose,
-    lip_aperture,
-    make_rig,
-    quat_from_rotvec,
-    quat_to_matrix,
-    rigid_fit,
-    rotvec_from_quat,
-)
+from avatar_core.geometry.rotations import quat_from_rotvec, quat_to_matrix, rigid_fit, rotvec_from_quat
+from avatar_core.motion.frames import Deformation, compose, decompose, lip_aperture, make_rig
 
 
 def test_no_deformation_is_the_canonical_avatar(person):

@@ -25,6 +25,7 @@ from avatar_core.motion.train import (
     silence_bank,
     train_generator,
 )
+from avatar_core.training.loop import mean_losses
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
@@ -53,7 +54,8 @@ def trained(data, codec):
 @torch.no_grad()
 def test_learns_lips_from_sound(trained, codec, talk):
     model, curve = trained
-    assert curve[-1]["loss"] < 0.75 * curve[0]["loss"]
+    first, last = mean_losses(curve[:20]), mean_losses(curve[-20:])
+    assert last["loss"] < 0.75 * first["loss"]
     audio, truth = talk(99)
     gap = codec.aperture(codec.encode(truth)).numpy()
     own = codec.aperture(generate(model, audio, seed=1)).numpy()
@@ -112,7 +114,7 @@ def test_resumed_training_gives_the_same_weights(data, codec, tmp_path):
     resumed, curve = train_generator(data, codec, config, MODEL, checkpoint_dir=folder)
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
-    assert curve[-1]["step"] == 6
+    assert len(curve) == 6
 
 
 def test_state_of_another_configuration_is_not_resumed(data, codec, tmp_path):

@@ -1,0 +1,1 @@
+"""Training shared by all learnt parts: one loop, and its state on disk."""

@@ -1,0 +1,127 @@
+"""The training loop of every network here: schedule, clipping, averaged weights, NaN guard, checkpoints that resume exactly.
+
+A caller brings its model, its optimizer and a function that draws a batch and gives the loss. All chance must come from
+torch's global generator or from the one given: both are part of the checkpoint, so that stopping and going on gives
+the same bytes as not stopping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar_core.errors import UserError
+from avatar_core.training.state import load_latest, save_state
+
+Progress = Callable[[int, int, dict[str, float]], None]  # step, steps, means of the latest losses
+History = list[dict[str, float]]  # the terms of every step, "loss" among them
+PATIENCE = 10  # steps in a row whose loss or gradients may be not finite
+
+
+@dataclass(frozen=True)
+class Loop:
+    """stage: its name in errors. The rate rises over `warmup` steps, then falls along a cosine to `floor` of itself.
+
+    ema: decay of the averaged weights (less in the first steps). Every `report_every` steps progress is told.
+    """
+
+    stage: str
+    steps: int
+    learning_rate: float
+    ema: float
+    checkpoint_every: int
+    warmup: int = 20
+    floor: float = 0.02
+    clip_norm: float = 1.0
+    report_every: int = 10
+
+
+def run_loop(
+    loop: Loop,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    chance: torch.Generator,
+    losses: Callable[[], Mapping[str, Tensor]],
+    *,
+    fingerprint: str,
+    checkpoint_dir: Path | None,
+    progress: Progress | None,
+) -> History:
+    """Train `model` in place and leave the averaged weights in it, in eval mode; returns the losses of every step.
+
+    losses() draws a batch and returns scalars by name; the one called "loss" is what the step descends. A step that is not
+    finite is left out; UserError after PATIENCE of them. fingerprint: only checkpoints with the same one are resumed.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    history: History = []
+    start = 0
+    if checkpoint_dir:
+        start = load_latest(checkpoint_dir, model, optimizer, average, chance, history, fingerprint)
+    bad = 0
+    for step in range(start, loop.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = loop.learning_rate * rate(step, loop.steps, loop.warmup, loop.floor)
+        model.train()
+        terms = losses()
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(trained, loop.clip_norm)
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"]))
+        if finite:
+            optimizer.step()
+        bad = 0 if finite else bad + 1
+        if bad == PATIENCE:
+            raise UserError(
+                f"{loop.stage}: loss not finite for {bad} steps up to step {step}; lower learning_rate"
+            )
+        _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
+        history.append({name: float(value.detach()) for name, value in terms.items()})
+        done = step + 1
+        if progress and (done % loop.report_every == 0 or done == loop.steps):
+            progress(done, loop.steps, mean_losses(history[-loop.report_every :]))
+        if checkpoint_dir and (done % loop.checkpoint_every == 0 or done == loop.steps):
+            save_state(checkpoint_dir, done, model, optimizer, average, chance, history, fingerprint)
+    model.load_state_dict(average)
+    model.eval()
+    return history
+
+
+def rate(step: int, steps: int, warmup: int = 20, floor: float = 0.02) -> float:
+    """Share of the learning rate at a step: linear warm-up times a cosine to `floor`."""
+    warm = min(1.0, (step + 1) / warmup)
+    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))))
+
+
+def mean_losses(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every term over the rows that have it and are finite."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    values = {n: [r[n] for r in rows if n in r and math.isfinite(r[n])] for n in names}
+    return {n: float(np.mean(v)) if v else math.nan for n, v in values.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks this small run slower on two threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)

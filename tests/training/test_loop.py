@@ -1,0 +1,53 @@
+"""The shared training loop: schedule, averaged weights, steps that are not finite."""
+
+import pytest
+import torch
+
+from avatar_core.errors import UserError
+from avatar_core.training.loop import Loop, mean_losses, rate, run_loop
+
+
+def run(losses, loop, model):
+    return run_loop(
+        loop, model, torch.optim.SGD(model.parameters(), lr=1.0), torch.Generator(), losses, fingerprint="",
+        checkpoint_dir=None, progress=None,
+    )  # fmt: skip
+
+
+def line() -> torch.nn.Linear:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    return model
+
+
+def test_rate_rises_then_falls():
+    rates = [rate(step, 100, warmup=10, floor=0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1, abs=0.05)
+    assert rates[100] == pytest.approx(0.1) and rates[50] == pytest.approx(0.55)
+
+
+def test_the_average_lags_behind_the_weights_and_is_what_stays():
+    model, seen = line(), []
+
+    def losses():
+        seen.append(model.weight.item())
+        return {"loss": (model.weight - 1).square().sum()}
+
+    history = run(losses, Loop("x", 30, 0.05, ema=0.9, checkpoint_every=99, warmup=1), model)
+    assert history[-1]["loss"] < 0.2 * history[0]["loss"]
+    assert 0 < model.weight.item() < seen[-1] < 1 and not model.training
+
+
+def test_steps_that_are_not_finite_are_left_out_until_there_are_too_many():
+    model, calls = line(), []
+
+    def losses(broken=lambda n: n == 3):
+        calls.append(1)
+        assert torch.isfinite(model.weight).all()
+        return {"loss": (model.weight - 1).square().sum() * (float("nan") if broken(len(calls)) else 1)}
+
+    loop = Loop("kettle", 20, 0.05, ema=0.9, checkpoint_every=99)
+    history = run(losses, loop, model)
+    assert len(history) == 20 and mean_losses(history)["loss"] < 1
+    with pytest.raises(UserError, match="kettle: loss not finite for 10 steps"):
+        run(lambda: losses(lambda n: True), loop, line())
