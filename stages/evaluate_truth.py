@@ -14,7 +14,7 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.canonical import Canonical
-from avatar_core.fit.truth import correspond, truth_report
+from avatar_core.fit.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.io.store import Store
 from avatar_core.metrics import motion as motion_metrics
 from avatar_core.metrics import vertices as vertex_metrics
@@ -22,7 +22,6 @@ from avatar_core.metrics.mouth import (
     closing_segments,
     closures,
     correlation,
-    lip_aperture,
     mismatched_correlation,
     slope,
 )
@@ -31,7 +30,6 @@ from avatar_core.motion.sampler import generate
 from avatar_core.speech import phonemes_from_json
 from avatar_core.student import load_student
 from avatar_core.template import load_template
-from avatar_core.template.landmarks import LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 from stages.clips import VALID, FittedMotion, Row, clip_audio, layout_of
 from stages.common import Stage
 
@@ -49,17 +47,6 @@ class DrivenClip:
     canonical: Canonical
 
 
-def our_aperture(particles: np.ndarray, layout: Any) -> np.ndarray:
-    """(T,) metres between the middles of the inner lips."""
-    return lip_aperture(particles[:, layout.lips_upper].mean(1), particles[:, layout.lips_lower].mean(1))
-
-
-def true_aperture(truth: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(T,) metres between the same two points of the true surface."""
-    place = {int(v): i for i, v in enumerate(truth[0])}
-    return lip_aperture(truth[1][:, place[UPPER_LIP_MIDDLE]], truth[1][:, place[LOWER_LIP_MIDDLE]])
-
-
 def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float | None]:
     """Lips, vertex errors and motion of the driven clips against the truth, means over clips."""
     layout, template = layout_of(stage), load_template()
@@ -70,7 +57,7 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
     ours, truths, closed, segments, false = [], [], 0, 0, []
     for clip in known:
         assert clip.truth is not None
-        mine, true = our_aperture(clip.particles, layout), true_aperture(clip.truth)
+        mine, true = particle_aperture(clip.particles, layout), true_aperture(*clip.truth, template)
         if clip.row["framing"] == "face":
             ours.append(mine)
             truths.append(true)
@@ -78,7 +65,7 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
                 stage.data / "speech" / "phonemes" / f"{clip.row['id']}.json",
                 clip_audio(stage, clip.row["id"]),
             )
-            rest = float(our_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
+            rest = float(particle_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
             # The teacher's rest is what its mouth does when nothing is said: the least open twentieth of the clip.
             found = closures(
                 mine, rest, closing_segments(speech.phonemes), true, float(np.quantile(true, 0.05))

@@ -18,7 +18,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from avatar_core.geometry.rotations import quat_to_matrix, rigid_fit
-from avatar_core.metrics.mouth import correlation, slope
+from avatar_core.metrics.mouth import correlation, lip_aperture, slope
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 
 AROUND = 6
@@ -94,9 +94,10 @@ def truth_report(
         if match.lips.any():
             out["lips_mm"] = millimetres(match.aligned[:, match.lips] - match.still[:, match.lips])
         out["face_mm"] = millimetres((match.aligned - match.still)[:, match.face])
-        apertures = _apertures(match.ids, match.truth, layout, means)
-        if apertures is not None:
-            out["lip_correlation"], out["lip_slope"] = correlation(*apertures), slope(*apertures)
+        true = true_aperture(vertex_ids, positions, template)
+        if true is not None:
+            ours = particle_aperture(means, layout)
+            out["lip_correlation"], out["lip_slope"] = correlation(ours, true), slope(ours, true)
     if shown["body"] or shown["hand"]:
         placed = _to_world(match.points, match.truth, match.body)
         if shown["hand"]:
@@ -106,16 +107,32 @@ def truth_report(
     return out
 
 
-def _apertures(
-    ids: np.ndarray, truth: np.ndarray, layout, means: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Lip apertures (T,) of the fit and of the truth, None if the truth lacks the mid-lip vertices."""
-    place = {int(v): i for i, v in enumerate(ids)}
-    if UPPER_LIP_MIDDLE not in place or LOWER_LIP_MIDDLE not in place:
+def particle_aperture(means: np.ndarray, layout) -> np.ndarray:
+    """(T,) metres, signed: the middles of the inner lips of base particles (T,N,3), see metrics.mouth."""
+    skull = np.asarray(layout.carriers["head"])
+    up = _upward(np.asarray(layout.template_positions)[skull], means[:, skull])
+    upper, lower = means[:, layout.lips_upper].mean(1), means[:, layout.lips_lower].mean(1)
+    return lip_aperture(upper, lower, up)
+
+
+def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template) -> np.ndarray | None:
+    """(T,) metres, signed: the same two points of the true surface (T,Q,3); None if the truth lacks them."""
+    ids = np.asarray(vertex_ids)
+    upper, lower = (np.flatnonzero(ids == v) for v in (UPPER_LIP_MIDDLE, LOWER_LIP_MIDDLE))
+    if not len(upper) or not len(lower):
         return None
-    upper, lower = truth[:, place[UPPER_LIP_MIDDLE]], truth[:, place[LOWER_LIP_MIDDLE]]
-    gap = means[:, layout.lips_upper].mean(1) - means[:, layout.lips_lower].mean(1)
-    return np.linalg.norm(gap, axis=-1), np.linalg.norm(upper - lower, axis=-1)
+    known = template.vertex_of_base[np.minimum(ids, len(template.vertex_of_base) - 1)]
+    skull = np.flatnonzero((known >= 0) & (template.bone_weight("head")[known] > 0.97))
+    up = _upward(template.layout_positions[known[skull]], positions[:, skull])
+    return lip_aperture(positions[:, upper[0]], positions[:, lower[0]], up)
+
+
+def _upward(upright: np.ndarray, skull: np.ndarray) -> np.ndarray:
+    """The head's upward axis (T,3), from the skull on the template (C,3) and in each frame (T,C,3)."""
+    quat, _, _ = rigid_fit(
+        torch.from_numpy(np.asarray(upright, np.float64)), torch.from_numpy(np.asarray(skull, np.float64))
+    )
+    return quat_to_matrix(quat)[:, :, 2].numpy()
 
 
 def _interpolation(places: np.ndarray, layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

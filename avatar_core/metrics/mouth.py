@@ -1,8 +1,9 @@
 """What lips do: aperture, its correlation with the truth, closures of p, b, m, and the mismatched control.
 
-Aperture is the distance between the mid inner lips, in any unit (metres on particles, share of face height in
-images). A p/b/m counts as closed when the least aperture of its frames comes within a tolerance of the person's
-own rest: rest gaps differ between people, so closures are judged relative to them.
+Aperture is how far the middle of the upper inner lip stands above that of the lower one, along the head's upward axis, in any
+unit. It has a sign: lips that are pressed and rolled in overlap, and a plain distance would call that open. A
+p/b/m counts as closed when the least aperture of its frames comes within a tolerance of the person's own rest: rest
+gaps differ between people, so closures are judged relative to them.
 
 Legend: T frames, P segments.
 """
@@ -19,10 +20,9 @@ CLOSED_TOLERANCE_M = 0.0012
 CLOSING_SOUNDS = ("p", "b", "m")
 
 
-def lip_aperture(upper: NDArray, lower: NDArray) -> NDArray[np.float64]:
-    """Positions (T,3) or (T,2), or (T,L,3) of matched lip points (their mean counts) -> aperture (T,)."""
-    gap = np.linalg.norm(np.asarray(upper, np.float64) - lower, axis=-1)
-    return gap.mean(-1) if gap.ndim == 2 else gap
+def lip_aperture(upper: NDArray, lower: NDArray, up: NDArray) -> NDArray[np.float64]:
+    """Lip points (T,3) and the head's unit upward axis (T,3) or (3,) -> signed aperture (T,)."""
+    return ((np.asarray(upper, np.float64) - lower) * up).sum(-1)
 
 
 def correlation(ours: NDArray, truth: NDArray) -> float:

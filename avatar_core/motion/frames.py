@@ -163,13 +163,6 @@ def decompose(canonical, layout, means, quats, rig: Rig | None = None) -> Deform
     return Deformation(offset, rotvec_from_quat(turn))
 
 
-def lip_aperture(means, layout) -> Any:
-    """Mean distance in metres between the facing mid-lip particles: means (...,N,3) -> (...)."""
-    upper, lower = np.asarray(layout.lips_upper), np.asarray(layout.lips_lower)
-    gap = means[..., upper, :].mean(-2) - means[..., lower, :].mean(-2)
-    return (gap**2).sum(-1) ** 0.5
-
-
 def _carriers(carriers: Mapping, frame: int) -> np.ndarray:
     names = {HEAD: "head", WRIST_LEFT: "wrist_left", WRIST_RIGHT: "wrist_right"}
     found = carriers.get(frame, carriers.get(names[frame]))

@@ -122,7 +122,8 @@ def test_mouth_curves():
     assert M.correlation(-truth, truth) == pytest.approx(-1.0)
     upper = np.zeros((4, 3))
     lower = np.tile([0.0, 0.003, -0.004], (4, 1))
-    assert np.allclose(M.lip_aperture(upper, lower), 0.005)
+    assert np.allclose(M.lip_aperture(upper, lower, np.array([0, 0, 1.0])), 0.004)
+    assert np.allclose(M.lip_aperture(lower, upper, np.array([0, 0, 1.0])), -0.004)  # pressed lips overlap
 
 
 def test_closures_are_judged_against_the_own_rest():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_to_matrix, rigid_fit, rotvec_from_quat
-from avatar_core.motion.frames import Deformation, compose, decompose, lip_aperture, make_rig
+from avatar_core.motion.frames import Deformation, compose, decompose, make_rig
 
 
 def test_no_deformation_is_the_canonical_avatar(person):
@@ -73,13 +73,6 @@ def test_opacity_and_colour_offsets_reach_base_particles_only(person):
     assert torch.allclose(logits[:, :430], torch.from_numpy(canonical.logit_opacities[:430]) + 1)
     assert torch.allclose(logits[:, 430:], torch.from_numpy(canonical.logit_opacities[430:]).expand(2, -1))
     assert torch.allclose(colors[1, :430] - 0.1, torch.from_numpy(canonical.colors[:430]), atol=1e-6)
-
-
-def test_lip_aperture_is_the_mid_lip_distance(person):
-    canonical, layout = person
-    means = canonical.means.copy()
-    means[210:220, 2] -= 0.005
-    assert np.isclose(lip_aperture(means, layout) - lip_aperture(canonical.means, layout), 0.005, atol=1e-5)
 
 
 def test_carriers_must_be_world_particles(person):
