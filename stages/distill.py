@@ -28,7 +28,7 @@ from avatar_core.motion.sampler import Generator, generate
 from avatar_core.motion.train import TrainConfig
 from avatar_core.speak import render_motion
 from avatar_core.student import Student, save_student
-from avatar_core.teacher.crop import Square, mouth_window
+from avatar_core.teacher.crop import mouth_window, whole_window
 from avatar_core.teacher.score import ScoreTeacher
 from avatar_core.template.layout import ParticleLayout
 from avatar_core.training.loop import mean_losses
@@ -132,23 +132,19 @@ def _view(
     frames, masks = clip_frames(stage, row), clip_aux(stage, row, "masks")
     camera = fitted_camera(stage, row, frames.shape[1:3])
     close = row["framing"] == "face" and score is not None
-    square = mouth_window(frames, load_critics()) if close else Square(0, 0, min(frames.shape[1:3]))
+    window = mouth_window(frames, load_critics()) if close else whole_window(frames.shape[:3])
     size = score.config.size if close and score else stage.params.distill.size
-    scale = size / square.side
-    camera = camera.crop(square.x0, square.y0, square.side, square.side, scale)
-    camera = replace(camera, width=size, height=size)
-    tracks = (clip_aux(stage, row, "tracks") - [square.x0, square.y0]) * scale
+    tracks = window.points(clip_aux(stage, row, "tracks"), size)
     with torch.no_grad():
         means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
     pixels, depth = camera.project(means.numpy())
-    small = square.cut(frames, size)
-    outside = square.cut(np.repeat(masks[..., None], 3, -1), size)[..., 0] < 8
-    background = _backdrop(small, outside)
+    small = window.cut(frames, size)
     return View(
-        camera,
+        camera.viewmat,
+        window.intrinsics(camera.K, size),
         small,
-        background,
-        bind_tracks(tracks, pixels, depth, radius=3.0 * max(scale, 0.5)),
+        _backdrop(small, window.cut(masks, size) < 8),
+        bind_tracks(tracks, window.points(pixels, size), depth, radius=3.0 * max(size / window.side, 0.5)),
         scored=close,
     )
 

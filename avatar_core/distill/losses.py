@@ -121,7 +121,8 @@ def bind_tracks(
 
 
 def project(means: Tensor, viewmat: Tensor, K: Tensor) -> Tensor:
-    """Pixels (...,2) of world points (...,3)."""
+    """Pixels (F,M,2) of world points (F,M,3) through viewmat (4,4) and intrinsics (F,3,3)."""
     camera = means @ viewmat[:3, :3].T + viewmat[:3, 3]
     z = camera[..., 2:].clamp_min(1e-3)
-    return (camera[..., :2] / z) * K.diagonal()[:2] + K[:2, 2]
+    focal = K.diagonal(dim1=-2, dim2=-1)[..., None, :2]
+    return (camera[..., :2] / z) * focal + K[..., None, :2, 2]

@@ -73,12 +73,14 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class View:
-    """What the teacher shows of a clip: camera (of a crop, perhaps), frames (T,H,W,3) uint8, background (3,) or (H,W,3).
+    """What the teacher shows of a clip: viewmat (4,4), intrinsics Ks (T,3,3) (a window may follow the mouth), frames
+    (T,H,W,3) uint8, background (3,) or (H,W,3).
 
-    tracks are in this view's pixels. scored: a face crop as the score teacher knows them, so that VSD applies.
+    tracks are in this view's pixels. scored: a window on the mouth as the score teacher knows it, so that VSD applies.
     """
 
-    camera: Any
+    viewmat: np.ndarray
+    Ks: np.ndarray
     frames: np.ndarray
     background: np.ndarray
     tracks: TrackBinding | None = None
@@ -180,22 +182,23 @@ def rendered_terms(
     latents = predict_window(student.generator, clip.motion, shown, frames, chance)
     deformation = student.codec.decode(latents, float(canonical.stature))
     means, quats, log_scales, logits, colors = compose(canonical, layout, deformation, rig)
-    viewmat = torch.from_numpy(np.asarray(view.camera.viewmat, np.float32))
-    K = torch.from_numpy(np.asarray(view.camera.K, np.float32))
+    height, width = view.frames.shape[1:3]
+    viewmat = torch.from_numpy(np.asarray(view.viewmat, np.float32))
+    Ks = torch.from_numpy(np.asarray(view.Ks[frames], np.float32))
     terms = {}
     if weights.arap > 0:
         n = rig.n_base
         knn = torch.from_numpy(np.asarray(canonical.knn)[:n].astype(np.int64))
         terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), rig.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
-        points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, K)
+        points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, Ks)
         targets = torch.from_numpy(view.tracks.targets[frames])
-        terms["trajectory"] = trajectory_loss(points, targets, float(view.camera.width))
+        terms["trajectory"] = trajectory_loss(points, targets, float(width))
     scored = view.scored and teacher is not None and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
         images, _ = rasterize(
             means, quats, log_scales.exp(), logits.sigmoid(), colors,
-            viewmat.expand(len(means), 4, 4), K.expand(len(means), 3, 3), view.camera.width, view.camera.height,
+            viewmat.expand(len(means), 4, 4), Ks, width, height,
             background=torch.from_numpy(np.asarray(view.background, np.float32)),
         )  # fmt: skip
         targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255

@@ -178,7 +178,7 @@ def backward(
         loss = share * window_loss(rig, motion, leaf, turns[window.start], track.camera, clip, window, config)
         loss.backward()
         total += float(loss.detach())
-    prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track.pose_smooth)
+    prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track)
     prior = prior + motion_prior(rig, motion, track, clip.highpass, config)
     value = total + float(prior.detach())
     assert leaf.grad is not None

@@ -76,6 +76,7 @@ class TrackConfig:
     action_smooth: float = 0.02
     face_bias: float = 0.15  # cost of a millimetre of constant landmark misfit, squared
     pose_smooth: float = 5.0
+    trunk_speed: float = 3000.0  # cost of a radian a frame, squared, of the slow bones
     slow_knots: float = 10.0
     quick_knots: float = 3.0
 
@@ -248,15 +249,21 @@ def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
     return left, right
 
 
-def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, smooth: float) -> Tensor:
-    """Cost of leaving the canonical pose, of speed and of acceleration; hands stay in front of the shoulders."""
+def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: TrackConfig) -> Tensor:
+    """Cost of leaving the canonical pose, of speed and of acceleration.
+
+    A trunk that leans to and fro hardly changes the picture, so half a pixel of keypoint noise would set it, and the head on
+    it, swinging in depth: it pays for its speed.
+    """
     names = rig.skeleton.names
     stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]
     loss = 2 * (rotvecs.square().sum(-1) * torch.tensor(stiff)).mean()
     loss = loss + (translation.square() * torch.tensor([2.0, 60.0, 2.0])).sum(-1).mean()
     if len(rotvecs) > 2:
         speed, bend = rotvecs.diff(dim=0), rotvecs.diff(n=2, dim=0)
-        loss = loss + smooth * (speed.square().sum(-1).mean() + 3 * bend.square().sum(-1).mean())
+        slow = torch.tensor([i for i, name in enumerate(names) if name in SLOW])
+        loss = loss + config.trunk_speed * speed[:, slow].square().sum((-1, -2)).mean()
+        loss = loss + config.pose_smooth * (speed.square().sum(-1).mean() + 3 * bend.square().sum(-1).mean())
         loss = loss + 300 * translation.diff(n=2, dim=0).square().sum(-1).mean()
     return loss
 
@@ -296,7 +303,7 @@ def track_clip(
         transforms, _ = bones(rig, rotvecs, translation)
         seen = project(place(_biased(rig, bias * face, points), transforms, weights), camera)
         loss = point_loss(seen, targets, weight) + config.opening * opening_loss(seen, targets, weight)
-        loss = loss + pose_prior(rig, rotvecs, translation, config.pose_smooth)
+        loss = loss + pose_prior(rig, rotvecs, translation, config)
         loss = loss + config.action_prior * (weights.square() * rare).sum(-1).mean()
         loss = loss + config.action_symmetry * (weights[:, left] - weights[:, right]).square().sum(-1).mean()
         loss = loss + config.action_bounds * bounds_loss(weights) * weights.shape[1]

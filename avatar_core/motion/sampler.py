@@ -43,7 +43,6 @@ class SampleConfig:
     guidance: float = 1.0  # 1 = no guidance; above, lips lose accuracy and the head speeds up
     temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
     temperature_motion: float = 1.0  # body and hands keep their full variety
-    smooth: float = 1.0  # frames, standard deviation of the last low-pass over body and hands; never the face
     window: int = 250  # frames a network call
 
 
@@ -52,9 +51,12 @@ class Generator(nn.Module):
 
     The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
     slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
+
+    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent (see calibrate); never the face.
     """
 
     speed: Tensor
+    smooth: Tensor
     motion: Tensor
 
     def __init__(self, config: GeneratorConfig):
@@ -65,6 +67,7 @@ class Generator(nn.Module):
         self.register_buffer(
             "speed", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
+        self.register_buffer("smooth", torch.ones(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
         motion[self.face] = False
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
@@ -180,7 +183,10 @@ def sample(
         return _refined(model, x0[a:b], features[a:b], a)
 
     x0 = _windows(refine, frames, config.window, model.context)
-    return torch.where(model.motion, low_pass(x0, config.smooth), x0)
+    for width in model.smooth[model.motion].unique().tolist():
+        chosen = model.motion & (model.smooth == width)
+        x0[:, chosen] = low_pass(x0[:, chosen], width)
+    return x0
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:

@@ -8,7 +8,7 @@ by the step embedding of its own residual blocks (that is what ties lips to soun
 The network models how frames differ from the reference, with the preconditioning of Karras et al. 2022 (EDM): untrained it
 already is the best linear denoiser of that difference, and all it learns is what the linear one cannot know.
 
-Shapes: B clips, F frames (8), H = W pixels (48), A audio channels, C channels. Frames are in [-1, 1].
+Shapes: B clips, F frames (8), H = W pixels (32), A audio channels, C channels. Frames are in [-1, 1].
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    size: int = 48  # pixels
+    size: int = 32  # pixels
     frames: int = 8
     channels: tuple[int, ...] = (24, 48, 72)  # at size/2, size/4, size/8
     audio_channels: int = 64

@@ -84,11 +84,11 @@ def test_project_agrees_with_the_camera():
     camera = look_at((0.3, -3, 1.5), (0, 0, 1.2), 30, 64, 48)
     points = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32) * 0.3 + [0, 0, 1]
     ours = project(
-        torch.from_numpy(points.astype(np.float32)),
+        torch.from_numpy(points.astype(np.float32))[None],
         torch.from_numpy(camera.viewmat),
-        torch.from_numpy(camera.K),
+        torch.from_numpy(camera.K)[None],
     )
-    assert np.allclose(ours.numpy(), camera.project(points)[0], atol=1e-3)
+    assert np.allclose(ours[0].numpy(), camera.project(points)[0], atol=1e-3)
 
 
 def test_picture_loss_is_mean_absolute_difference():

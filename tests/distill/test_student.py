@@ -69,9 +69,9 @@ def material(person, clips):
             pixels, depth = CAMERA.project(means.numpy()[:, :430])
             tracks = bind_tracks(pixels[:, 200:350:5], pixels, depth)
             frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-            out.append(
-                DistillClip(motion, "A", View(CAMERA, frames, np.full(3, 0.5, np.float32), tracks, True))
-            )
+            Ks = np.repeat(CAMERA.K[None], t, 0)
+            view = View(CAMERA.viewmat, Ks, frames, np.full(3, 0.5, np.float32), tracks, True)
+            out.append(DistillClip(motion, "A", view))
     generator = train_generator(
         [c.motion for c in out], codec, TrainConfig(steps=30, batch=4, window=24), MODEL
     )[0]
