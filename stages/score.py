@@ -52,7 +52,8 @@ def main(stage: Stage) -> None:
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
     tests = [_clip(stage, row, params.size) for row in held_out]
-    measured = evaluate_score(model, tests, seed=stage.seed)
+    measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
+    measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
     stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
     stage.write_csv("loss", loss_rows(losses))
     _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avatar_core.errors import UserError
-from avatar_core.training.loop import History, Loop, Progress, run_loop
+from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
 AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
@@ -238,18 +238,23 @@ def train_score(
     model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
     model.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
     model.spread.copy_(_spread(data))
-    history = run_loop(
-        Loop("score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05),
-        model,
-        torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
-        chance,
-        lambda: {
-            "loss": _loss(model, *_varied(*draw_windows(data, config, chance), chance), chance, config.drop)
-        },
-        fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
-        checkpoint_dir=checkpoint_dir,
-        progress=progress,
-    )
+    with one_thread():
+        history = run_loop(
+            Loop(
+                "score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05
+            ),
+            model,
+            torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
+            chance,
+            lambda: {
+                "loss": _loss(
+                    model, *_varied(*draw_windows(data, config, chance), chance), chance, config.drop
+                )
+            },
+            fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
+            checkpoint_dir=checkpoint_dir,
+            progress=progress,
+        )
     return model, history
 
 
@@ -335,8 +340,8 @@ def _varied(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirrored and recoloured clips: a handful of people must not be all the faces there are."""
     count = len(frames)
-    gain = 1 + 0.5 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
-    bias = 0.4 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
     mirrored = (torch.rand(count, generator=chance) < 0.5).view(-1, 1, 1, 1)
     frames, reference = gain[:, None] * frames + bias[:, None], gain * reference + bias
     frames = torch.where(mirrored[:, None], frames.flip(-1), frames)
