@@ -66,7 +66,7 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
                 clip_audio(stage, clip.row["id"]),
             )
             rest = float(particle_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
-            # The teacher's rest is what its mouth does when nothing is said: the least open twentieth of the clip.
+            # Where the teacher's mouth counts as open is told from its most shut twentieth of the clip.
             found = closures(
                 mine, rest, closing_segments(speech.phonemes), true, float(np.quantile(true, 0.05))
             )
