@@ -22,6 +22,8 @@ from avatar_core.io.atomic import atomic_directory, write_json
 from avatar_core.io.images import contact_sheet
 from avatar_core.template import ParticleLayout, make_layout
 
+COARSE_SHARE = 0.38  # of the steps of a portrait: at half resolution, before there is detail
+
 
 def make_avatar(image: np.ndarray, particles: Mapping[str, int]) -> tuple[ParticleLayout, Canonical, Camera]:
     """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, and the portrait's camera.
@@ -38,14 +40,15 @@ def make_avatar(image: np.ndarray, particles: Mapping[str, int]) -> tuple[Partic
     return make_layout(None, config.budgets, config.layout_seed), canonical, camera
 
 
-def personalise_config(particles: Mapping[str, int], steps: int = 250, threads: int = 2) -> PersonaliseConfig:
-    """Settings of the personalisation for these budgets (`shell` and `seed` among them)."""
+def personalise_config(particles: Mapping[str, int], steps: int = 260, threads: int = 2) -> PersonaliseConfig:
+    """Settings of the personalisation for these budgets (`shell` and `seed` among them); steps: of both phases."""
+    coarse = max(1, round(COARSE_SHARE * steps))
     budgets = {k: int(v) for k, v in particles.items() if k not in ("shell", "seed")}
     return PersonaliseConfig(
         budgets=budgets,
         shells=int(particles.get("shell", 0)),
         layout_seed=int(particles.get("seed", 0)),
-        refine=RefineConfig(steps=steps, threads=threads),
+        refine=RefineConfig(steps=coarse, sharp_steps=steps - coarse, threads=threads),
     )
 
 

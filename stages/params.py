@@ -118,7 +118,7 @@ class Particles:
     eyes: int = num(400, 20, 1_000_000)
     mouth_interior: int = num(420, 20, 1_000_000)
     body: int = num(5600, 100, 1_000_000)
-    shell: int = num(3000, 0, 1_000_000)  # hair and clothes that stand off the body
+    shell: int = num(8000, 0, 1_000_000)  # hair, clothes that stand off the body, fine patterns
     seed: int = num(0)
 
 
@@ -138,7 +138,7 @@ class FitWeights:
 
 @dataclass(frozen=True)
 class Fit:
-    portrait_iterations: int = num(140, 1)
+    portrait_iterations: int = num(260, 2)
     iterations: int = num(12, 1)
     batch: int = num(16, 1)
     weights: FitWeights = part(FitWeights)

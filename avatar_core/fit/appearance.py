@@ -65,7 +65,7 @@ def make_splats(
     shell = _shells(
         template, layout, vertices, means, camera, mask, shells, np.random.default_rng([seed, 77])
     )
-    splats = _join(base, shell)
+    splats = join(base, shell)
     return _color(splats, template, layout, normals, camera, image, mask)
 
 
@@ -161,7 +161,8 @@ def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np
     return order[np.minimum(place.astype(int), len(rows) - 1)]
 
 
-def _join(base: Splats, shell: Splats) -> Splats:
+def join(base: Splats, shell: Splats) -> Splats:
+    """Both, base first; `base` says how many of them are base particles."""
     arrays = {
         name: np.concatenate([getattr(base, name), getattr(shell, name)])
         for name in (

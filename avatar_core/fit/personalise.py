@@ -1,4 +1,4 @@
-"""One portrait in, a canonical avatar out: keypoints -> template -> clothed surface -> particles -> refined -> un-posed.
+"""One portrait in, a canonical avatar out: keypoints -> template -> clothed surface -> particles -> refined -> detail -> un-posed.
 
 Source: AudioAvatar, "Particle-based Gaussian Deformation Field" (canonical avatar from a single reference image).
 
@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from avatar_core.errors import UserError
 from avatar_core.fit.appearance import Splats, make_splats
 from avatar_core.fit.canonical import Canonical
+from avatar_core.fit.detail import add_detail
 from avatar_core.fit.foreground import separate
 from avatar_core.fit.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.fit.refine import RefineConfig, View, psnr, refine, render
@@ -40,10 +41,10 @@ MIN_FACE_PX = 24
 
 @dataclass(frozen=True)
 class PersonaliseConfig:
-    """budgets as `make_layout` takes them; shells: most particles for hair and loose cloth."""
+    """budgets as `make_layout` takes them; shells: most particles for hair, loose cloth and fine patterns."""
 
     budgets: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_BUDGETS))
-    shells: int = 3000
+    shells: int = 8000
     layout_seed: int = 0
     seed: int = 0
     pose_steps: int = 260
@@ -84,7 +85,21 @@ def personalise(
     matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
     view = View.of(pose.camera, picture, background.image(width, height), matte)
     face_view, face_box = _face_view(view, xy)
-    splats = refine(splats, view, face_view, config.refine, lambda done, total: tell("refine", done, total))
+    total = config.refine.steps + config.refine.sharp_steps
+    splats = refine(
+        splats, view, face_view, config.refine, progress=lambda done, _: tell("refine", done, total)
+    )
+    left = config.shells - (len(splats.means) - splats.n_base)
+    splats = add_detail(splats, view, template, layout, left, config.seed, threads=config.refine.threads)
+    splats = refine(
+        splats,
+        view,
+        face_view,
+        config.refine,
+        sharp=True,
+        focus=face_box,
+        progress=lambda done, _: tell("refine", config.refine.steps + done, total),
+    )
     facts = _facts(splats, view, core, face_box, config.refine.threads) | {
         "pose": pose,
         "keypoint_error_px": pose.error_px,

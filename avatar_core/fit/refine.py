@@ -1,6 +1,7 @@
 """Photometric refinement of a portrait's particles through the renderer: whole picture plus a closer look at the face.
 
-Loss: L1 + (1 - SSIM) on both views, L1 of alpha against the mask, and pulls toward where the particles started. Particles
+Two phases: half resolution, then (after `detail.add_detail`) full. Loss: L1 + (1 - SSIM) on both views, squared error in
+the second phase, L1 of alpha against the mask, and pulls toward where the particles started. Particles
 move a few millimetres at most, so that the template still knows what they are.
 
 Legend: N particles (base and shells), H W pixels.
@@ -23,21 +24,32 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.render import rasterize
 from avatar_core.template.layout import REGIONS
 
+# Learning rates of means (in reaches), quats, log scales, logits, colours: coarse steps, then sharp ones. Small particles
+# at a pattern's edges have to turn and stretch a lot in few steps.
+COARSE_RATES = (0.1, 3e-3, 1.5e-2, 4e-2, 2e-2)
+SHARP_RATES = (0.1, 2.4e-2, 6e-2, 1e-1, 4e-2)
+CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
 
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """steps at half resolution, then sharp_steps at full; losses' weights; reach: how far particles may move."""
+    """steps: first phase, half resolution; sharp_steps: second, full; losses' weights; reach: how far particles move."""
 
-    steps: int = 140
-    sharp_steps: int = 110
+    steps: int = 100
+    sharp_steps: int = 160
     reach_m: float = 0.004
     shell_reach_m: float = 0.008
     ssim: float = 0.15
     face: float = 0.6
+    squared: float = 50.0  # squared error, sharp steps: what is counted in decibels
+    focus: float = 0.4  # share of `squared` for the face at the portrait's own resolution
     mask: float = 0.2
+    calm: float = (
+        0.4  # share of the second phase's rates for base particles: hasty ones blotch the turned face
+    )
     pull: float = 0.02  # toward the first colours and sizes, by how little of a particle shows
+    sharp_pull: float = 0.1  # the same, second phase
     threads: int = 2
 
 
@@ -110,28 +122,38 @@ def refine(
     view: View,
     face_view: View | None,
     config: RefineConfig,
+    *,
+    sharp: bool = False,
+    focus: tuple[int, int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Splats:
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
-    What hardly shows hardly moves: a particle behind others would otherwise take any colour for a sliver of a pixel.
+    sharp: the second phase, at full resolution, else the first one at half. focus: x0, y0, side in px of the face, which
+    counts more in the second phase. What hardly shows hardly moves: a particle behind others would otherwise take any
+    colour for a sliver of a pixel.
     """
     start = _tensors(splats)
     share = contribution(view, start, config.threads)
     share[_fixed(splats)] = 0
     gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
+    if sharp:
+        gate[: splats.n_base] *= config.calm
     hold = 1 / (share + 0.1)[:, None]
     reach = torch.full((len(gate), 1), config.reach_m)
     reach[splats.n_base :] = config.shell_reach_m
+    # The second phase starts where the first one ended: half the leave of it bounds their sum.
+    leave = 0.5 if sharp else 1.0
+    reach[: splats.n_base] *= leave
     # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
     edge = torch.from_numpy(np.clip((splats.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
-    bound = 0.04 + 0.8 * edge
+    bound = leave * 0.04 + 0.8 * edge
     change = [torch.zeros_like(p, requires_grad=True) for p in start]
-    rates = (0.1, 3e-3, 1.5e-2, 4e-2, 2e-2)  # of means (in reaches), quats, log scales, logits, colours
+    rates = SHARP_RATES if sharp else COARSE_RATES
     optimizer = torch.optim.Adam(
         [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)], betas=(0.9, 0.99)
     )
-    total = config.steps + config.sharp_steps
+    total = config.sharp_steps if sharp else config.steps
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0)
     low, high = np.log(3e-4), np.log(0.018)
 
@@ -149,24 +171,29 @@ def refine(
             color,
         )
 
-    half = view.half()
+    whole = view if sharp else view.half()
     random = torch.Generator().manual_seed(20260901)
     for step in range(total):
-        sharp = step >= config.steps
         means, quats, log_scales, logits, colors = current()
         parts = means, quats, log_scales.exp(), logits.sigmoid(), colors
-        whole = view if sharp else half
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
         backdrop = torch.rand(3, generator=random)
         image, alpha = render(whole, parts, config.threads, backdrop)
         loss = photometric(image, whole.over(backdrop), 0.0 if sharp else config.ssim)
+        if sharp:
+            square = (image - whole.over(backdrop)).square()
+            loss = loss + config.squared * square.mean()
+            if focus is not None:
+                x0, y0, side = focus
+                loss = loss + config.focus * config.squared * square[y0 : y0 + side, x0 : x0 + side].mean()
         loss = loss + config.mask * (alpha - whole.mask).abs().mean()
-        if face_view is not None:
+        if face_view is not None and not (sharp and step % CLOSER_EVERY):
             close, _ = render(face_view, parts, config.threads, backdrop)
             loss = loss + config.face * photometric(close, face_view.over(backdrop), config.ssim)
         loss = (
             loss
-            + config.pull * (hold * (change[4].square() + 0.1 * change[2].square())).mean()
+            + (config.sharp_pull if sharp else config.pull)
+            * (hold * (change[4].square() + 0.1 * change[2].square())).mean()
             + 2e-4 * change[0].square().mean()
         )
         optimizer.zero_grad()
