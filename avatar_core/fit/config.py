@@ -16,6 +16,8 @@ VALID = {
     "full_body": {"body": True, "head": True, "face": False, "hand": True},
 }
 FIELD_OF_VIEW = {"face": 9.0, "waist_up": 16.0, "full_body": 20.0}  # degrees, a convention
+# Where the body is the subject: torso and arms have further to go, and no lips are learnt that node motion could explain away.
+BODY_RATES = {"rate_rotation": 0.008, "rate_shift_mm": 1.0, "rate_turn": 0.02}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class FitConfig:
     rate_shift_mm: float = 0.5
     rate_turn: float = 0.012
     rate_shade: float = 0.01
+    body_rates: Mapping[str, float] = field(
+        default_factory=lambda: dict(BODY_RATES)
+    )  # instead, without a large face
     cutoff_hz: float = 6.0
     action_prior: float = 0.0005  # holds face actions near the keypoints' estimate
     weights: FitWeights = field(default_factory=FitWeights)

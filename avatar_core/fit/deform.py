@@ -1,4 +1,4 @@
-"""Deformable fit of a canonical avatar to a clip: template track first, then photometric refinement of all frames at once.
+"""Deformable fit of a canonical avatar to a clip: template track, coarse alignment, photometric refinement of all frames.
 
 The refinement goes on with the track's own parameters (skeleton curves, face actions per frame) and adds node motions, which
 explain what the template cannot (cloth, hair, cheeks), and a slight shading per node. It runs over windows of frames
@@ -12,12 +12,13 @@ Shapes: T frames, H x W pixels, P tracks, M keypoints, N base particles, S shell
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from avatar_core.errors import UserError
+from avatar_core.fit.align import align, displaced
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
 from avatar_core.fit.config import FIELD_OF_VIEW, VALID, FitConfig
 from avatar_core.fit.losses import TrackBinding, bind_tracks
@@ -83,9 +84,13 @@ def fit_clip(
     curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
     seen = subset(rig, _in_view(rig, track))
-    binding = _bind(seen, track, tracks)
     point_weight = keypoint_weights(keypoints_confidence, config.track)
+    hold_head = VALID[framing]["face"]
+    shift = align(seen, track, pictures, keypoints_xy, point_weight, hold_head)
+    rig, seen = displaced(rig, shift), displaced(seen, shift)
+    binding = _bind(seen, track, tracks)
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
+    config = config if hold_head else replace(config, **config.body_rates)
     motion = refine_clip(seen, curves, track, clip, config, progress)
     return _finish(rig, motion, track, pictures, canonical, layout, framing, keypoints_confidence, config)
 

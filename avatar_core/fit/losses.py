@@ -30,11 +30,11 @@ def box_ssim_loss(image: Tensor, target: Tensor, weight: Tensor, window: int = 4
     Images (T,3,H,W), weight (T,H,W) -> scalar. Fine detail is the L1 term's business: this one sees structure.
     """
     half = window // 2
-    image, target, weight = _shrink(image, 2), _shrink(target, 2), _shrink(weight[:, None], 2)
+    image, target, weight = shrink(image, 2), shrink(target, 2), shrink(weight[:, None], 2)
 
     def windows(x: Tensor) -> Tensor:
         # Box sums at half-window stride from disjoint sums: each pixel is read once.
-        cell = _shrink(x, half)
+        cell = shrink(x, half)
         rows = cell[..., 1:, :] + cell[..., :-1, :]
         return 0.25 * (rows[..., 1:] + rows[..., :-1])
 
@@ -48,7 +48,7 @@ def box_ssim_loss(image: Tensor, target: Tensor, weight: Tensor, window: int = 4
     return ((1 - value.mean(1)) * w).sum() / (w[0].numel() * len(image))
 
 
-def _shrink(x: Tensor, factor: int) -> Tensor:
+def shrink(x: Tensor, factor: int) -> Tensor:
     """Mean over disjoint blocks of factor x factor px; a remainder at the right and bottom is left out."""
     if factor == 1:
         return x

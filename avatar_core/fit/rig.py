@@ -109,7 +109,7 @@ def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None 
 
     mouth = rest[np.concatenate([layout.lips_upper, layout.lips_lower])].mean(0)
     node_rest = rest[nodes.particles]
-    tight = 1 + 9 * np.exp(-((node_rest - mouth) ** 2 / np.array([0.03, 0.03, 0.018]) ** 2).sum(1) / 2)
+    tight = 1 + 39 * np.exp(-((node_rest - mouth) ** 2 / np.array([0.03, 0.03, 0.018]) ** 2).sum(1) / 2)
     anchor = np.asarray(canonical.anchor)[n:].astype(np.int64)
     quats = _unit(canonical.quats)
     return FitRig(
