@@ -118,7 +118,7 @@ class Particles:
     eyes: int = num(400, 20, 1_000_000)
     mouth_interior: int = num(420, 20, 1_000_000)
     body: int = num(5600, 100, 1_000_000)
-    shell: int = num(8000, 0, 1_000_000)  # hair, clothes that stand off the body, fine patterns
+    shell: int = num(6000, 0, 1_000_000)  # hair, clothes that stand off the body, fine patterns
     seed: int = num(0)
 
 

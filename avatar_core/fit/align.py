@@ -81,7 +81,8 @@ def align(
 
 def displaced(rig: FitRig, shift: Tensor) -> FitRig:
     """The rig with its nodes, and the points that follow them, moved by shift (K,3) m at the canonical pose."""
-    return replace(rig, rest=rig.rest + rig.blend(shift).T, node_rest=rig.node_rest + shift)
+    rest = (rig.rest + rig.blend(shift).T).contiguous()
+    return replace(rig, rest=rest, node_rest=rig.node_rest + shift)
 
 
 def below_head(rig: FitRig) -> Tensor:

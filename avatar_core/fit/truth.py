@@ -109,8 +109,7 @@ def truth_report(
 
 def particle_aperture(means: np.ndarray, layout) -> np.ndarray:
     """(T,) metres, signed: the middles of the inner lips of base particles (T,N,3), see metrics.mouth."""
-    skull = np.asarray(layout.carriers["head"])
-    up = _upward(np.asarray(layout.template_positions)[skull], means[:, skull])
+    up = _upward(means[:, np.asarray(layout.carriers["head"])])
     upper, lower = means[:, layout.lips_upper].mean(1), means[:, layout.lips_lower].mean(1)
     return lip_aperture(upper, lower, up)
 
@@ -123,15 +122,14 @@ def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template) -> np
         return None
     known = template.vertex_of_base[np.minimum(ids, len(template.vertex_of_base) - 1)]
     skull = np.flatnonzero((known >= 0) & (template.bone_weight("head")[known] > 0.97))
-    up = _upward(template.layout_positions[known[skull]], positions[:, skull])
+    up = _upward(positions[:, skull])
     return lip_aperture(positions[:, upper[0]], positions[:, lower[0]], up)
 
 
-def _upward(upright: np.ndarray, skull: np.ndarray) -> np.ndarray:
-    """The head's upward axis (T,3), from the skull on the template (C,3) and in each frame (T,C,3)."""
-    quat, _, _ = rigid_fit(
-        torch.from_numpy(np.asarray(upright, np.float64)), torch.from_numpy(np.asarray(skull, np.float64))
-    )
+def _upward(skull: np.ndarray) -> np.ndarray:
+    """The head's upward axis (T,3) from its skull (T,C,3), which is taken to be upright in the first frame."""
+    points = torch.from_numpy(np.asarray(skull, np.float64))
+    quat, _, _ = rigid_fit(points[0], points)
     return quat_to_matrix(quat)[:, :, 2].numpy()
 
 
