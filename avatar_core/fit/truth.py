@@ -121,7 +121,9 @@ def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template) -> np
     if not len(upper) or not len(lower):
         return None
     known = template.vertex_of_base[np.minimum(ids, len(template.vertex_of_base) - 1)]
-    skull = np.flatnonzero((known >= 0) & (template.bone_weight("head")[known] > 0.97))
+    rigid = template.bone_weight("head") > 0.97
+    rigid[template.face_action_vertices] = False  # chin and lips ride on the head, but are not its skull
+    skull = np.flatnonzero((known >= 0) & rigid[known])
     up = _upward(positions[:, skull])
     return lip_aperture(positions[:, upper[0]], positions[:, lower[0]], up)
 
