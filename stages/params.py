@@ -101,9 +101,9 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Score:
-    size: int = num(64, 16, 512)  # px
+    size: int = num(32, 16, 512)  # px, a window on the mouth
     frames: int = num(8, 1, 256)
-    steps: int = num(300, 1)
+    steps: int = num(700, 1)
     batch: int = num(4, 1)
     learning_rate: float = num(1e-3, 1e-8, 1)
     channels: int = num(24, 8, 1024)
