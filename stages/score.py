@@ -14,15 +14,8 @@ from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.teacher.crop import mouth_window
-from avatar_core.teacher.score import (
-    ScoreClip,
-    ScoreConfig,
-    ScoreTeacher,
-    evaluate_score,
-    pad_mel,
-    to_signed,
-    train_score,
-)
+from avatar_core.teacher.score import ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
 from stages.clips import Row, clip_frames, clip_mel, loss_rows
 from stages.common import Stage, run_stage
 

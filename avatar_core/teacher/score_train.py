@@ -1,0 +1,163 @@
+"""Training and held-out error of the score teacher on mouth clips with their sound.
+
+Shapes: B clips, F frames (8), H = W pixels (32), T frames of a whole clip. Frames are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.errors import UserError
+from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.training.state import fingerprint_of
+
+
+@dataclass(frozen=True)
+class ScoreClip:
+    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
+
+    frames: np.ndarray
+    log_mel: np.ndarray
+
+
+def train_score(
+    clips: Sequence[ScoreClip],
+    config: ScoreConfig,
+    checkpoint_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[ScoreTeacher, History]:
+    """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses.
+
+    Raises UserError where clips are not config.size pixels wide, or none has config.frames frames.
+    """
+    torch.manual_seed(config.seed)
+    chance = torch.Generator().manual_seed(config.seed + 1)
+    model = ScoreTeacher(config)
+    data = _prepare(clips, config)
+    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
+    model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
+    model.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    model.spread.copy_(_spread(data))
+    with one_thread():
+        history = run_loop(
+            Loop(
+                "score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05
+            ),
+            model,
+            torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
+            chance,
+            lambda: {
+                "loss": _loss(model, *_varied(*_draw(data, config, chance), chance), chance, config.drop)
+            },
+            fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
+            checkpoint_dir=checkpoint_dir,
+            progress=progress,
+        )
+    return model, history
+
+
+@torch.no_grad()
+def evaluate_score(model: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0, rounds: int = 4) -> dict:
+    """Held-out error of the denoised clips with their own sound, another clip's, and none, over the middle of the window.
+
+    denoise_*: mean square error as a share of what `linear` leaves, at steps 400 to 950: 1 has learnt nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    data = _prepare(clips, model.config)
+    middle = slice(model.config.size // 4, -(model.config.size // 4))
+    sums: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        frames, log_mel, reference = _draw(data, model.config, generator)
+        timesteps = torch.linspace(400, 950, len(frames)).long()
+        noise = torch.randn(frames.shape, generator=generator)
+        noisy = model.add_noise(frames, noise, timesteps)
+        alpha, sigma = model.alpha_sigma(timesteps)
+
+        def error(clean: Tensor, frames: Tensor = frames) -> Tensor:
+            return (clean - frames)[..., middle, middle].square().mean((1, 2, 3, 4))
+
+        linear = error(model.linear(noisy, timesteps, reference))
+        for name, sound, guidance in (
+            ("matched", log_mel, 1.0),
+            ("mismatched", log_mel.roll(1, 0), 1.0),
+            ("no_audio", log_mel, 0.0),
+        ):
+            eps = model.predict(noisy, timesteps, sound, reference, guidance)
+            share = error((noisy - sigma * eps) / alpha) / linear
+            sums.setdefault(f"denoise_{name}", []).append(float(share.mean()))
+    return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def _draw(
+    data: Sequence[tuple[Tensor, Tensor]], config: ScoreConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """frames (B,F,3,H,W) in [-1,1], log_mel (B,4(F+2 context),80), reference (B,3,H,W)."""
+    frames, mels, references = [], [], []
+    first = int(torch.randint(len(data), (1,), generator=generator))
+    for number in range(config.batch):
+        # consecutive clips: no clip twice in a batch (where there are enough), so rolled sound is mismatched
+        clip, mel = data[(first + number) % len(data)]
+        start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator))
+        frames.append(to_signed(clip[start : start + config.frames]))
+        mels.append(mel[4 * start : 4 * (start + config.frames + 2 * AUDIO_CONTEXT)])
+        references.append(to_signed(clip[int(torch.randint(len(clip), (1,), generator=generator))]))
+    return torch.stack(frames), torch.stack(mels), torch.stack(references)
+
+
+def _prepare(clips: Sequence[ScoreClip], config: ScoreConfig) -> list[tuple[Tensor, Tensor]]:
+    data = []
+    for clip in clips:
+        if clip.frames.shape[1:] != (config.size, config.size, 3):
+            raise UserError(f"score: expected crops of {config.size} px, found {clip.frames.shape[1:]}")
+        if len(clip.frames) >= config.frames:
+            data.append((torch.from_numpy(np.ascontiguousarray(clip.frames)), pad_mel(clip.log_mel)))
+    if not data:
+        raise UserError(f"score: expected clips of {config.frames} frames or more, found none")
+    return data
+
+
+def _spread(data: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Root mean square difference between two frames of a clip, in the units of frames in [-1, 1]."""
+    frames = [to_signed(clip[:: max(1, len(clip) // 12)]) for clip, _ in data]
+    return torch.stack([2 * f.var(0, correction=0).mean() for f in frames]).mean().sqrt().clamp_min(0.02)
+
+
+def _varied(
+    frames: Tensor, log_mel: Tensor, reference: Tensor, chance: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirrored and recoloured clips: a handful of people must not be all the faces there are."""
+    count = len(frames)
+    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
+    mirrored = (torch.rand(count, generator=chance) < 0.5).view(-1, 1, 1, 1)
+    frames, reference = gain[:, None] * frames + bias[:, None], gain * reference + bias
+    frames = torch.where(mirrored[:, None], frames.flip(-1), frames)
+    return frames, log_mel, torch.where(mirrored, reference.flip(-1), reference)
+
+
+def _loss(
+    model: ScoreTeacher,
+    frames: Tensor,
+    log_mel: Tensor,
+    reference: Tensor,
+    chance: torch.Generator,
+    drop: float,
+) -> Tensor:
+    # Steps from 100 on, and more of the late ones: that is where the sound says what the noise hides.
+    timesteps = (
+        (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=chance)).sqrt()).long().clamp_max(999)
+    )
+    noise = torch.randn(frames.shape, generator=chance)
+    alpha, sigma = model.alpha_sigma(timesteps)
+    tokens = model.encode_audio(log_mel)
+    dropped = torch.rand(len(frames), generator=chance) < drop
+    tokens = torch.where(dropped[:, None, None], model.no_audio, tokens)
+    clean = model(alpha * frames + sigma * noise, timesteps, tokens, reference)
+    return ((clean - frames) * model.scale(timesteps) / (model.spread * sigma)).square().mean()
