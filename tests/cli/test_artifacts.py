@@ -1,0 +1,75 @@
+"""Arguments, models, avatars, stores and parameters that are absent, mistaken or damaged; and looking at intact ones."""
+
+import os
+import sys
+
+from avatar_core.student import load_student
+from tests.cli.commands import WITH_STUDENT, assert_refused, picture
+
+
+def test_unusable_output_and_missing_model(avatar, tmp_path, tone):
+    portrait = picture(tmp_path / "p.png")
+    assert_refused(avatar("speak", "-p", portrait, "-a", tone, "-o", "out.avi"), "out.avi", ".mp4")
+    refused = avatar("speak", "-p", portrait, "-a", tone, "-o", "out.mp4")
+    assert_refused(refused, "data/distill/student.safetensors", "dvc repro")
+    assert_refused(avatar("speak", "-a", tone, "-o", "out.mp4"), "--portrait and --avatar", "neither")
+    assert_refused(avatar("profile", "show"), "dvc.yaml")
+    assert sorted(os.listdir(tmp_path)) == ["in", "p.png"]
+
+
+def test_usage_mistakes_also_end_with_2(avatar):
+    for arguments in (["speak"], ["dance"], ["speak", "--seed", "x"], ["profile", "use"]):
+        code, _, err = avatar(*arguments)
+        assert code == 2 and "Traceback" not in err
+    code, out, _ = avatar("--help")
+    assert code == 0 and all(c in out for c in ("speak", "personalise", "export", "inspect", "profile"))
+
+
+class TestWithStudent:
+    pytestmark = WITH_STUDENT
+
+    def test_damaged_model_and_avatar(self, avatar, tmp_path, person, model, tone):
+        bad = tmp_path / "student.safetensors"
+        bad.write_bytes(model.read_bytes()[:-1] + b"x")
+        bad.with_suffix(".json").write_bytes(model.with_suffix(".json").read_bytes())
+        for folder, student, words in (
+            (person, bad, [str(bad), "SHA-256"]),
+            (tmp_path, model, ["avatar.safetensors"]),
+        ):
+            arguments = ["--avatar", folder, "--audio", tone, "--model", student, "--out", "out.mp4"]
+            assert_refused(avatar("speak", *arguments), *words)
+        assert load_student(model).codec.n_particles > 0
+        assert not (tmp_path / "out.mp4").exists()
+
+    def test_inspect(self, smoke):
+        def inspect(*names):
+            return smoke.run(sys.executable, "-m", "avatar_core.cli", "inspect", *names, "--no-open")
+
+        for stage in ("identities", "speech", "teacher", "fit", "distill", "evaluate", "report"):
+            shown = inspect(stage)
+            assert shown.returncode == 0 and shown.stdout, shown.stderr
+        clip = next((smoke.root / "data/teacher").rglob("*.mp4")).stem
+        assert clip in inspect("teacher", clip).stdout.replace("\n", "")
+        refused = inspect("teacher", "nobody")
+        assert refused.returncode == 2 and "nobody" in refused.stderr
+
+    def test_stage_refuses_damaged_store_and_bad_params(self, smoke):
+        store = next((smoke.root / "data/fit/shard-0").rglob("trajectories.zarr"))
+        victim = sorted(p for p in (store / "mean_offset" / "c").rglob("*") if p.is_file())[0]
+        content = victim.read_bytes()
+        broken, params = smoke.root / "broken.yaml", (smoke.root / "params.yaml").read_text()
+
+        def refused_by_embed(text):
+            broken.write_text(text)
+            result = smoke.run(sys.executable, "-m", "stages.embed", "--params", broken.name)
+            assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+            return result.stderr
+
+        try:
+            assert "embed.path" in refused_by_embed(params.replace("patch:", "path:"))
+            victim.unlink()
+            assert str(victim.relative_to(smoke.root)) in refused_by_embed(params)
+        finally:
+            victim.write_bytes(content)
+            broken.unlink()
+            smoke.run("dvc", "checkout", "--force")
