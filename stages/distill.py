@@ -7,14 +7,13 @@ portrait. The sheet shows what fine-tuning did: teacher, before, after.
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from avatar_core.audio import augment
-from avatar_core.critics import load_critics
 from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
 from avatar_core.fit.canonical import Canonical
@@ -28,7 +27,7 @@ from avatar_core.motion.sampler import Generator, generate
 from avatar_core.motion.train import TrainConfig
 from avatar_core.speak import render_motion
 from avatar_core.student import Student, save_student
-from avatar_core.teacher.crop import mouth_window, whole_window
+from avatar_core.teacher.crop import read_window, whole_window
 from avatar_core.teacher.score import ScoreTeacher
 from avatar_core.template.layout import ParticleLayout
 from avatar_core.training.loop import mean_losses
@@ -48,16 +47,27 @@ from stages.embed import load_codec
 from stages.generator import sample_config
 
 
+@dataclass(frozen=True)
+class Mouths:
+    """How close clips are shown to the score teacher: through its windows, at its size in pixels."""
+
+    windows: Store
+    size: int
+
+
 def main(stage: Stage) -> None:
     """Fine-tune the generator and the decoder on rendered clips."""
     params = stage.params.distill
     codec, layout = load_codec(stage), layout_of(stage)
     generator = load_generator(stage)
     score = _load_score(stage) if params.weights.vsd > 0 else None
+    mouths = Mouths(Store(stage.data / "score" / "windows.zarr"), score.config.size) if score else None
     motion = FittedMotion(stage, fitted_rows(stage, "train"))
     clips = [
         DistillClip(
-            clip, row["identity"], _view(stage, row, fitted.deformation, motion.canonical(row), layout, score)
+            clip,
+            row["identity"],
+            _view(stage, row, fitted.deformation, motion.canonical(row), layout, mouths),
         )
         for row, fitted, clip in zip(motion.rows, motion, motion_clips(stage, codec, motion), strict=True)
     ]
@@ -126,14 +136,14 @@ def _view(
     deformation: Any,
     canonical: Canonical,
     layout: ParticleLayout,
-    score: ScoreTeacher | None,
+    mouths: Mouths | None,
 ) -> View:
     """Close clips are seen through the score teacher's window, the others whole; both at the sizes that params ask for."""
     frames, masks = clip_frames(stage, row), clip_aux(stage, row, "masks")
     camera = fitted_camera(stage, row, frames.shape[1:3])
-    close = row["framing"] == "face" and score is not None
-    window = mouth_window(frames, load_critics()) if close else whole_window(frames.shape[:3])
-    size = score.config.size if close and score else stage.params.distill.size
+    close = mouths if row["framing"] == "face" else None
+    window = read_window(close.windows, row["id"]) if close else whole_window(frames.shape[:3])
+    size = close.size if close else stage.params.distill.size
     tracks = window.points(clip_aux(stage, row, "tracks"), size)
     with torch.no_grad():
         means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
@@ -145,7 +155,7 @@ def _view(
         small,
         _backdrop(small, window.cut(masks, size) < 8),
         bind_tracks(tracks, window.points(pixels, size), depth, radius=3.0 * max(size / window.side, 0.5)),
-        scored=close,
+        scored=close is not None,
     )
 
 

@@ -1,30 +1,43 @@
 """Stage 3b, score: the teacher's score network for VSD, a small audio-conditioned video diffusion model.
 
 Trains on windows round the mouth of the training clips' faces; held-out numbers come from the val person where there is one. Writes
-`score.safetensors` and shows sampled clips under the teacher's.
+`score.safetensors` and, for distill, `windows.zarr` (where the mouths are); shows sampled clips under the teacher's.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from avatar_core.critics import load_critics
+from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
-from avatar_core.teacher.crop import mouth_window
+from avatar_core.io.store import Store, write_arrays
+from avatar_core.teacher.crop import Window, read_window, window_arrays
+from avatar_core.teacher.mouth import mouth_window
 from avatar_core.teacher.score import ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
 from stages.clips import Row, clip_frames, clip_mel, loss_rows
 from stages.common import Stage, run_stage
 
 
+@dataclass(frozen=True)
+class ClipJob:
+    stage: Stage
+    row: Row
+    scratch: Path
+
+
 def main(stage: Stage) -> None:
     """Train the score teacher on the mouths of the training clips."""
     params = stage.params.score
     rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
-    rows = sorted((r for r in rows if r["framing"] == "face" and r["status"] == "ok"), key=lambda r: r["id"])
+    rows = sorted((r for r in rows if _shows_a_mouth(r)), key=lambda r: r["id"])
     train = [r for r in rows if r["split"] == "train"]
     held_out = [r for r in rows if r["split"] == "val"] or train[-1:]
     config = ScoreConfig(
@@ -36,15 +49,17 @@ def main(stage: Stage) -> None:
         learning_rate=params.learning_rate,
         seed=stage.entropy("train") % 2**31,
     )
-    clips = [_clip(stage, row, params.size) for row in train]
-    out = stage.fresh(stage.out)
+    scratch = stage.scratch(stage.data / "speech", *stage.shards("teacher"))
+    windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
+    found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
+    clips = [_clip(stage, row, scratch) for row in train]
     with stage.progress(params.steps) as bar:
-        model, losses = train_score(
-            clips, config, stage.scratch(stage.data / "speech", *stage.shards("teacher")), bar.reach
-        )
+        model, losses = train_score(clips, config, scratch, bar.reach)
+    out = stage.fresh(stage.out)
+    write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
-    tests = [_clip(stage, row, params.size) for row in held_out]
+    tests = [_clip(stage, row, scratch) for row in held_out]
     measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
     measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
     stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
@@ -52,9 +67,28 @@ def main(stage: Stage) -> None:
     _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
 
 
-def _clip(stage: Stage, row: Row, size: int) -> ScoreClip:
-    frames = clip_frames(stage, row)
-    return ScoreClip(mouth_window(frames, load_critics()).cut(frames, size), clip_mel(stage, row["id"]))
+def _shows_a_mouth(row: Row) -> bool:
+    return row["framing"] == "face" and row["status"] == "ok" and row["split"] in ("train", "val")
+
+
+def _find_mouth(job: ClipJob) -> Window:
+    """The window on a clip's mouth. The clip as it cuts it, at the network's size, waits in the scratch folder."""
+    clip = job.row["id"]
+    path = job.scratch / f"{clip}.zarr"
+    if not path.is_dir():
+        frames = clip_frames(job.stage, job.row)
+        try:
+            window = mouth_window(frames, load_critics())
+        except UserError as error:
+            raise UserError(f"clip {clip}: {error}") from None
+        write_arrays(
+            path, {**window_arrays({clip: window}), "frames": window.cut(frames, job.stage.params.score.size)}
+        )
+    return read_window(Store(path), clip)
+
+
+def _clip(stage: Stage, row: Row, scratch: Path) -> ScoreClip:
+    return ScoreClip(Store(scratch / f"{row['id']}.zarr").read("frames"), clip_mel(stage, row["id"]))
 
 
 def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:

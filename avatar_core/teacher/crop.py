@@ -1,30 +1,22 @@
-"""Square windows on a clip; the one that the score teacher looks through stays on the mouth while the head moves.
+"""Square windows on a clip that move with its frames: what they cut, what they say of points and cameras, how they are stored.
 
-Pixel centres lie at +0.5. Shapes: T frames, K keypoints of `template.landmarks.KEYPOINTS`, P points, H height, W width.
+Pixel centres lie at +0.5. Shapes: T frames, P points, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
-from avatar_core.critics import Critics
-from avatar_core.errors import UserError
-from avatar_core.template.landmarks import indices
-
-MOUTH_SIDE = 1.3  # of the distance between eyes and mouth: nose and chin are in, little else
-MOUTH_HEIGHT = 0.45  # of the window: a little more room below the mouth than above, the jaw drops
-EVERY = 4  # frames between two looks for the mouth
-STEADY = 3.0  # frames, standard deviation of the filter over the window's way
-TRUSTED = 0.3  # mean confidence of the lips from which a frame counts
+from avatar_core.io.store import Store
 
 
 @dataclass(frozen=True)
 class Window:
-    """corner (T,2): left and top in pixels; side in pixels."""
+    """corner (T,2) float64: left and top in pixels; side in pixels."""
 
     corner: np.ndarray
     side: float
@@ -60,23 +52,12 @@ def whole_window(shape: tuple[int, int, int]) -> Window:
     return Window(np.zeros((shape[0], 2)), float(min(shape[1:])))
 
 
-def mouth_window(frames: np.ndarray, critics: Critics) -> Window:
-    """Where the score teacher looks in a close clip's frames (T,H,W,3)."""
-    at = np.unique([*range(0, len(frames), EVERY), len(frames) - 1])
-    return window_round_mouth(*critics.keypoints(frames[at]), at, len(frames))
+def window_arrays(windows: Mapping[str, Window]) -> dict[str, np.ndarray]:
+    """Windows by clip as arrays for a store: corner/<clip> (T,2), side/<clip> (1,), nothing rounded."""
+    arrays = {f"corner/{clip}": window.corner for clip, window in windows.items()}
+    return arrays | {f"side/{clip}": np.array([window.side]) for clip, window in windows.items()}
 
 
-def window_round_mouth(xy: np.ndarray, confidence: np.ndarray, at: np.ndarray, total: int) -> Window:
-    """Keypoints xy (n,K,2) px with confidence (n,K) in the frames `at` (n,) of a clip of `total` frames.
-
-    Between looks, and where no mouth is seen, the window glides. UserError where none is seen at all.
-    """
-    lips, eyes = indices("lips"), indices("eyelids")
-    seen = confidence[:, lips].mean(1) > TRUSTED
-    if not seen.any():
-        raise UserError("clip: expected a face close to the camera, found no mouth in its frames")
-    mouth, eye = xy[seen][:, lips].mean(1), xy[seen][:, eyes].mean(1)
-    side = max(8.0, MOUTH_SIDE * float(np.median(np.linalg.norm(eye - mouth, axis=-1))))
-    way = np.stack([np.interp(np.arange(total), at[seen], mouth[:, k]) for k in (0, 1)], 1)
-    way = gaussian_filter1d(way, STEADY, axis=0, mode="nearest")
-    return Window(way - [0.5 * side, MOUTH_HEIGHT * side], side)
+def read_window(store: Store, clip: str) -> Window:
+    """One clip's window of a store of `window_arrays`. Raises UserError when there is none or it is damaged."""
+    return Window(store.read(f"corner/{clip}"), float(store.read(f"side/{clip}")[0]))

@@ -5,7 +5,9 @@ import pytest
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
-from avatar_core.teacher.crop import Window, whole_window, window_round_mouth
+from avatar_core.io.store import Store, write_arrays
+from avatar_core.teacher.crop import Window, read_window, whole_window, window_arrays
+from avatar_core.teacher.mouth import window_round_mouth
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 
@@ -52,3 +54,17 @@ def test_cut_points_and_intrinsics_agree():
         moved = type(camera)(camera.viewmat, Ks[t], 32, 32).project(point)[0]
         assert np.allclose(moved, window.points(pixel[None], 32)[t], atol=1e-3)
     assert np.array_equal(whole_window(frames.shape[:3]).cut(frames, 128), frames)
+
+
+def test_windows_survive_storing_to_the_last_bit(tmp_path):
+    windows = {
+        f"clip-{n}": Window(np.random.default_rng(n).normal(50, 20, (n, 2)), 50 / 3 + n) for n in (5, 9)
+    }
+    write_arrays(tmp_path / "windows.zarr", window_arrays(windows))
+    store = Store(tmp_path / "windows.zarr")
+    for clip, window in windows.items():
+        again = read_window(store, clip)
+        assert np.array_equal(again.corner, window.corner) and again.corner.dtype == window.corner.dtype
+        assert again.side == window.side
+    with pytest.raises(UserError, match="corner/nobody"):
+        read_window(store, "nobody")
