@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.errors import UserError
-from avatar_core.training.state import load_latest, save_state
+from avatar_core.training.state import TrainingState, load_latest, save_state
 
 Progress = Callable[[int, int, dict[str, float]], None]  # step, steps, means of the latest losses
 History = list[dict[str, float]]  # the terms of every step, "loss" among them
@@ -62,9 +62,8 @@ def run_loop(
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     history: History = []
-    start = 0
-    if checkpoint_dir:
-        start = load_latest(checkpoint_dir, model, optimizer, average, chance, history, fingerprint)
+    state = TrainingState(model, optimizer, average, chance, history, fingerprint)
+    start = load_latest(checkpoint_dir, state) if checkpoint_dir else 0
     bad = 0
     for step in range(start, loop.steps):
         for group in optimizer.param_groups:
@@ -88,7 +87,7 @@ def run_loop(
         if progress and (done % loop.report_every == 0 or done == loop.steps):
             progress(done, loop.steps, mean_losses(history[-loop.report_every :]))
         if checkpoint_dir and (done % loop.checkpoint_every == 0 or done == loop.steps):
-            save_state(checkpoint_dir, done, model, optimizer, average, chance, history, fingerprint)
+            save_state(checkpoint_dir, done, state)
     model.load_state_dict(average)
     model.eval()
     return history

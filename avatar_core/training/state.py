@@ -6,6 +6,7 @@ One safetensors file a checkpoint (`train-00000400.safetensors`), the last two k
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,64 +17,63 @@ from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 
 
-def save_state(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    generator: torch.Generator,
-    curve: list,  # JSON-able, one entry a step
-    fingerprint: str = "",
-) -> None:
+@dataclass(frozen=True)
+class TrainingState:
+    """All that decides how a run goes on. Saving reads the parts, restoring changes them in place.
+
+    average: the averaged weights; generator: the chance of the batches; curve: JSON-able, one entry a step; fingerprint:
+    of the configuration and the data, only states with the same one are restored.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    generator: torch.Generator
+    curve: list
+    fingerprint: str
+
+
+def save_state(folder: Path, step: int, state: TrainingState) -> None:
     """Write the state after `step` steps and remove all but the last two."""
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average/{k}": v for k, v in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors = {f"model/{k}": v for k, v in state.model.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in state.average.items()}
+    for index, values in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in values.items()}
     tensors["random/global"] = torch.get_rng_state()
-    tensors["random/batches"] = generator.get_state()
+    tensors["random/batches"] = state.generator.get_state()
     save_checkpoint(
         folder / f"train-{step:08d}.safetensors",
         tensors,
-        config={"step": step, "curve": curve, "fingerprint": fingerprint},
+        config={"step": step, "curve": state.curve, "fingerprint": state.fingerprint},
     )
     for old in sorted(folder.glob("train-*.safetensors"))[:-2]:
         old.unlink()
         old.with_suffix(".json").unlink(missing_ok=True)
 
 
-def load_latest(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    generator: torch.Generator,
-    curve: list,  # JSON-able, one entry a step
-    fingerprint: str = "",
-) -> int:
-    """Restore the newest intact state with this fingerprint into the arguments; returns its step, 0 if there is none."""
-    for path in sorted(Path(folder).glob("train-*.safetensors"), reverse=True):
+def load_latest(folder: Path, state: TrainingState) -> int:
+    """Restore the newest intact state with this fingerprint; returns its step, 0 if there is none."""
+    for path in sorted(folder.glob("train-*.safetensors"), reverse=True):
         try:
             tensors, sidecar = load_checkpoint(path)
         except UserError:
             continue
-        if sidecar["config"].get("fingerprint") != fingerprint:
+        config = sidecar["config"]
+        if config.get("fingerprint") != state.fingerprint:
             continue  # left by another configuration or other data
-        model.load_state_dict(_part(tensors, "model/"))
+        state.model.load_state_dict(_part(tensors, "model/"))
         for name, value in _part(tensors, "average/").items():
-            average[name].copy_(value)
-        states: dict[int, dict[str, Tensor]] = {}
+            state.average[name].copy_(value)
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer/").items():
             index, key = name.split("/")
-            states.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+            moments.setdefault(int(index), {})[key] = value
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random/global"])
-        generator.set_state(tensors["random/batches"])
-        curve[:] = sidecar["config"]["curve"]
-        return int(sidecar["config"]["step"])
+        state.generator.set_state(tensors["random/batches"])
+        state.curve[:] = config["curve"]
+        return int(config["step"])
     return 0
 
 
