@@ -12,6 +12,7 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.canonical import Canonical, load_canonical
+from avatar_core.fit.config import VALID
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.store import Store, Trajectories
@@ -25,12 +26,6 @@ from avatar_core.training.loop import History, mean_losses
 from stages.common import Stage
 
 MAX_FRAMES = 4000
-# Which regions a framing shows well enough to learn from.
-VALID = {
-    "face": {"body": False, "head": True, "face": True, "hand": False},
-    "waist_up": {"body": True, "head": True, "face": False, "hand": True},
-    "full_body": {"body": True, "head": True, "face": False, "hand": True},
-}
 Row = dict[str, Any]
 
 

@@ -14,6 +14,7 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.canonical import Canonical
+from avatar_core.fit.config import VALID
 from avatar_core.fit.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.io.store import Store
 from avatar_core.metrics import motion as motion_metrics
@@ -30,7 +31,7 @@ from avatar_core.motion.sampler import generate
 from avatar_core.speech import phonemes_from_json
 from avatar_core.student import load_student
 from avatar_core.template import load_template
-from stages.clips import VALID, FittedMotion, Row, clip_audio, layout_of
+from stages.clips import FittedMotion, Row, clip_audio, layout_of
 from stages.common import Stage
 
 NOISE_RMS = 1e-3  # -60 dB of full scale

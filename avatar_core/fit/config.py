@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from avatar_core.fit.track import TrackConfig
 
+# Which regions a framing shows well enough to learn from.
 VALID = {
     "face": {"body": False, "head": True, "face": True, "hand": False},
     "waist_up": {"body": True, "head": True, "face": False, "hand": True},
