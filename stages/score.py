@@ -22,6 +22,7 @@ from avatar_core.teacher.crop import Window, read_window, window_arrays
 from avatar_core.teacher.mouth import mouth_window
 from avatar_core.teacher.score import ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
+from avatar_core.training.loop import one_thread
 from stages.clips import Row, clip_frames, clip_mel, loss_rows
 from stages.common import Stage, run_stage
 
@@ -60,11 +61,12 @@ def main(stage: Stage) -> None:
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
     tests = [_clip(stage, row, scratch) for row in held_out]
-    measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
-    measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
+    with one_thread():
+        measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
+        measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
+        _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
     stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
     stage.write_csv("loss", loss_rows(losses))
-    _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
 
 
 def _shows_a_mouth(row: Row) -> bool:
