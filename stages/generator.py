@@ -11,7 +11,7 @@ import numpy as np
 from avatar_core.audio import augment
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
-from avatar_core.motion.calibrate import calibrate_smoothing
+from avatar_core.motion.calibrate import calibrate_motion
 from avatar_core.motion.codec import MotionCodec
 from avatar_core.motion.dit import DiTConfig
 from avatar_core.motion.refiner import RefinerConfig
@@ -47,7 +47,7 @@ def main(stage: Stage) -> None:
             checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
             progress=bar.reach,
         )
-    calibrate_smoothing(generator, clips, codec, sample_config(stage), config.seed)
+    calibrate_motion(generator, clips, codec, sample_config(stage), config.seed)
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
     stage.write_csv("loss", loss_rows(curve))

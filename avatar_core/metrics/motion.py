@@ -25,12 +25,18 @@ def _points(x: NDArray) -> NDArray[np.float64]:
     return x
 
 
+def slow_velocity(positions: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> NDArray[np.float64]:
+    """Positions (T,...) -> velocities (T-1,...) below `cutoff` Hz, unit/s; T >= 4."""
+    x = np.asarray(positions, np.float64)
+    if len(x) < 4:
+        raise ValueError(f"motion: expected at least 4 frames, found {len(x)}")
+    sos = butter(4, cutoff, fs=fps, output="sos")
+    return np.diff(sosfiltfilt(sos, x, axis=0, padlen=min(len(x) - 1, 18)), axis=0) * fps
+
+
 def slow_energy(points: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> float:
     """Positions (T,J,3) or (T,3) -> mean squared speed below `cutoff` Hz, (unit/s)^2."""
-    x = _points(points)
-    sos = butter(4, cutoff, fs=fps, output="sos")
-    smooth = sosfiltfilt(sos, x, axis=0, padlen=min(len(x) - 1, 18))
-    return float(((np.diff(smooth, axis=0) * fps) ** 2).sum(-1).mean())
+    return float((slow_velocity(_points(points), fps, cutoff) ** 2).sum(-1).mean())
 
 
 def acceleration(points: NDArray, fps: float = 25.0) -> float:

@@ -1,9 +1,15 @@
-"""How much generated body and hand motion is low-passed: as much as gives it the energy of the fitted motion.
+"""How generated body and hand motion is put right after training: as large, as quick and as coupled as the fitted motion.
 
-A network that regresses motion from sound makes heads follow every syllable, two to three times as lively as people are. What
-is too lively differs from latent to latent, so each has its own filter, chosen once after training on the training clips.
+A network that regresses motion from sound makes people two to three times livelier than they are, and it loses how the head's
+latents go together: a nod turns the head about the neck, so its shift and its turn are one movement. Where they come apart the
+head floats and its lower half moves too far, although every latent by itself has the energy that it should have.
 
-Shapes: T frames, D latents.
+So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
+which sets the covariance of their slow velocities: then each of its particles has the energy that it has in the fits.
+Few clips show arms, and those have many latents: there each latent gets the low-pass that gives it the energy of the fits.
+All of it is found once after training, on training clips.
+
+Shapes: T frames, D latents, K latents of a region.
 """
 
 from __future__ import annotations
@@ -15,47 +21,101 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.metrics.motion import slow_energy
+from avatar_core.metrics.motion import slow_velocity
 from avatar_core.motion.codec import MotionCodec
 from avatar_core.motion.sampler import Generator, SampleConfig, low_pass, sample
 from avatar_core.motion.train import MotionClip
 
 WIDTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
+TEMPO_HZ = 4.0  # above it fits are mostly noise
 MOST_CLIPS = 24
 LEAST_FRAMES = 30
+RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly moves
 
 
 @torch.no_grad()
-def calibrate_smoothing(
+def calibrate_motion(
     generator: Generator, clips: Sequence[MotionClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
-    """Set `generator.smooth`: per latent the width of WIDTHS whose energy below 3 Hz is nearest to the clips' own.
+    """Set `generator.smooth` and `generator.mix` so that motion sampled for the clips' sound moves as their own does.
 
-    Medians over the clips that show the latent (a fit that lost somebody must not set the pace); latents that no clip shows
-    get the least width. Face latents are not filtered and are left alone.
+    Only clips that show a region count for it; what none shows gets the least width and no map. The face is left alone.
     """
-    long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
-    some = [long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))]
     generator.eval()
     generator.smooth.fill_(0.0)
-    wanted, made, seen = [], [], []
+    generator.mix.copy_(torch.eye(codec.dims))
+    long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
+    some = [long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))]
+    own = [_tensor(clip.x) for clip in some]
+    made = []
     for clip in some:
         features = generator.dit.encode_audio(_tensor(clip.log_mel)[None])[0]
-        x = sample(generator, features, seed, replace(config, guidance=1.0))
-        wanted.append(_energies(_tensor(clip.x)))
-        made.append(np.stack([_energies(low_pass(x, width)) for width in WIDTHS]))
-        seen.append(codec.shown(clip.valid).numpy())
+        made.append(sample(generator, features, seed, replace(config, guidance=1.0)))
     generator.smooth.fill_(WIDTHS[0])
-    for k in torch.nonzero(generator.motion).flatten().tolist():
-        rows = [n for n, shown in enumerate(seen) if shown[k]]
-        if rows:
-            target = np.median([wanted[n][k] for n in rows])
-            energy = np.median([made[n][:, k] for n in rows], axis=0)
-            generator.smooth[k] = WIDTHS[int(np.abs(np.log((energy + 1e-12) / (target + 1e-12))).argmin())]
+    for region in ("head", "body", "hand"):
+        part, rows = codec.slices[region], [n for n, clip in enumerate(some) if clip.valid[region]]
+        if not rows:
+            continue
+        wanted, raw = [own[n][:, part] for n in rows], [made[n][:, part] for n in rows]
+        if region == "head":
+            # In metres, so that what moves particles most is matched best.
+            unit = codec.region(region).std[: codec.region(region).dims]
+            width, turn = _rigid([x * unit for x in wanted], [x * unit for x in raw])
+            generator.smooth[part] = width
+            generator.mix[part, part] = unit[:, None] * _tensor(turn) / unit
+        else:
+            generator.smooth[part] = _tensor(_widths(wanted, raw))
+
+
+def coupling_map(made: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The symmetric M (K,K), nearest to no change, for which rows x of covariance `made` give x @ M of covariance `wanted`.
+
+    The optimal transport between two Gaussians [Dowson and Landau 1982], M = R^-1 (R wanted R)^1/2 R^-1 with R = made^1/2.
+    Where `made` is nearly singular the coupling is only approached, but the sum of the variances is always that of `wanted`.
+    """
+    ridge = RIDGE * (np.trace(wanted) + 1e-12) / len(wanted) * np.eye(len(wanted))
+    root, inverse = _power(made + ridge, 0.5), _power(made + ridge, -0.5)
+    turn = inverse @ _power(root @ (wanted + ridge) @ root, 0.5) @ inverse
+    return turn * np.sqrt(np.trace(wanted) / (np.trace(turn @ made @ turn) + 1e-18))
+
+
+def _rigid(wanted: list[Tensor], raw: list[Tensor]) -> tuple[float, np.ndarray]:
+    """The one width for all latents (T,K) of the clips, and the map that follows it."""
+    target = np.median([_tempo(x) for x in wanted])
+    tempo = [np.median([_tempo(low_pass(x, width)) for x in raw]) for width in WIDTHS]
+    width = WIDTHS[int(np.abs(np.log(np.divide(tempo, target + 1e-12) + 1e-12)).argmin())]
+    return width, coupling_map(_covariance([low_pass(x, width) for x in raw]), _covariance(wanted))
+
+
+def _widths(wanted: list[Tensor], raw: list[Tensor]) -> np.ndarray:
+    """(K,): for each latent the width with which its energy, the median clip's, is nearest to the fits'."""
+    target = np.median([_energies(x) for x in wanted], axis=0)
+    energy = np.stack([np.median([_energies(low_pass(x, width)) for x in raw], axis=0) for width in WIDTHS])
+    return np.take(WIDTHS, np.abs(np.log((energy + 1e-12) / (target + 1e-12))).argmin(0))
 
 
 def _energies(x: Tensor) -> np.ndarray:
-    return np.array([slow_energy(column[:, None]) for column in x.T.numpy()])
+    return (slow_velocity(x.numpy()) ** 2).mean(0)
+
+
+def _tempo(x: Tensor) -> float:
+    """Mean change per frame of the velocity of x (T,K) in units of its size; like acceleration, it tells bursts from drift."""
+    velocity = slow_velocity(x.numpy(), cutoff=TEMPO_HZ)
+    size = np.sqrt((velocity**2).sum(1).mean())
+    return float(np.linalg.norm(np.diff(velocity, axis=0), axis=1).mean() / (size + 1e-12))
+
+
+def _covariance(clips: list[Tensor]) -> np.ndarray:
+    """(K,K) of slow velocities. The median clip sets the size: a fit that lost somebody must not set the pace."""
+    velocities = [slow_velocity(x.numpy()) for x in clips]
+    each = np.stack([v.T @ v / len(v) for v in velocities])
+    energy = np.trace(each, axis1=1, axis2=2)
+    return np.median(energy) * (each / (energy[:, None, None] + 1e-12)).mean(0)
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.maximum(values, 1e-18) ** exponent) @ vectors.T
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -52,11 +52,13 @@ class Generator(nn.Module):
     The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
     slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
 
-    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent (see calibrate); never the face.
+    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent; never the face.
+    mix (D,D): what the low-passed latents are multiplied by last, x @ mix; leaves the face alone (both: see calibrate).
     """
 
     speed: Tensor
     smooth: Tensor
+    mix: Tensor
     motion: Tensor
 
     def __init__(self, config: GeneratorConfig):
@@ -68,6 +70,7 @@ class Generator(nn.Module):
             "speed", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
         self.register_buffer("smooth", torch.ones(config.dit.dims))
+        self.register_buffer("mix", torch.eye(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
         motion[self.face] = False
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
@@ -186,7 +189,7 @@ def sample(
     for width in model.smooth[model.motion].unique().tolist():
         chosen = model.motion & (model.smooth == width)
         x0[:, chosen] = low_pass(x0[:, chosen], width)
-    return x0
+    return torch.where(model.motion, x0 @ model.mix, x0)
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:

@@ -1,13 +1,9 @@
-import copy
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.errors import UserError
-from avatar_core.motion.calibrate import calibrate_smoothing
 from avatar_core.motion.codec import CodecConfig
 from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiT, DiTConfig
@@ -206,18 +202,3 @@ def test_short_and_odd_audio(trained):
 
 def test_audio_features_have_one_row_a_frame(trained, talk):
     assert audio_features(trained[0], talk(1)[0]).shape == (75, 32)
-
-
-def test_smoothing_is_chosen_so_that_motion_is_as_lively_as_the_clips(trained, data, codec):
-    model = copy.deepcopy(trained[0])
-    own = [np.asarray(c.x) for c in data]
-    calm = [
-        dataclasses.replace(c, x=np.repeat(x[::4], 4, 0)[: len(x)] * 0.3)
-        for c, x in zip(data, own, strict=True)
-    ]
-    calibrate_smoothing(model, data, codec, SampleConfig(), seed=1)
-    lively = model.smooth.clone()
-    calibrate_smoothing(model, calm, codec, SampleConfig(), seed=1)
-    shown = model.motion
-    assert (model.smooth[shown] >= lively[shown]).all() and model.smooth[shown].mean() > lively[shown].mean()
-    assert (model.smooth[~shown] == 1).all()

@@ -1,0 +1,126 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from avatar_core.audio.features import log_mel_numpy
+from avatar_core.metrics.motion import acceleration, slow_energy, slow_velocity
+from avatar_core.motion.calibrate import calibrate_motion, coupling_map
+from avatar_core.motion.codec import CodecConfig
+from avatar_core.motion.codec_fit import fit_codec
+from avatar_core.motion.dit import DiTConfig
+from avatar_core.motion.refiner import RefinerConfig
+from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, generate
+from avatar_core.motion.train import MotionClip
+
+CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
+MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
+HEAD, FACE = slice(0, 3), slice(8, 14)
+
+
+@pytest.fixture(scope="module")
+def codec(clips, person):
+    return fit_codec([c for _, c in clips], person[1], CODEC)
+
+
+@pytest.fixture(scope="module")
+def data(clips, codec):
+    with torch.no_grad():
+        return [
+            MotionClip(log_mel_numpy(a), codec.encode(c.deformation, valid=c.valid).numpy(), c.valid)
+            for a, c in clips
+        ]
+
+
+@pytest.fixture()
+def nervous():
+    """A generator that nobody trained: every latent follows the sound in its own way, much too fast and far."""
+    torch.manual_seed(4)
+    model = Generator(MODEL)
+    torch.nn.init.normal_(model.dit.prior.weight, std=2.0)
+    return model.eval()
+
+
+def skull(codec, x):
+    """Head particles (T,C,3) in metres."""
+    with torch.no_grad():
+        return codec.body_from_head(torch.as_tensor(x)[:, HEAD])[:, codec.carriers].numpy()
+
+
+def geometric(values):
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def test_every_head_particle_gets_the_energy_of_the_fits(clips, data, codec, nervous):
+    def ratios():
+        made = [skull(codec, generate(nervous, audio, seed=1)) for audio, _ in clips]
+        pairs = list(zip(made, [skull(codec, clip.x) for clip in data], strict=True))
+        parts = range(made[0].shape[1])
+        return np.array(
+            [geometric([slow_energy(a[:, p]) / slow_energy(b[:, p]) for a, b in pairs]) for p in parts]
+        )
+
+    before = ratios()
+    calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
+    after = ratios()
+    assert (before > 5).all()
+    assert (after > 0.67).all() and (after < 1.5).all()
+    # One tempo: latents of one movement must not fall out of step.
+    assert len(nervous.smooth[HEAD].unique()) == 1
+
+
+def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nervous):
+    # Everybody nods about one pivot: the second latent is always the first one's shadow.
+    rng = np.random.default_rng(0)
+    coupled = []
+    for clip in data:
+        nod = np.cumsum(rng.standard_normal(len(clip.x) + 20))
+        nod = np.convolve(nod - nod.mean(), np.hanning(21) / 10, mode="valid")[: len(clip.x)] * 0.3
+        x = np.array(clip.x)
+        x[:, HEAD] = nod[:, None] * [1.0, -0.8, 0.0]
+        coupled.append(dataclasses.replace(clip, x=x.astype(np.float32)))
+
+    def velocities():
+        return np.concatenate([slow_velocity(generate(nervous, audio, seed=1).numpy()) for audio, _ in clips])
+
+    v = velocities()
+    assert abs(np.corrcoef(v[:, 0], v[:, 1])[0, 1]) < 0.6
+    calibrate_motion(nervous, coupled, codec, SampleConfig(), seed=1)
+    v = velocities()
+    assert np.corrcoef(v[:, 0], v[:, 1])[0, 1] < -0.75
+
+
+def test_calm_clips_make_calm_motion_and_the_face_is_left_alone(clips, data, codec, nervous):
+    audio = clips[0][0]
+    raw = generate(nervous, audio, seed=1)
+    calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
+    lively, moves = nervous.smooth.clone(), generate(nervous, audio, seed=1)
+    calm = [dataclasses.replace(c, x=np.asarray(c.x) * np.float32(0.3)) for c in data]
+    calibrate_motion(nervous, calm, codec, SampleConfig(), seed=1)
+    still = generate(nervous, audio, seed=1)
+    assert (nervous.smooth >= lively).all()
+    assert slow_energy(skull(codec, still)) < 0.15 * slow_energy(skull(codec, moves))
+    # Calmer means smaller, not slower: the head keeps its tempo.
+    assert acceleration(skull(codec, still)) > 0.2 * acceleration(skull(codec, moves))
+    assert torch.equal(raw[:, FACE], still[:, FACE]) and (nervous.smooth[FACE] == 1).all()
+
+
+def test_regions_that_no_clip_shows_are_left_alone(data, codec, nervous):
+    hidden = [dataclasses.replace(c, valid={**c.valid, "hand": False, "head": False}) for c in data]
+    calibrate_motion(nervous, hidden, codec, SampleConfig(), seed=1)
+    assert torch.equal(nervous.mix, torch.eye(16))
+    assert (nervous.smooth[HEAD] == 1).all() and (nervous.smooth[14:] == 1).all()
+
+
+def test_coupling_map_gives_the_wanted_covariance_and_is_no_change_where_none_is_needed():
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 200, 4)) @ rng.standard_normal((2, 4, 4))
+    made, wanted = a.T @ a / 200 + np.eye(4), b.T @ b / 200
+    turn = coupling_map(made, wanted)
+    assert np.allclose(turn, turn.T)
+    assert np.trace(turn @ made @ turn) == pytest.approx(np.trace(wanted))
+    assert np.allclose(turn @ made @ turn, wanted, atol=0.05 * np.trace(wanted))
+    assert np.allclose(coupling_map(made, made), np.eye(4), atol=1e-6)
+    # What hardly moves is not blown up.
+    assert np.abs(coupling_map(np.diag([1.0, 1e-9]), np.eye(2))).max() < 50
