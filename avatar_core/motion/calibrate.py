@@ -1,11 +1,11 @@
 """How generated body and hand motion is put right after training: as large, as quick and as coupled as the fitted motion.
 
-A network that regresses motion from sound makes people two to three times livelier than they are, and it loses how the head's
+A network that regresses motion from sound makes people several times livelier than they are, and it loses how the head's
 latents go together: a nod turns the head about the neck, so its shift and its turn are one movement. Where they come apart the
 head floats and its lower half moves too far, although every latent by itself has the energy that it should have.
 
 So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
-which sets the covariance of their slow velocities: then each of its particles has the energy that it has in the fits.
+which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
 Few clips show arms, and those have many latents: there each latent gets the low-pass that gives it the energy of the fits.
 All of it is found once after training, on training clips.
 
