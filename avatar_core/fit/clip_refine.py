@@ -55,10 +55,11 @@ class Motion:
 
 @dataclass(frozen=True)
 class Clip:
-    """Everything observed: pictures; tracks on particles (Q,), targets (T,Q,2), seen (T,Q); keypoints xy (T,M,2), weight
-    (T,M); highpass (T,T)."""
+    """Everything observed: pictures, and their structure; tracks on particles (Q,), targets (T,Q,2), seen (T,Q); keypoints
+    xy (T,M,2), weight (T,M); highpass (T,T)."""
 
     pictures: Pictures
+    structure: losses.Structure
     particles: Tensor
     targets: Tensor
     seen: Tensor
@@ -73,6 +74,7 @@ def make_clip(
     targets = torch.from_numpy(binding.targets)
     return Clip(
         pictures,
+        losses.structure(pictures.target, pictures.weight),
         torch.from_numpy(binding.particles),
         targets,
         torch.isfinite(targets).all(-1).float(),
@@ -227,7 +229,7 @@ def window_loss(
     target, pixel_weight = pictures.target[window], pictures.weight[window]
     loss = w.l1 * losses.weighted_l1(image, target, pixel_weight)
     if w.ssim > 0:
-        loss = loss + w.ssim * losses.box_ssim_loss(image, target, pixel_weight)
+        loss = loss + w.ssim * losses.box_ssim_loss(image, clip.structure[window])
     if w.mask > 0:
         loss = loss + w.mask * losses.mask_loss(alpha, pictures.foreground[window])
     if w.tracks > 0 and len(clip.particles):

@@ -128,11 +128,12 @@ def _laid_on(direction: np.ndarray, normal: np.ndarray, sight: np.ndarray) -> np
 
 
 def moving(template: Template, layout: ParticleLayout, keep_off_m: float) -> np.ndarray:
-    """(N_base,) bool: lips, eyelids, eyes and the mouth's inside, which bend or part and so carry no detail."""
+    """(N_base,) bool: lips, eyelids, eyes, the mouth's inside and fingers, which bend or part and so carry no detail."""
     lines = [v for name, ids in FACE_LANDMARKS.items() if name.startswith(("lips_", "eyelids")) for v in ids]
     vertices = template.layout_positions[template.vertex_of_base[lines]]
     distance, _ = cKDTree(vertices).query(layout.template_positions)
-    inside = np.isin(layout.region, [REGIONS["eyes"], REGIONS["mouth_interior"]])
+    parts = ("eyes", "mouth_interior", "hand_left", "hand_right")
+    inside = np.isin(layout.region, [REGIONS[part] for part in parts])
     return inside | (distance < keep_off_m)
 
 

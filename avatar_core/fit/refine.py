@@ -16,18 +16,24 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.fit.appearance import Splats
 from avatar_core.geometry.camera import Camera
+from avatar_core.geometry.rotations import quat_mul
 from avatar_core.render import rasterize
 from avatar_core.template.layout import REGIONS
 
-# Learning rates of means (in reaches), quats, log scales, logits, colours: coarse steps, then sharp ones. Small particles
-# at a pattern's edges have to turn and stretch a lot in few steps.
-COARSE_RATES = (0.1, 3e-3, 1.5e-2, 4e-2, 2e-2)
-SHARP_RATES = (0.1, 2.4e-2, 6e-2, 1e-1, 4e-2)
+# Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
+# particles at a pattern's edges have to turn and stretch a lot in few steps.
+COARSE_RATES = (0.1, 6e-3, 1.5e-2, 4e-2, 2e-2)
+SHARP_RATES = (0.1, 4.8e-2, 6e-2, 1e-1, 4e-2)
+# Flat particles stay flat on their surface. One view does not see it when they stand up or drift along the line of sight,
+# but the next one does: stripes smear and outlines fray.
+FLAT = 0.8  # thin and wide axes differ at least so much, in log
+TILT, RISE = 0.15, 0.3  # shares of the leave to turn and to move that flat particles have out of their plane
 CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
 
@@ -148,7 +154,12 @@ def refine(
     # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
     edge = torch.from_numpy(np.clip((splats.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
     bound = leave * 0.04 + 0.8 * edge
-    change = [torch.zeros_like(p, requires_grad=True) for p in start]
+    change = [torch.zeros_like(p, requires_grad=True) for p in (start[0], start[0], *start[2:])]
+    flat = (start[2][:, 2] < start[2][:, :2].amin(1) - FLAT).float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    axes = torch.from_numpy(Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32))
+    move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]  # (N,3,3)
+    turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
+    thickest = torch.where(flat > 0, start[2], torch.full_like(start[2], torch.inf))
     rates = SHARP_RATES if sharp else COARSE_RATES
     optimizer = torch.optim.Adam(
         [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)], betas=(0.9, 0.99)
@@ -158,14 +169,14 @@ def refine(
     low, high = np.log(3e-4), np.log(0.018)
 
     def current() -> tuple[Tensor, ...]:
-        means, quats, log_scales, logits, colors = (gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change)
+        means, turns, log_scales, logits, colors = (gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change)
         # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
-        size = (start[2] + log_scales).clamp(low, high)
+        size = torch.minimum(start[2] + log_scales, thickest).clamp(low, high)
         size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
         color = (start[4] + bound * torch.tanh(colors / bound)).clamp(0, 1)
         return (
-            start[0] + reach * torch.tanh(means),
-            F.normalize(start[1] + quats, dim=-1),
+            start[0] + (move @ torch.tanh(means)[..., None])[..., 0],
+            F.normalize(quat_mul(start[1], F.pad(0.5 * turn_leave * turns, (1, 0), value=1.0)), dim=-1),
             size,
             start[3] + logits,
             color,

@@ -6,6 +6,8 @@ head floats and its lower half moves too far, although every latent by itself ha
 
 So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
+How lively somebody is does not carry over to voices that training never heard, where the network is at its busiest: so no
+utterance's head moves more than in the livelier fits.
 Few clips show arms, and those have many latents: there each latent gets the low-pass that gives it the energy of the fits.
 All of it is found once after training, on training clips.
 
@@ -23,13 +25,14 @@ from torch import Tensor
 
 from avatar_core.metrics.motion import slow_velocity
 from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.sampler import Generator, SampleConfig, low_pass, sample
+from avatar_core.motion.sampler import UNBOUNDED, Generator, SampleConfig, low_pass, sample
 from avatar_core.motion.train import MotionClip
 
 WIDTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
 TEMPO_HZ = 4.0  # above it fits are mostly noise
 MOST_CLIPS = 24
 LEAST_FRAMES = 30
+LIVELY = 0.75  # quantile of the fits' energies that bounds an utterance's
 RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly moves
 
 
@@ -37,13 +40,14 @@ RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly 
 def calibrate_motion(
     generator: Generator, clips: Sequence[MotionClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
-    """Set `generator.smooth` and `generator.mix` so that motion sampled for the clips' sound moves as their own does.
+    """Set `generator.smooth`, `mix`, `unit` and `lively` so that motion sampled for the clips' sound moves as their own does.
 
     Only clips that show a region count for it; what none shows gets the least width and no map. The face is left alone.
     """
     generator.eval()
     generator.smooth.fill_(0.0)
     generator.mix.copy_(torch.eye(codec.dims))
+    generator.lively.fill_(UNBOUNDED)
     long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
     some = [long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))]
     own = [_tensor(clip.x) for clip in some]
@@ -63,6 +67,9 @@ def calibrate_motion(
             width, turn = _rigid([x * unit for x in wanted], [x * unit for x in raw])
             generator.smooth[part] = width
             generator.mix[part, part] = unit[:, None] * _tensor(turn) / unit
+            generator.unit[part] = unit
+            energies = [float((slow_velocity((x * unit).numpy()) ** 2).sum(1).mean()) for x in wanted]
+            generator.lively.fill_(float(np.quantile(energies, LIVELY)))
         else:
             generator.smooth[part] = _tensor(_widths(wanted, raw))
 

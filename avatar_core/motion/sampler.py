@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from avatar_core.audio.features import log_mel
 from avatar_core.errors import UserError
+from avatar_core.metrics.motion import slow_velocity
 from avatar_core.motion.dit import DiT, DiTConfig
 from avatar_core.motion.refiner import Refiner, RefinerConfig
 
 SAMPLES_PER_FRAME = 640
 TRAIN_STEPS = 1000
+UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,16 @@ class Generator(nn.Module):
     slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
 
     smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent; never the face.
-    mix (D,D): what the low-passed latents are multiplied by last, x @ mix; leaves the face alone (both: see calibrate).
+    mix (D,D): what the low-passed latents are multiplied by then, x @ mix; leaves the face alone.
+    lively (): most mean squared slow speed that an utterance's head may have, in latents times unit (D,), 0 where not the
+    head (all four: see calibrate).
     """
 
     speed: Tensor
     smooth: Tensor
     mix: Tensor
+    lively: Tensor
+    unit: Tensor
     motion: Tensor
 
     def __init__(self, config: GeneratorConfig):
@@ -71,6 +77,8 @@ class Generator(nn.Module):
         )  # of unit-variance latents, per frame
         self.register_buffer("smooth", torch.ones(config.dit.dims))
         self.register_buffer("mix", torch.eye(config.dit.dims))
+        self.register_buffer("lively", torch.tensor(UNBOUNDED))
+        self.register_buffer("unit", torch.zeros(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
         motion[self.face] = False
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
@@ -189,7 +197,17 @@ def sample(
     for width in model.smooth[model.motion].unique().tolist():
         chosen = model.motion & (model.smooth == width)
         x0[:, chosen] = low_pass(x0[:, chosen], width)
-    return torch.where(model.motion, x0 @ model.mix, x0)
+    return calm(torch.where(model.motion, x0 @ model.mix, x0), model.unit, float(model.lively))
+
+
+def calm(x: Tensor, unit: Tensor, lively: float) -> Tensor:
+    """Latents (T,D) with those of unit (D,) > 0 drawn toward their mean as far as their slow energy exceeds `lively`."""
+    if len(x) < 4:
+        return x
+    energy = float((slow_velocity((x * unit).numpy()) ** 2).sum(1).mean())
+    gain = min(1.0, (lively / max(energy, 1e-12)) ** 0.5)
+    mean = x.mean(0)
+    return torch.where(unit > 0, mean + gain * (x - mean), x)
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:

@@ -28,19 +28,19 @@ def test_weighted_l1_counts_only_weighted_pixels():
 
 def test_ssim_is_zero_for_equal_and_falls_with_structure():
     image, weight = _pictures()
-    assert losses.box_ssim_loss(image, image, weight).item() == pytest.approx(0, abs=1e-6)
-    brighter = losses.box_ssim_loss(image * 0.9 + 0.05, image, weight)
-    other = losses.box_ssim_loss(_pictures(1)[0], image, weight)
+    assert losses.box_ssim_loss(image, losses.structure(image, weight)).item() == pytest.approx(0, abs=1e-6)
+    brighter = losses.box_ssim_loss(image * 0.9 + 0.05, losses.structure(image, weight))
+    other = losses.box_ssim_loss(_pictures(1)[0], losses.structure(image, weight))
     assert 0 < brighter < 0.2 * other
 
 
 def test_ssim_gradient_improves():
     image, weight = _pictures()
     guess = _pictures(1)[0].requires_grad_()
-    before = losses.box_ssim_loss(guess, image, weight)
+    before = losses.box_ssim_loss(guess, losses.structure(image, weight))
     before.backward()
     with torch.no_grad():
-        assert losses.box_ssim_loss(guess - 50 * guess.grad, image, weight) < before
+        assert losses.box_ssim_loss(guess - 50 * guess.grad, losses.structure(image, weight)) < before
 
 
 def test_point_loss_ignores_absent_targets_and_is_robust():

@@ -11,7 +11,7 @@ from avatar_core.motion.codec import CodecConfig
 from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiTConfig
 from avatar_core.motion.refiner import RefinerConfig
-from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, generate
+from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, calm, generate
 from avatar_core.motion.train import MotionClip
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
@@ -124,3 +124,17 @@ def test_coupling_map_gives_the_wanted_covariance_and_is_no_change_where_none_is
     assert np.allclose(coupling_map(made, made), np.eye(4), atol=1e-6)
     # What hardly moves is not blown up.
     assert np.abs(coupling_map(np.diag([1.0, 1e-9]), np.eye(2))).max() < 50
+
+
+def test_calm_bounds_the_head_and_nothing_else():
+    rng = np.random.default_rng(5)
+    x = torch.from_numpy(np.cumsum(rng.standard_normal((80, 6)), 0).astype(np.float32))
+    unit = torch.tensor([0.5, 2.0, 0, 0, 0, 0])
+    energy = slow_energy((x * unit).numpy()[:, None])
+    half = calm(x, unit, 0.5 * energy)
+    assert slow_energy((half * unit).numpy()[:, None]) == pytest.approx(0.5 * energy, rel=1e-4)
+    torch.testing.assert_close(half[:, :2].mean(0), x[:, :2].mean(0))
+    assert torch.equal(half[:, 2:], x[:, 2:])
+    # It never livens up: silence must stay still.
+    torch.testing.assert_close(calm(x, unit, 2 * energy), x)
+    assert torch.equal(calm(x[:2], unit, 0.0), x[:2])
