@@ -57,6 +57,7 @@ def render_motion(
     viewmats = torch.from_numpy(np.asarray(camera.viewmat, np.float32))[None]
     Ks = torch.from_numpy(np.asarray(camera.K, np.float32))[None]
     background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
+    eps2d = canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K))
     with torch.no_grad():
         for start in range(0, len(x), chunk):
             deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
@@ -72,6 +73,7 @@ def render_motion(
                 Ks.expand(count, 3, 3),
                 camera.width,
                 camera.height,
+                eps2d=eps2d,
                 background=background,
             )
             yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
@@ -199,6 +201,7 @@ def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
             torch.from_numpy(np.asarray(camera.K, np.float32)),
             camera.width,
             camera.height,
+            eps2d=canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K)),
             background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
         )
     return image.clamp(0, 1).numpy()

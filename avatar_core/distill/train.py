@@ -199,6 +199,7 @@ def rendered_terms(
         images, _ = rasterize(
             means, quats, log_scales.exp(), logits.sigmoid(), colors,
             viewmat.expand(len(means), 4, 4), Ks, width, height,
+            eps2d=canonical.eps2d(np.asarray(view.viewmat), np.asarray(view.Ks[0])),
             background=torch.from_numpy(np.asarray(view.background, np.float32)),
         )  # fmt: skip
         targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255

@@ -20,6 +20,7 @@ from avatar_core.fit.foreground import Background
 from avatar_core.io.atomic import write_bytes
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 
+PORTRAIT_BLUR = 0.3  # px^2, the renderer's default eps2d, which portraits are fitted with
 SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc
 
 
@@ -27,7 +28,8 @@ SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 
 class Canonical:
     """means (N+S,3) m, quats (N+S,4) wxyz, log_scales (N+S,3) log m, logit_opacities (N+S,), colors (N+S,3) sRGB;
     region (N+S,) uint8 as in the layout; anchor (N+S,) int32 base particle that it follows (base particles: themselves);
-    knn (N+S,K) int32 neighbours in the canonical pose; shape (B,) template shape coefficients; stature in metres.
+    knn (N+S,K) int32 neighbours in the canonical pose; shape (B,) template shape coefficients; stature in metres; pixel:
+    metres of the person that one pixel of the fitted portrait covers.
     """
 
     means: np.ndarray
@@ -41,22 +43,42 @@ class Canonical:
     shape: np.ndarray
     n_base: int
     stature: float
+    pixel: float
     background: Background
 
     def __len__(self) -> int:
         return len(self.means)
 
+    def eps2d(self, viewmat: np.ndarray, K: np.ndarray) -> float:
+        """The renderer's eps2d (px^2) for a view of this avatar: viewmat (4,4), K (3,3)."""
+        depth = float(np.mean(self.means[: self.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
+        return view_blur(float(K[0, 0]) * self.pixel / depth)
 
-_ARRAYS = tuple(f.name for f in fields(Canonical) if f.name not in ("n_base", "stature", "background"))
+
+def view_blur(scale: float) -> float:
+    """eps2d (px^2) of a view whose pixels are 1 / scale of the portrait's, for particles fitted under PORTRAIT_BLUR.
+
+    That blur belongs to the avatar: it shrinks and grows with it, where a constant one would swallow the detail of everything
+    seen from further away. A coarser view adds the width of its own pixels, a box of variance 1/12 each way. After the 3D
+    smoothing filter of Mip-Splatting (Yu et al., CVPR 2024).
+    """
+    return PORTRAIT_BLUR * scale**2 + max(0.0, 1 - scale**2) / 12
+
+
+_NUMBERS = ("n_base", "stature", "pixel")
+_ARRAYS = tuple(f.name for f in fields(Canonical) if f.name not in (*_NUMBERS, "background"))
 
 
 def save_canonical(path: str | os.PathLike, canonical: Canonical) -> None:
     """Write `path` (.safetensors) and its JSON sidecar."""
     tensors = {name: np.ascontiguousarray(getattr(canonical, name)) for name in _ARRAYS}
     tensors["background"] = np.ascontiguousarray(canonical.background.coefficients)
-    save_checkpoint(
-        path, tensors, config={"n_base": int(canonical.n_base), "stature": float(canonical.stature)}
-    )
+    numbers = {
+        "n_base": int(canonical.n_base),
+        "stature": float(canonical.stature),
+        "pixel": float(canonical.pixel),
+    }
+    save_checkpoint(path, tensors, config=numbers)
 
 
 def load_canonical(path: str | os.PathLike) -> Canonical:
@@ -64,9 +86,8 @@ def load_canonical(path: str | os.PathLike) -> Canonical:
     tensors, sidecar = load_checkpoint(path, hint="run `dvc repro fit` or `avatar personalise`")
     try:
         arrays = {name: tensors[name].numpy() for name in _ARRAYS}
-        config = sidecar["config"]
-        background = Background(tensors["background"].numpy())
-        return Canonical(**arrays, n_base=config["n_base"], stature=config["stature"], background=background)
+        numbers = {name: sidecar["config"][name] for name in _NUMBERS}
+        return Canonical(**arrays, **numbers, background=Background(tensors["background"].numpy()))
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: expected a canonical avatar of this version, found none of {error}"

@@ -106,7 +106,7 @@ def render_window(
     means, quats = splats(rig, base, turned)
     image, alpha = rasterize(
         means, quats, rig.scales, rig.opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
-        camera.width, camera.height,
+        camera.width, camera.height, eps2d=rig.canonical.eps2d(camera.viewmat, camera.K),
     )  # fmt: skip
     # The renderer's pictures are planar in memory: over the background as such.
     alpha = alpha[..., 0]

@@ -104,7 +104,9 @@ def personalise(
         "pose": pose,
         "keypoint_error_px": pose.error_px,
     }
-    canonical = _unpose(template, layout, splats, pose, background)
+    viewmat = pose.camera.viewmat
+    depth = float(np.mean(splats.means[: splats.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
+    canonical = _unpose(template, layout, splats, pose, depth / float(pose.camera.K[0, 0]), background)
     return canonical, pose.camera, facts
 
 
@@ -206,7 +208,12 @@ def splat_tensors(splats: Splats | Canonical) -> tuple[torch.Tensor, ...]:
 
 
 def _unpose(
-    template: Template, layout: ParticleLayout, splats: Splats, pose: PortraitPose, background: Any
+    template: Template,
+    layout: ParticleLayout,
+    splats: Splats,
+    pose: PortraitPose,
+    pixel: float,
+    background: Any,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)
@@ -235,6 +242,7 @@ def _unpose(
         shape=pose.shape.astype(np.float32),
         n_base=splats.n_base,
         stature=float(vertices[template.part == 0, 2].max()),
+        pixel=pixel,
         background=background,
     )
 

@@ -18,6 +18,7 @@ import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
+from avatar_core.fit.canonical import Canonical
 from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
@@ -29,6 +30,7 @@ from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
 class FitRig:
     """Tensors of one person under one framing. Points are the N base particles, then the M keypoints."""
 
+    canonical: Canonical
     skeleton: Skeleton
     rest: Tensor  # (3,P) canonical places
     skin: Tensor  # (R,P) blend weights of the bones
@@ -77,7 +79,7 @@ class SparseBlend:
         return _Multiply.apply(self.forward_matrix, self.transpose, dense)
 
 
-def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None = None) -> FitRig:
+def make_rig(canonical: Canonical, layout, template, framing: str, nodes: NodeGraph | None = None) -> FitRig:
     """Bind a Canonical to the Template; `nodes` (the same for everybody) may be shared between rigs."""
     nodes = nodes or make_nodes(template, layout)
     n = int(canonical.n_base)
@@ -113,6 +115,7 @@ def make_rig(canonical, layout, template, framing: str, nodes: NodeGraph | None 
     anchor = np.asarray(canonical.anchor)[n:].astype(np.int64)
     quats = _unit(canonical.quats)
     return FitRig(
+        canonical=canonical,
         skeleton=skeleton,
         rest=_f32(rest.T),
         skin=_f32(bone_skin.T),

@@ -40,7 +40,12 @@ def make_canonical(layout) -> Canonical:
     template = load_template()
     shape = np.zeros(4, np.float32)
     bare = Canonical(
-        *(np.zeros(0),) * 8, shape=shape, n_base=0, stature=1.7, background=Background.plain(np.full(3, 0.8))
+        *(np.zeros(0),) * 8,
+        shape=shape,
+        n_base=0,
+        stature=1.7,
+        pixel=0.0015,
+        background=Background.plain(np.full(3, 0.8)),
     )
     vertices, _ = canonical_surface(bare, template)
     means = layout.points(vertices).astype(np.float32)
@@ -61,6 +66,7 @@ def make_canonical(layout) -> Canonical:
         shape=shape,
         n_base=n,
         stature=1.7,
+        pixel=0.0015,
         background=bare.background,
     )
 
