@@ -254,12 +254,13 @@ def _own_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeach
 
 
 def _learn_own_score(own, rendered: Tensor, mel: Tensor, reference: Tensor, chance: torch.Generator) -> None:
+    """One step of own's denoising of the rendered clips, weighted as the teacher's training is."""
     model, optimizer = own
-    timesteps = torch.randint(0, 1000, (len(rendered),), generator=chance)
+    timesteps = torch.randint(100, 1000, (len(rendered),), generator=chance)
     noise = torch.randn(rendered.shape, generator=chance)
     alpha, sigma = model.alpha_sigma(timesteps)
-    v = model(alpha * rendered + sigma * noise, timesteps, model.encode_audio(mel), reference)
-    loss = (v - (alpha * noise - sigma * rendered)).square().mean()
+    clean = model(alpha * rendered + sigma * noise, timesteps, model.encode_audio(mel), reference)
+    loss = ((clean - rendered) * model.scale(timesteps) / (model.spread * sigma)).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -10,6 +10,8 @@ from avatar_core.distill.train import (
     DistillWeights,
     Student,
     View,
+    _learn_own_score,
+    _own_score,
     decoder_parameters,
     rendered_terms,
     train_student,
@@ -24,7 +26,7 @@ from avatar_core.motion.refiner import RefinerConfig
 from avatar_core.motion.sampler import Generator, GeneratorConfig
 from avatar_core.motion.train import MotionClip, TrainConfig, train_generator
 from avatar_core.render import rasterize
-from avatar_core.teacher.score import ScoreConfig, ScoreTeacher
+from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
 
 MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
 SIMPLE = TrainConfig(batch=4, window=24, silence=0.0)
@@ -126,6 +128,29 @@ def test_all_terms_run_and_everything_moves(material, variational):
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     assert "dit.trunk.stem.weight" in moved and "refiner.head.weight" in moved
     assert "regions.face.decoder_residual.2.weight" in moved and "regions.face.basis" not in moved
+
+
+def test_own_score_learns_the_rendered_clips():
+    """A score network that starts as the teacher must come to denoise what it is shown better than the teacher does."""
+    teacher, chance = _teacher(), torch.Generator().manual_seed(2)
+    own = _own_score(teacher, DistillConfig(variational_rate=3e-3))
+    reference = torch.rand(1, 3, 32, 32, generator=chance)
+    rendered = (reference[:, None] + torch.linspace(0, 0.6, 4).view(1, 4, 1, 1, 1)).clamp(-1, 1)
+    mel = torch.randn(1, 4 * (4 + 2 * AUDIO_CONTEXT), 80, generator=chance)
+    for _ in range(60):
+        _learn_own_score(own, rendered, mel, reference, chance)
+    steps, noise = torch.tensor([600]), torch.randn(rendered.shape, generator=chance)
+    alpha, sigma = teacher.alpha_sigma(steps)
+    with torch.no_grad():
+        errors = [
+            float(
+                (m(alpha * rendered + sigma * noise, steps, m.encode_audio(mel), reference) - rendered)
+                .square()
+                .mean()
+            )
+            for m in (teacher, own[0])
+        ]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_distillation_resumes_exactly(material, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from avatar_core.fit.appearance import make_splats
 from avatar_core.fit.detail import add_detail, moving, pattern
@@ -12,6 +13,7 @@ from avatar_core.fit.surface import silhouette
 from avatar_core.geometry.camera import look_at
 from avatar_core.template import load_template, make_layout, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import FACE_LANDMARKS
+from avatar_core.template.layout import REGIONS
 
 SIZE = 192
 BUDGETS = {"face": 500, "hand": 150, "eyes": 60, "mouth_interior": 60, "body": 700}
@@ -62,6 +64,8 @@ def test_detail_lies_on_the_seen_surface_near_its_anchor(stripes):
     assert np.linalg.norm(lever, axis=1).max() < 0.1
     assert np.exp(detailed.log_scales[old:]).max() < 0.007
     assert (detailed.region[old:] == layout.region[anchor]).all()
+    # Fingers bend and hide each other: detail on them ends up beside them.
+    assert not np.isin(detailed.region[old:], [REGIONS["hand_left"], REGIONS["hand_right"]]).any()
 
 
 def test_no_detail_on_lips_lids_or_eyes():
@@ -89,3 +93,23 @@ def test_pattern_follows_stripes():
     image[::8] = image[1::8] = image[2::8] = 1
     direction, strength = pattern(image)
     assert np.abs(direction[8:24, 8:24, 0]).min() > 0.99 and strength[8:24, 8:24].max() > 0.9
+
+
+def test_flat_particles_stay_flat_on_their_surface(stripes):
+    """One view does not see particles that stand up; the next one does."""
+    view, template, layout, splats = stripes
+    coarse = refine(splats, view, None, CONFIG)
+    detailed = add_detail(coarse, view, template, layout, 1500, 0, threads=1)
+    sharp = refine(detailed, view, None, CONFIG, sharp=True)
+    before, after = _thin_axis(detailed), _thin_axis(sharp)
+    tilt = np.degrees(np.arccos(np.clip(np.abs((before * after).sum(1)), 0, 1)))
+    turned = np.linalg.norm(sharp.quats - detailed.quats, axis=1)
+    assert np.quantile(turned, 0.9) > 0.05  # they turn in their plane
+    assert np.quantile(tilt, 0.99) < 15
+    assert (sharp.log_scales[:, 2] <= detailed.log_scales[:, 2] + 1e-5).all()
+    rise = np.abs(((sharp.means - detailed.means) * before).sum(1))
+    assert rise.max() <= 0.3 * CONFIG.shell_reach_m + 1e-6
+
+
+def _thin_axis(splats) -> np.ndarray:
+    return Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]

@@ -43,6 +43,30 @@ def test_ssim_gradient_improves():
         assert losses.box_ssim_loss(guess - 50 * guess.grad, losses.structure(image, weight)) < before
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+def test_shrink_is_average_pooling_with_its_gradient(factor):
+    image = _pictures()[0][..., :41, :].double().requires_grad_()
+    small = losses.shrink(image, factor)
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(image, factor))
+    assert torch.autograd.gradcheck(lambda x: losses.shrink(x, factor), image[:1, :1, :7, :8])
+
+
+def test_weighted_l1_has_the_gradient_of_its_formula():
+    image, weight = _pictures()
+    target, weight = _pictures(1)[0], weight * torch.rand(2, 64, 48)
+    ours, plain = image.clone().requires_grad_(), image.clone().requires_grad_()
+    losses.weighted_l1(ours, target, weight).mul(3).backward()
+    (3 * ((plain - target).abs().sum(1) * weight).sum() / (3 * 64 * 48 * 2)).backward()
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+def test_structure_of_a_window_is_the_window_of_the_structure():
+    image, weight = _pictures()
+    whole, part = losses.structure(image, weight), losses.structure(image[1:], weight[1:])
+    guess = _pictures(1)[0][1:]
+    assert losses.box_ssim_loss(guess, whole[1:2]) == losses.box_ssim_loss(guess, part)
+
+
 def test_point_loss_ignores_absent_targets_and_is_robust():
     points = torch.zeros(2, 3, 2, requires_grad=True)
     targets = torch.tensor([[[3.0, 4.0], [float("nan")] * 2, [300.0, 400.0]]] * 2)
