@@ -35,6 +35,7 @@ SHARP_RATES = (0.1, 4.8e-2, 6e-2, 1e-1, 4e-2)
 FLAT = 0.8  # thin and wide axes differ at least so much, in log
 TILT, RISE = 0.15, 0.3  # shares of the leave to turn and to move that flat particles have out of their plane
 CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
+GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
 
 
@@ -154,6 +155,7 @@ def refine(
     # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
     edge = torch.from_numpy(np.clip((splats.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
     bound = leave * 0.04 + 0.8 * edge
+    darkest, brightest = gamut(splats, view)
     change = [torch.zeros_like(p, requires_grad=True) for p in (start[0], start[0], *start[2:])]
     flat = (start[2][:, 2] < start[2][:, :2].amin(1) - FLAT).float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
     axes = torch.from_numpy(Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32))
@@ -173,7 +175,7 @@ def refine(
         # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
         size = torch.minimum(start[2] + log_scales, thickest).clamp(low, high)
         size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
-        color = (start[4] + bound * torch.tanh(colors / bound)).clamp(0, 1)
+        color = (start[4] + bound * torch.tanh(colors / bound)).clamp(darkest, brightest)
         return (
             start[0] + (move @ torch.tanh(means)[..., None])[..., 0],
             F.normalize(quat_mul(start[1], F.pad(0.5 * turn_leave * turns, (1, 0), value=1.0)), dim=-1),
@@ -225,6 +227,27 @@ def refine(
         logit_opacities=logits.clamp(-6, 6).numpy(),
         colors=colors.numpy(),
     )
+
+
+def gamut(splats: Splats, view: View) -> tuple[Tensor, Tensor]:
+    """Darkest and brightest colour (N,3) that a particle may take: what the portrait shows within GAMUT_PX of it.
+
+    Blending lets a bright particle make up for a dark one before it. From the front nobody sees that; once the hand turns it
+    is a speck. Unseen particles keep to what they started with, give or take.
+    """
+    mask = (view.mask.numpy() > 0.5)[..., None]
+    target = view.target.numpy()
+    window = np.ones((2 * GAMUT_PX + 1,) * 2, np.uint8)
+    low = cv2.erode(np.where(mask, target, 1).astype(np.float32), window)
+    high = cv2.dilate(np.where(mask, target, 0).astype(np.float32), window)
+    xy, _ = view.camera.project(np.asarray(splats.means))
+    column, row = (np.clip(xy[:, k].astype(int), 0, target.shape[1 - k] - 1) for k in (0, 1))
+    low, high = low[row, column], high[row, column]
+    start = np.clip(np.asarray(splats.colors, np.float32), 0, 1)
+    known = splats.seen[:, None] & (low <= high)
+    low, high = np.where(known, low, start), np.where(known, high, start)
+    tensor = lambda a: torch.from_numpy(np.clip(a, 0, 1).astype(np.float32))  # noqa: E731
+    return tensor(low - GAMUT_MARGIN), tensor(high + GAMUT_MARGIN)
 
 
 def contribution(view: View, parts: tuple[Tensor, ...], threads: int) -> Tensor:
