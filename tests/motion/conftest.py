@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.audio.features import log_mel_numpy
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
 from avatar_core.motion.codec import ClipMotion
+from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.frames import Deformation, decompose
+from avatar_core.motion.train import MotionClip
+from tests.motion.small import CODEC
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +114,19 @@ def _swing(means, turn, part, pivot, angle, axis):
     matrix = quat_to_matrix(quat_from_rotvec(rotvec))
     means[:, part] = (means[:, part] - pivot) @ matrix.transpose(1, 2) + pivot
     turn[:, part] = rotvec[:, None]
+
+
+@pytest.fixture(scope="module")
+def codec(clips, person):
+    """The codec fitted to the clips."""
+    return fit_codec([c for _, c in clips], person[1], CODEC)
+
+
+@pytest.fixture(scope="module")
+def data(clips, codec):
+    """The clips as the generator trains on them."""
+    with torch.no_grad():
+        return [
+            MotionClip(log_mel_numpy(a), codec.encode(c.deformation, valid=c.valid).numpy(), c.valid)
+            for a, c in clips
+        ]

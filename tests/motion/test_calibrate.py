@@ -4,33 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio.features import log_mel_numpy
 from avatar_core.metrics.motion import acceleration, slow_energy, slow_velocity
 from avatar_core.motion.calibrate import calibrate_motion, coupling_map
-from avatar_core.motion.codec import CodecConfig
-from avatar_core.motion.codec_fit import fit_codec
-from avatar_core.motion.dit import DiTConfig
-from avatar_core.motion.refiner import RefinerConfig
-from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, calm, generate
-from avatar_core.motion.train import MotionClip
+from avatar_core.motion.sampler import Generator, SampleConfig, calm, generate
+from tests.motion.small import MODEL
 
-CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
-MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
 HEAD, FACE = slice(0, 3), slice(8, 14)
-
-
-@pytest.fixture(scope="module")
-def codec(clips, person):
-    return fit_codec([c for _, c in clips], person[1], CODEC)
-
-
-@pytest.fixture(scope="module")
-def data(clips, codec):
-    with torch.no_grad():
-        return [
-            MotionClip(log_mel_numpy(a), codec.encode(c.deformation, valid=c.valid).numpy(), c.valid)
-            for a, c in clips
-        ]
 
 
 @pytest.fixture()

@@ -2,15 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio.features import log_mel_numpy
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import CodecConfig
-from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiT, DiTConfig
-from avatar_core.motion.refiner import RefinerConfig
 from avatar_core.motion.sampler import (
     Generator,
-    GeneratorConfig,
     SampleConfig,
     audio_features,
     generate,
@@ -26,24 +21,9 @@ from avatar_core.motion.train import (
     train_generator,
 )
 from avatar_core.training.loop import mean_losses
+from tests.motion.small import MODEL
 
-CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
-MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
 TRAIN = TrainConfig(steps=150, batch=8, window=40, learning_rate=4e-3, silence=0.1)
-
-
-@pytest.fixture(scope="module")
-def codec(clips, person):
-    return fit_codec([c for _, c in clips], person[1], CODEC)
-
-
-@pytest.fixture(scope="module")
-def data(clips, codec):
-    with torch.no_grad():
-        return [
-            MotionClip(log_mel_numpy(a), codec.encode(c.deformation, valid=c.valid).numpy(), c.valid)
-            for a, c in clips
-        ]
 
 
 @pytest.fixture(scope="module")
