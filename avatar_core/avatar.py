@@ -18,10 +18,11 @@ from avatar_core.fit.canonical import Canonical, load_canonical, save_canonical,
 from avatar_core.fit.personalise import PersonaliseConfig, personalise
 from avatar_core.fit.refine import RefineConfig
 from avatar_core.geometry.camera import Camera
-from avatar_core.io.atomic import atomic_directory, write_json
+from avatar_core.io.atomic import atomic_directory, check_replaceable, write_json
 from avatar_core.io.images import contact_sheet
 from avatar_core.template import ParticleLayout, make_layout
 
+AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 COARSE_SHARE = 0.38  # of the steps of a portrait: at half resolution, before there is detail
 
 
@@ -52,6 +53,11 @@ def personalise_config(particles: Mapping[str, int], steps: int = 260, threads: 
     )
 
 
+def check_avatar_folder(folder: str | os.PathLike) -> None:
+    """Raises UserError unless `save_avatar` may write `folder`: absent, empty, or an avatar of ours."""
+    check_replaceable(folder, AVATAR_FILES, "one made by `avatar personalise`")
+
+
 def save_avatar(
     folder: str | os.PathLike,
     canonical: Canonical,
@@ -59,7 +65,11 @@ def save_avatar(
     particles: Mapping[str, int],
     pictures: list[np.ndarray],
 ) -> None:
-    """Write the folder whole. `pictures`: the portrait and the avatar at rest, for the preview."""
+    """Write the folder whole, in place of an earlier avatar. `pictures`: the portrait and the avatar at rest, for the preview.
+
+    Raises UserError when `folder` holds anything but an avatar.
+    """
+    check_avatar_folder(folder)
     with atomic_directory(folder) as new:
         save_canonical(new / "avatar.safetensors", canonical)
         write_ply(new / "avatar.ply", canonical)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MODEL = Path("data/distill/student.safetensors")
+SEQUENCE_FILES = r"frame_\d{6}\.ply"
 
 app = typer.Typer(
     name="avatar",
@@ -148,12 +149,11 @@ def personalise(
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
-    from avatar_core.avatar import save_avatar
+    from avatar_core.avatar import check_avatar_folder, save_avatar
     from avatar_core.speak import render_still
     from avatar_core.student import load_student
 
-    if out.is_file():
-        raise UserError(f"{out}: expected the name of a folder, found a file")
+    check_avatar_folder(out)
     image = _portrait(portrait)
     student = load_student(model)
     _, canonical, camera = _personalise(image, portrait, student.particles)
@@ -179,12 +179,14 @@ def export(
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
     from avatar_core.fit.canonical import write_ply
-    from avatar_core.io.atomic import atomic_directory
+    from avatar_core.io.atomic import atomic_directory, check_replaceable
     from avatar_core.speak import check_out, posed_canonicals
     from avatar_core.student import load_student
 
     if format == "ply":
         check_out(out, ".ply")
+    else:
+        check_replaceable(out, SEQUENCE_FILES, "a sequence made by `avatar export`")
     sound = _sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
@@ -194,6 +196,7 @@ def export(
         out_console.print(f"{out}: {len(canonical.means)} Gaussians")
         return
     count = 0
+    check_replaceable(out, SEQUENCE_FILES, "a sequence made by `avatar export`")  # minutes have passed
     with atomic_directory(out) as folder:
         for count, frame in enumerate(posed_canonicals(student, canonical, layout, sound, seed), 1):
             write_ply(folder / f"frame_{count - 1:06d}.ply", frame)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from avatar_core.errors import UserError
 
 PREFIX = ".tmp-"
 
@@ -77,6 +80,22 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         _remove(temporary)
         _remove(previous)
+
+
+def check_replaceable(path: str | os.PathLike, entries: str, what: str) -> None:
+    """Refuse to replace a folder of the user's: `path` must be absent, empty, or hold only plain files whose whole names match
+    the regular expression `entries`.
+
+    Raises UserError that names the folder, `what` was expected in it, and the first thing that is something else.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: expected the name of a folder, found a file")
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        if not re.fullmatch(entries, entry.name) or not entry.is_file() or entry.is_symlink():
+            raise UserError(
+                f"{path}: expected a new or empty folder or {what}, found {entry.name} in it; nothing was changed"
+            )
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

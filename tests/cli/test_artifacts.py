@@ -3,6 +3,8 @@
 import os
 import sys
 
+import pytest
+
 from avatar_core.student import load_student
 from tests.cli.commands import WITH_STUDENT, assert_refused, picture
 
@@ -15,6 +17,19 @@ def test_unusable_output_and_missing_model(avatar, tmp_path, tone):
     assert_refused(avatar("speak", "-a", tone, "-o", "out.mp4"), "--portrait and --avatar", "neither")
     assert_refused(avatar("profile", "show"), "dvc.yaml")
     assert sorted(os.listdir(tmp_path)) == ["in", "p.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["personalise"], ["export", "--format", "ply-sequence", "--text", "Hello."]],
+    ids=lambda a: a[0],
+)
+def test_a_folder_that_holds_something_else_is_refused_and_kept(avatar, tmp_path, arguments):
+    folder, portrait = tmp_path / "photos", picture(tmp_path / "p.png")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    assert_refused(avatar(*arguments, "-p", portrait, "-o", folder), str(folder), "thesis.txt")
+    assert (folder / "thesis.txt").read_text() == "years of work" and os.listdir(folder) == ["thesis.txt"]
 
 
 def test_usage_mistakes_also_end_with_2(avatar):
@@ -40,6 +55,13 @@ class TestWithStudent:
             assert_refused(avatar("speak", *arguments), *words)
         assert load_student(model).codec.n_particles > 0
         assert not (tmp_path / "out.mp4").exists()
+
+    def test_an_earlier_avatar_is_replaced(self, avatar, tmp_path, smoke, model):
+        portrait = sorted((smoke.root / "data/identities/portraits").glob("*.png"))[-1]
+        for _ in range(2):
+            code, _, err = avatar("personalise", "-p", portrait, "-o", tmp_path / "me", "--model", model)
+            assert code == 0, err
+        assert (tmp_path / "me" / "avatar.safetensors").is_file()
 
     def test_inspect(self, smoke):
         def inspect(*names):

@@ -8,7 +8,15 @@ import time
 
 import pytest
 
-from avatar_core.io.atomic import atomic_directory, atomic_file, clean_leftovers, write_json, write_text
+from avatar_core.errors import UserError
+from avatar_core.io.atomic import (
+    atomic_directory,
+    atomic_file,
+    check_replaceable,
+    clean_leftovers,
+    write_json,
+    write_text,
+)
 
 
 def test_file_replaced_only_when_the_block_ends_well(tmp_path):
@@ -33,6 +41,26 @@ def test_directory_replaced_whole(tmp_path):
     with atomic_directory(target) as folder:
         (folder / "two").write_text("2")
     assert os.listdir(target) == ["two"] and os.listdir(tmp_path) == ["d"]
+
+
+def test_a_folder_of_something_else_is_not_replaceable(tmp_path):
+    target = tmp_path / "d"
+    check_replaceable(target, r"a\.txt", "notes of ours")
+    target.mkdir()
+    check_replaceable(target, r"a\.txt", "notes of ours")
+    (target / "a.txt").write_text("ours")
+    check_replaceable(target, r"a\.txt", "notes of ours")
+    for other in ("a.txt.bak", "thesis.doc", ".hidden"):
+        (target / other).write_text("theirs")
+        with pytest.raises(
+            UserError, match="expected a new or empty folder or notes of ours, found .*nothing was changed"
+        ):
+            check_replaceable(target, r"a\.txt", "notes of ours")
+        (target / other).unlink()
+    (target / "a.txt").unlink()
+    (target / "a.txt").mkdir()
+    with pytest.raises(UserError, match="found a.txt"):
+        check_replaceable(target, r"a\.txt", "notes of ours")
 
 
 def test_json_is_stable_and_refuses_nan(tmp_path):
