@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml CMakeLists.txt $(wildcard avatar_core
 	  { echo "error: 'python -m venv' does not work; on Debian or Ubuntu: apt-get install python3.11-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
-	$(BIN)/python -c 'from avatar_core.people.anny_export import ensure_export; ensure_export()'
+	$(BIN)/python -c 'from avatar_core.procedural.people.anny_export import ensure_export; ensure_export()'
 	@touch $(STAMP)
 
 smoke: setup

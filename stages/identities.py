@@ -18,7 +18,14 @@ from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file, write_json
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet, read_image, write_png
-from avatar_core.people import Identity, Person, framing_camera, neutral_face, relaxed_pose, sample_identities
+from avatar_core.procedural.people import (
+    Identity,
+    Person,
+    framing_camera,
+    neutral_face,
+    relaxed_pose,
+    sample_identities,
+)
 from stages.common import Stage, run_stage
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

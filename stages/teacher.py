@@ -23,8 +23,8 @@ from avatar_core.io.catalog import read_catalog, write_catalog
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
-from avatar_core.people import Person, neutral_face
-from avatar_core.performance import perform, sample_style
+from avatar_core.procedural.people import Person, neutral_face
+from avatar_core.procedural.performance import perform, sample_style
 from avatar_core.speech import phonemes_from_json
 from avatar_core.teacher.procedural import play, truth_vertex_ids
 from avatar_core.teacher.tracks import TrackConfig, track_points

@@ -53,7 +53,7 @@ class _Writer:
 
 def render_people(root: Path, first: int, last: int, *, seed: int) -> None:
     """Render identities first..last-1 of the namespace "critics" into `root`; finished ones are left alone."""
-    from avatar_core.people import sample_identities
+    from avatar_core.procedural.people import sample_identities
     from avatar_core.speech import load_scripts
 
     root.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def render_people(root: Path, first: int, last: int, *, seed: int) -> None:
 
 def label_people(root: Path) -> None:
     """Keypoints of the rendered people that have none yet, from their stored poses and cameras; about 1 s a person."""
-    from avatar_core.people import Identity
+    from avatar_core.procedural.people import Identity
 
     folders = sorted(p.parent for p in Path(root).glob("p*/meta.json"))
     folders = [f for f in folders if not (f / "hand_xy.npy").exists()]

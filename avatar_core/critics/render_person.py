@@ -18,8 +18,8 @@ from avatar_core.audio.features import log_mel_numpy
 from avatar_core.critics.cameras import crop_to, shake_camera
 from avatar_core.critics.poses import random_body, random_expression, random_head
 from avatar_core.geometry.camera import Camera
-from avatar_core.people import Person, framing_camera
-from avatar_core.performance import ARKIT_NAMES, BONE_INDEX, Performance, perform, sample_style
+from avatar_core.procedural.people import Person, framing_camera
+from avatar_core.procedural.performance import ARKIT_NAMES, BONE_INDEX, Performance, perform, sample_style
 from avatar_core.speech import Line, synthesize, voice_names
 
 FLAT = 128  # grey level behind the people
@@ -161,9 +161,9 @@ def render_person(identity: Any, lines: list[Line], rng: np.random.Generator, ad
 
 def label_person(identity: Any, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
     """Records of one person -> `<kind>_xy` (T,K,2) true keypoints in pixels (behind the camera: far outside)."""
-    from avatar_core.people.body_model import load_body_model, skin_transforms
-    from avatar_core.people.identity import body_of
-    from avatar_core.people.raster import add_scaled, skin_points
+    from avatar_core.procedural.people.body_model import load_body_model, skin_transforms
+    from avatar_core.procedural.people.identity import body_of
+    from avatar_core.procedural.people.raster import add_scaled, skin_points
     from avatar_core.template.landmarks import keypoints_from_vertices
 
     model, rest = load_body_model(), body_of(identity)

@@ -17,9 +17,9 @@ from functools import lru_cache
 import numpy as np
 
 from avatar_core.geometry.camera import Camera
-from avatar_core.people import Person, framing_camera, relaxed_pose
-from avatar_core.people.anny_export import BODY_VERTICES
-from avatar_core.performance import Performance
+from avatar_core.procedural.people import Person, framing_camera, relaxed_pose
+from avatar_core.procedural.people.anny_export import BODY_VERTICES
+from avatar_core.procedural.performance import Performance
 from avatar_core.teacher.tracks import TrackConfig, track_points
 from avatar_core.template.landmarks import FACE_LANDMARKS
 
@@ -68,7 +68,7 @@ def play(
 ) -> tuple[TeacherClip, ClipTruth]:
     """Render a performance.
 
-    framing: one of avatar_core.people.FRAMINGS; size: side of the square frame in pixels; neutral (52,): the resting
+    framing: one of avatar_core.procedural.people.FRAMINGS; size: side of the square frame in pixels; neutral (52,): the resting
     face, to which the performance adds; progress(frames) is called as frames are done.
     """
     camera = framing_camera(person.vertices(None, relaxed_pose(), None), framing, size)

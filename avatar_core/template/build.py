@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from avatar_core.io.atomic import atomic_file, sha256_file, write_json
-from avatar_core.people.body_model import (
+from avatar_core.procedural.people.body_model import (
     BODY_VERTICES,
     PHENOTYPES,
     RACES,

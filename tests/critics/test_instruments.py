@@ -15,8 +15,8 @@ from avatar_core.critics.augment import splats
 from avatar_core.critics.instruments import ASSETS, NAMES
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.sync import sync_scores
-from avatar_core.people import Person, framing_camera, sample_identities
-from avatar_core.performance import perform
+from avatar_core.procedural.people import Person, framing_camera, sample_identities
+from avatar_core.procedural.performance import perform
 from avatar_core.speech import synthesize
 from avatar_core.template.landmarks import keypoints_from_vertices
 
@@ -81,7 +81,7 @@ def test_lips_are_followed_on_unseen_people():
 
 def test_body_and_hands_are_found_in_a_portrait():
     person = people()[1]
-    from avatar_core.people import neutral_face, relaxed_pose
+    from avatar_core.procedural.people import neutral_face, relaxed_pose
 
     camera = framing_camera(person.vertices(), "portrait", 512)
     image, _ = person.render(neutral_face(), relaxed_pose(), np.zeros(3), camera)
@@ -113,7 +113,7 @@ def test_confidence_falls_without_a_person_and_with_blur():
 
 def test_hand_confidence_falls_when_hands_melt():
     person = people()[1]
-    from avatar_core.people import neutral_face, relaxed_pose
+    from avatar_core.procedural.people import neutral_face, relaxed_pose
 
     image, _ = person.render(
         neutral_face(), relaxed_pose(), np.zeros(3), framing_camera(person.vertices(), "waist_up", 256)

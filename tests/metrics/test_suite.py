@@ -15,8 +15,8 @@ from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_scores
 from avatar_core.metrics.suite import HIGHER_IS_BETTER, METRICS, Clip, judge, summarise
-from avatar_core.people import Person, framing_camera, sample_identities
-from avatar_core.performance import perform
+from avatar_core.procedural.people import Person, framing_camera, sample_identities
+from avatar_core.procedural.performance import perform
 from avatar_core.speech import synthesize
 
 torch.set_num_threads(1)

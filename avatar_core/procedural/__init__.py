@@ -1,0 +1,1 @@
+"""The procedural world: people made from parameters, and how they perform a sentence."""
