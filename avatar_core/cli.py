@@ -178,8 +178,8 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
-    from avatar_core.fit.canonical import write_ply
     from avatar_core.io.atomic import atomic_directory, check_replaceable
+    from avatar_core.particles.canonical import write_ply
     from avatar_core.speak import check_out, posed_canonicals
     from avatar_core.student import load_student
 

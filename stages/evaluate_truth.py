@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from avatar_core.audio import log_mel
-from avatar_core.fit.canonical import Canonical
 from avatar_core.fit.config import VALID
 from avatar_core.fit.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.io.store import Store
@@ -26,8 +25,9 @@ from avatar_core.metrics.mouth import (
     mismatched_correlation,
     slope,
 )
-from avatar_core.motion.frames import compose, make_rig
 from avatar_core.motion.sampler import generate
+from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.speech import phonemes_from_json
 from avatar_core.student import load_student
 from avatar_core.template import load_template

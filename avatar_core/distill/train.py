@@ -28,7 +28,6 @@ from avatar_core.distill.losses import (
 )
 from avatar_core.errors import UserError
 from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.frames import Rig, compose, make_rig
 from avatar_core.motion.sampler import Generator
 from avatar_core.motion.train import (
     Augment,
@@ -39,6 +38,7 @@ from avatar_core.motion.train import (
     add_noise,
     diffusion_loss,
 )
+from avatar_core.particles.deformation import Rig, compose, make_rig
 from avatar_core.render import rasterize
 from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop

@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.fit.surface import silhouette, vertex_normals
 from avatar_core.geometry.camera import Camera
+from avatar_core.particles.layout import REGIONS, ParticleLayout
 from avatar_core.render import rasterize
-from avatar_core.template.layout import REGIONS, ParticleLayout
 from avatar_core.template.mesh import PARTS, Template
 
 FACING = 0.15  # cosine to the viewer from which a colour is believed

@@ -28,7 +28,7 @@ from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
 from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip, usable
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
-from avatar_core.motion.frames import Deformation, decompose
+from avatar_core.particles.deformation import Deformation, decompose
 from avatar_core.template import load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 

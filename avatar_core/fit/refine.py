@@ -23,8 +23,8 @@ from avatar_core.errors import UserError
 from avatar_core.fit.appearance import Splats
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
+from avatar_core.particles.layout import REGIONS
 from avatar_core.render import rasterize
-from avatar_core.template.layout import REGIONS
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
 # particles at a pattern's edges have to turn and stretch a lot in few steps.

@@ -18,10 +18,10 @@ import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
-from avatar_core.fit.canonical import Canonical
 from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
+from avatar_core.particles.canonical import Canonical
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
 from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
 

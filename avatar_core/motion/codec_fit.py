@@ -14,9 +14,9 @@ from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.motion.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, CodecConfig, MotionCodec
-from avatar_core.motion.frames import HEAD
 from avatar_core.motion.pca import ridge
 from avatar_core.motion.region import fit_region
+from avatar_core.particles.deformation import HEAD
 
 
 def fit_codec(

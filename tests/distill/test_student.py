@@ -21,10 +21,10 @@ from avatar_core.geometry.camera import look_at
 from avatar_core.motion.codec import CodecConfig
 from avatar_core.motion.codec_fit import fit_codec
 from avatar_core.motion.dit import DiTConfig
-from avatar_core.motion.frames import compose, make_rig
 from avatar_core.motion.refiner import RefinerConfig
 from avatar_core.motion.sampler import Generator, GeneratorConfig
 from avatar_core.motion.train import MotionClip, TrainConfig, train_generator
+from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.render import rasterize
 from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
 

@@ -15,8 +15,9 @@ from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.track import TrackConfig
 from avatar_core.fit.truth import truth_report
-from avatar_core.motion.frames import compose
-from avatar_core.template import load_template, make_layout
+from avatar_core.particles.deformation import compose
+from avatar_core.particles.layout import make_layout
+from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
 
 CONFIG = FitConfig(iterations=4, batch=4, track=TrackConfig(iterations=60))

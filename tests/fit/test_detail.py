@@ -11,9 +11,9 @@ from avatar_core.fit.personalise import splat_tensors
 from avatar_core.fit.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
 from avatar_core.fit.surface import silhouette
 from avatar_core.geometry.camera import look_at
-from avatar_core.template import load_template, make_layout, pose_template, relaxed_rotvecs
+from avatar_core.particles.layout import REGIONS, make_layout
+from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import FACE_LANDMARKS
-from avatar_core.template.layout import REGIONS
 
 SIZE = 192
 BUDGETS = {"face": 500, "hand": 150, "eyes": 60, "mouth_interior": 60, "body": 700}

@@ -8,8 +8,9 @@ from avatar_core.fit.personalise import PersonaliseConfig, check_portrait, perso
 from avatar_core.fit.refine import RefineConfig
 from avatar_core.fit.surface import silhouette
 from avatar_core.geometry.camera import look_at
-from avatar_core.motion.frames import Deformation, compose
-from avatar_core.template import keypoint_template, load_template, make_layout, pose_template, relaxed_rotvecs
+from avatar_core.particles.deformation import Deformation, compose
+from avatar_core.particles.layout import make_layout
+from avatar_core.template import keypoint_template, load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINTS
 
 SIZE = 192

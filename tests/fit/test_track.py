@@ -11,7 +11,8 @@ from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
 from avatar_core.fit.track import TrackConfig, action_pairs, solve_camera, spline_basis, track_clip
-from avatar_core.template import load_template, make_layout
+from avatar_core.particles.layout import make_layout
+from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, SIZE, scene
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from avatar_core.fit.config import VALID
 from avatar_core.fit.truth import truth_report
-from avatar_core.template import load_template, make_layout, pose_template
+from avatar_core.particles.layout import make_layout
+from avatar_core.template import load_template, pose_template
 from avatar_core.template.landmarks import FACE_LANDMARKS
 
 BUDGETS = {"face": 900, "hand": 200, "eyes": 60, "mouth_interior": 60, "body": 900}

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.particles.layout import FRAMES, REGIONS, make_layout
 from avatar_core.template import (
-    FRAMES,
-    REGIONS,
     PosedTemplate,
     keypoint_template,
     load_template,
-    make_layout,
     pose_template,
     relaxed_rotvecs,
 )

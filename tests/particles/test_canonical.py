@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.fit.canonical import PORTRAIT_BLUR, load_canonical, save_canonical, view_blur
 from avatar_core.geometry.camera import look_at
+from avatar_core.particles.canonical import PORTRAIT_BLUR, load_canonical, save_canonical, view_blur
+from avatar_core.particles.layout import make_layout
 from avatar_core.render import rasterize
-from avatar_core.template import make_layout
 from tests.fit.clip_scene import make_canonical
 
 

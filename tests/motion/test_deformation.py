@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_to_matrix, rigid_fit, rotvec_from_quat
-from avatar_core.motion.frames import Deformation, compose, decompose, make_rig
+from avatar_core.particles.deformation import Deformation, compose, decompose, make_rig
 
 
 def test_no_deformation_is_the_canonical_avatar(person):
