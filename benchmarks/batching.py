@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import torch
 
-from avatar_core.critics import load_critics
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.io.atomic import write_json
 from avatar_core.motion.sampler import generate
+from avatar_core.perception import load_critics
 from avatar_core.speak import CHUNK, render_motion
 from avatar_core.student import load_student
 from avatar_core.template import load_template

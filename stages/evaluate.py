@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from avatar_core.audio import log_mel
-from avatar_core.critics import Critics, load_critics
 from avatar_core.fit.deform import camera_for
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.images import contact_sheet, read_image
@@ -26,6 +25,7 @@ from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summa
 from avatar_core.motion.sampler import generate
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.perception import Critics, load_critics
 from avatar_core.speak import render_motion
 from avatar_core.student import Student, load_student
 from stages.clips import Row, canonical_path, clip_audio, clip_frames, fitted_rows, layout_of

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avatar_core.critics import load_critics
 from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
-from avatar_core.teacher.crop import Window, read_window, window_arrays
-from avatar_core.teacher.mouth import mouth_window
+from avatar_core.perception import load_critics
+from avatar_core.perception.crop import Window, read_window, window_arrays
+from avatar_core.perception.mouth import mouth_window
 from avatar_core.teacher.score import ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
 from avatar_core.training.loop import one_thread

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from avatar_core.errors import UserError
-from avatar_core.fit.foreground import foreground_masks
 from avatar_core.io.atomic import sha256_file
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog, write_catalog
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
+from avatar_core.perception.foreground import foreground_masks
+from avatar_core.perception.tracks import TrackConfig, track_points
 from avatar_core.procedural.people import Person, neutral_face
 from avatar_core.procedural.performance import perform, sample_style
 from avatar_core.speech import phonemes_from_json
 from avatar_core.teacher.procedural import play, truth_vertex_ids
-from avatar_core.teacher.tracks import TrackConfig, track_points
 from stages.common import Stage, run_stage
 from stages.identities import PersonRecord, read_people
 from stages.params import Teacher

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.fit.config import FitWeights
-from avatar_core.fit.foreground import separate
+from avatar_core.perception.foreground import separate
 from avatar_core.template.landmarks import indices
 
 _CAP = 1e-6  # mean squared error of 60 dB, reported for equal pictures

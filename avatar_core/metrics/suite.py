@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avatar_core.critics import Critics
-from avatar_core.critics.boxes import head_box
 from avatar_core.errors import UserError
 from avatar_core.metrics.bootstrap import bootstrap
 from avatar_core.metrics.frechet import frechet_distance
 from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.reference import WANTED, OnnxFeatures, ReferenceFile, read_scores
 from avatar_core.metrics.sync import sync_scores
+from avatar_core.perception import Critics, warp
+from avatar_core.perception.boxes import head_box
 
 METRICS = ("IQA", "ASE", "SyncC", "SyncD", "HKC", "CSIM", "SSIM", "PSNR", "FID", "FVD")
 HIGHER_IS_BETTER = {name: name not in ("SyncD", "FID", "FVD") for name in METRICS}
@@ -84,11 +84,9 @@ def _float(images: NDArray) -> NDArray[np.float32]:
 
 def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:
     """Square head crops (B,size,size,3) of images (B,H,W,3) for a reference identity network."""
-    from avatar_core.critics import augment
-
     found = head_box(keypoints[:, critics.layout.face].astype(float))
     crops = [
-        augment.warp(_float(image), augment.crop_matrix(box[:2], box[2], size), size)
+        warp.warp(_float(image), warp.crop_matrix(box[:2], box[2], size), size)
         for image, box in zip(images, found, strict=True)
     ]
     return np.stack(crops)

@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from avatar_core.geometry.camera import Camera
+from avatar_core.perception.tracks import TrackConfig, track_points
 from avatar_core.procedural.people import Person, framing_camera, relaxed_pose
 from avatar_core.procedural.people.anny_export import BODY_VERTICES
 from avatar_core.procedural.performance import Performance
-from avatar_core.teacher.tracks import TrackConfig, track_points
 from avatar_core.template.landmarks import FACE_LANDMARKS
 
 TRUTH_STEP_M = (

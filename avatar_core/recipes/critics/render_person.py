@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.critics.cameras import crop_to, shake_camera
-from avatar_core.critics.poses import random_body, random_expression, random_head
 from avatar_core.geometry.camera import Camera
 from avatar_core.procedural.people import Person, framing_camera
 from avatar_core.procedural.performance import ARKIT_NAMES, BONE_INDEX, Performance, perform, sample_style
+from avatar_core.recipes.critics.cameras import crop_to, shake_camera
+from avatar_core.recipes.critics.poses import random_body, random_expression, random_head
 from avatar_core.speech import Line, synthesize, voice_names
 
 FLAT = 128  # grey level behind the people

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from avatar_core.critics.dataset import Dataset
-from avatar_core.critics.task_frames import make_clip_task, make_frame_task
-from avatar_core.critics.task_identity import make_identity_task
-from avatar_core.critics.task_keypoints import make_keypoint_task
-from avatar_core.critics.task_sync import make_sync_task
-from avatar_core.critics.train import Task
+from avatar_core.recipes.critics.dataset import Dataset
+from avatar_core.recipes.critics.task import Task
+from avatar_core.recipes.critics.task_frames import make_clip_task, make_frame_task
+from avatar_core.recipes.critics.task_identity import make_identity_task
+from avatar_core.recipes.critics.task_keypoints import make_keypoint_task
+from avatar_core.recipes.critics.task_sync import make_sync_task
 
 
 def make_task(name: str, data: Dataset) -> Task:

@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avatar_core.critics import augment as A
-from avatar_core.critics import boxes
-from avatar_core.critics.dataset import FLAT, Dataset
-from avatar_core.critics.layout import LAYOUT
-from avatar_core.critics.nets import SyncNet
-from avatar_core.critics.train import Task
+from avatar_core.metrics.sync import sync_scores
+from avatar_core.perception import boxes
+from avatar_core.perception import warp as A
+from avatar_core.perception.layout import LAYOUT
+from avatar_core.perception.nets import SyncNet
+from avatar_core.recipes.critics.dataset import FLAT, Dataset
+from avatar_core.recipes.critics.scores import roc_area
+from avatar_core.recipes.critics.task import Task
 
 SIZE = 64
 FRAMES = 5
@@ -126,6 +128,32 @@ def info_nce(net: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str
     return loss, {"nce": float(loss.detach()), "acc": float((logits.argmax(-1) == target).float().mean())}
 
 
+@torch.no_grad()
+def sync_accuracy(net: SyncNet, data: Dataset) -> dict[str, float]:
+    """Clips of held-out people: is the right offset found, and how far apart are own and foreign audio."""
+
+    videos, audios = [], []
+    for folder in data.held_out:
+        mouths, mel = talk_windows(data.arrays[folder])
+        videos.append(net.embed_video(mouths).numpy())
+        audios.append(net.embed_audio(mel).numpy())
+    own = [sync_scores(v, a) for v, a in zip(videos, audios, strict=True)]
+    foreign = [sync_scores(v, a) for i, v in enumerate(videos) for j, a in enumerate(audios) if i != j]
+    late = [sync_scores(v[6:], a[:-6]) for v, a in zip(videos, audios, strict=True)]
+    return {
+        "offset_within_1": round(float(np.mean([abs(s.offset) <= 1 for s in own])), 4),
+        "shift_of_6_found_within_1": round(float(np.mean([abs(abs(s.offset) - 6) <= 1 for s in late])), 4),
+        "sync_c_own": round(float(np.mean([s.confidence for s in own])), 4),
+        "sync_c_foreign": round(float(np.mean([s.confidence for s in foreign])), 4),
+        "sync_d_own": round(float(np.mean([s.distance for s in own])), 4),
+        "sync_d_foreign": round(float(np.mean([s.distance for s in foreign])), 4),
+        "auc_sync_c": round(
+            roc_area(np.array([s.confidence for s in own]), np.array([s.confidence for s in foreign])), 4
+        ),
+        "clips": float(len(own)),
+    }
+
+
 def make_sync_task(data: Dataset) -> Task:
     """Task of the sync net."""
     mel = np.concatenate([data.arrays[f]["talk_mel"] for f in data.train]).astype(np.float64)
@@ -137,8 +165,6 @@ def make_sync_task(data: Dataset) -> Task:
         return net
 
     def evaluate(net: nn.Module) -> dict[str, float]:
-        from avatar_core.critics.accuracy import sync_accuracy
-
         assert isinstance(net, SyncNet)
         return sync_accuracy(net, data)
 

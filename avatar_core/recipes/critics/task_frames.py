@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avatar_core.critics import augment as A
-from avatar_core.critics.dataset import FLAT, Dataset
-from avatar_core.critics.layout import LAYOUT
-from avatar_core.critics.nets import ClipNet, FrameNet
-from avatar_core.critics.train import Task
+from avatar_core.perception import warp as A
+from avatar_core.perception.layout import LAYOUT
+from avatar_core.perception.nets import ClipNet, FrameNet
+from avatar_core.recipes.critics.dataset import FLAT, Dataset
+from avatar_core.recipes.critics.scores import pearson, rank_correlation
+from avatar_core.recipes.critics.task import Task
 
 SIZE, CLIP_SIZE, CLIP_FRAMES = 128, 64, 16
 CLIP_KINDS = ("clean", "frozen", "shaky", "shuffled", "smeared", "fast", "popping", "soft")
@@ -136,12 +137,32 @@ def _frame_batcher(data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.ran
     return batch
 
 
+@torch.no_grad()
+def frame_accuracy(
+    net: nn.Module, batch: Callable[[np.random.Generator, int], dict[str, Tensor]], rounds: int = 16
+) -> dict[str, float]:
+    """Rank and linear correlation of the embedded IQA and ASE with the severity of the damage done."""
+    rows = []
+    for k in range(rounds):
+        data = batch(np.random.default_rng([92, k]), 32)
+        out = net(data["image"])
+        rows.append(
+            torch.stack([out["quality"], data["quality"], out["aesthetics"], data["aesthetics"]], 1).numpy()
+        )
+    table = np.concatenate(rows)
+    return {
+        "iqarank_correlation": round(rank_correlation(table[:, 0], table[:, 1]), 4),
+        "iqa_mean_error": round(float(np.abs(table[:, 0] - table[:, 1]).mean()), 4),
+        "aserank_correlation": round(rank_correlation(table[:, 2], table[:, 3]), 4),
+        "ase_mean_error": round(float(np.abs(table[:, 2] - table[:, 3]).mean()), 4),
+        "samples": float(len(table)),
+    }
+
+
 def make_frame_task(data: Dataset) -> Task:
     """Task of the frame net."""
 
     def evaluate(net: nn.Module) -> dict[str, float]:
-        from avatar_core.critics.accuracy import frame_accuracy
-
         return frame_accuracy(net, _frame_batcher(data, data.held_out))
 
     return Task(
@@ -241,12 +262,33 @@ def _clip_batcher(data: Dataset, folders: tuple[Path, ...]) -> Callable[[np.rand
     return batch
 
 
+@torch.no_grad()
+def clip_accuracy(
+    net: nn.Module, batch: Callable[[np.random.Generator, int], dict[str, Tensor]], rounds: int = 20
+) -> dict[str, float]:
+    """Share of faults named right, and correlation of the told speeds with the true ones."""
+    right, ours, truth = [], [], []
+    for k in range(rounds):
+        data = batch(np.random.default_rng([93, k]), 16)
+        out = net(data["clip"])
+        right.append((out["kind"].argmax(-1) == data["kind"]).float().mean().item())
+        ours.append(out["motion"].numpy())
+        truth.append(data["motion"].numpy())
+    a, b = np.concatenate(ours), np.concatenate(truth)
+    return {
+        "fault_named": round(float(np.mean(right)), 4),
+        **{
+            f"speed_correlation_{n}": round(pearson(a[:, i], b[:, i]), 4)
+            for i, n in enumerate(("face", "lips", "hands"))
+        },
+        "samples": float(len(a)),
+    }
+
+
 def make_clip_task(data: Dataset) -> Task:
     """Task of the clip net."""
 
     def evaluate(net: nn.Module) -> dict[str, float]:
-        from avatar_core.critics.accuracy import clip_accuracy
-
         return clip_accuracy(net, _clip_batcher(data, data.held_out))
 
     return Task(

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avatar_core.critics import augment as A
-from avatar_core.critics import boxes
-from avatar_core.critics.layout import LAYOUT, Layout
-from avatar_core.critics.nets import ClipNet, FrameNet, IdentityNet, KeypointNet, SyncNet
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.perception import boxes
+from avatar_core.perception import warp as A
+from avatar_core.perception.layout import LAYOUT, Layout
+from avatar_core.perception.nets import ClipNet, FrameNet, IdentityNet, KeypointNet, SyncNet
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 NAMES = ("body", "face", "hand", "identity", "sync", "frame", "clip")

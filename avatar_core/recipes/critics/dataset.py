@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avatar_core.critics.render_person import FLAT, KINDS, label_person, render_person
 from avatar_core.errors import UserError
+from avatar_core.recipes.critics.render_person import FLAT, KINDS, label_person, render_person
 
 SCHEMA = 1
-SCRIPTS = Path(__file__).resolve().parents[2] / "data" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "data" / "scripts"
 __all__ = ["FLAT", "Dataset", "label_people", "render_people"]
 
 
@@ -120,7 +120,7 @@ class Dataset:
         """What the sidecar says of the data."""
         first = self.meta[self.train[0]]
         return {
-            "script": "python -m avatar_core.critics.train data",
+            "script": "python -m avatar_core.recipes.critics.train data",
             "seed": first["seed"],
             "namespace": "critics",
             "people_train": [f.name for f in self.train],

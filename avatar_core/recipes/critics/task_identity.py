@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avatar_core.critics import augment as A
-from avatar_core.critics import boxes
-from avatar_core.critics.dataset import FLAT, Dataset
-from avatar_core.critics.layout import LAYOUT
-from avatar_core.critics.nets import IdentityNet
-from avatar_core.critics.train import Task
+from avatar_core.perception import boxes
+from avatar_core.perception import warp as A
+from avatar_core.perception.layout import LAYOUT
+from avatar_core.perception.nets import IdentityNet
+from avatar_core.recipes.critics.dataset import FLAT, Dataset
+from avatar_core.recipes.critics.scores import verification
+from avatar_core.recipes.critics.task import Task
 
 SIZE = 96
 SCALE, MARGIN = 20.0, 0.25
@@ -97,8 +98,6 @@ def make_identity_task(data: Dataset) -> Task:
     """Task of the identity net."""
 
     def evaluate(net: nn.Module) -> dict[str, float]:
-        from avatar_core.critics.accuracy import verification
-
         batch = _batcher(data, data.held_out)(np.random.default_rng(5), 400)
         with torch.no_grad():
             embedding = torch.cat([net(part) for part in batch["image"].split(50)])

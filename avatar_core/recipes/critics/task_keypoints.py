@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avatar_core.critics import augment as A
-from avatar_core.critics import boxes
-from avatar_core.critics.dataset import FLAT, Dataset
-from avatar_core.critics.layout import LAYOUT
-from avatar_core.critics.nets import KeypointNet
-from avatar_core.critics.train import Task
+from avatar_core.perception import boxes
+from avatar_core.perception import warp as A
+from avatar_core.perception.layout import LAYOUT
+from avatar_core.perception.nets import KeypointNet
+from avatar_core.recipes.critics.dataset import FLAT, Dataset
+from avatar_core.recipes.critics.scores import pearson, roc_area
+from avatar_core.recipes.critics.task import Task
 
 SIZES = {"body": 192, "face": 128, "hand": 96}
 STRIDES = {"body": 8, "face": 4, "hand": 4}
@@ -176,6 +177,68 @@ def _batcher(
     return batch
 
 
+@torch.no_grad()
+def keypoint_accuracy(
+    name: str,
+    net: nn.Module,
+    batch: Callable[[np.random.Generator, int], dict[str, Tensor]],
+    rounds: int = 20,
+) -> dict[str, float]:
+    """Errors in % of the face's height (face), the hand's extent (hand) or the crop's side (body), over augmented crops.
+
+    `found` is the share of points inside the image within the training radius; `confidence_auc` says how well the
+    confidence tells found points from lost ones; for the face also the lips' error and the aperture's correlation
+    and slope over all crops.
+    """
+    errors, insides, trusts, scales, ours, truths = [], [], [], [], [], []
+    points = LAYOUT.points_of(name)
+    pairs = (
+        [[int(np.flatnonzero(points == k)[0]) for k in pair] for pair in LAYOUT.lip_pairs]
+        if name == "face"
+        else []
+    )
+    for k in range(rounds):
+        data = batch(np.random.default_rng([91, k]), 32)
+        xy, confidence, _ = net(data["image"])
+        truth = data["xy"]
+        shown = (
+            (truth > -5000).any(-1).any(-1)
+        )  # crops of backdrop alone count for the confidence, not for errors
+        inside = ((truth > 0) & (truth < data["image"].shape[-1])).all(-1)
+        errors.append((xy - truth).norm(dim=-1).numpy())
+        insides.append(inside.numpy())
+        trusts.append(torch.sigmoid(confidence).numpy())
+        if name == "body":
+            scales.append(np.full(len(truth), float(data["image"].shape[-1])))
+        else:
+            scales.append((truth.amax(1) - truth.amin(1)).amax(-1).clamp_min(1).numpy())
+        if pairs:
+            where = torch.tensor(pairs)
+            extent = (truth.amax(1) - truth.amin(1)).amax(-1)
+            gap = [(p[:, where[:, 0]] - p[:, where[:, 1]]).norm(dim=-1).mean(1) / extent for p in (xy, truth)]
+            ours.append(gap[0][shown].numpy())
+            truths.append(gap[1][shown].numpy())
+    error, inside, trust = np.concatenate(errors), np.concatenate(insides), np.concatenate(trusts)
+    scale = np.concatenate(scales)[:, None]
+    percent = 100 * error / scale
+    found = inside & (error < RADIUS[name])
+    out = {
+        "mean_error_percent": float(percent[inside].mean()),
+        "median_error_percent": float(np.median(percent[inside])),
+        "found": float(found[inside].mean()),
+        "confidence_auc": roc_area(trust[found], trust[~found]),
+        "mean_confidence": float(trust[inside].mean()),
+        "samples": float(len(error)),
+    }
+    if pairs:
+        lips = [int(np.flatnonzero(points == k)[0]) for k in LAYOUT.lips]
+        out["lips_error_percent"] = float(percent[:, lips][inside[:, lips]].mean())
+        a, b = np.concatenate(ours), np.concatenate(truths)
+        out["aperture_correlation"] = pearson(a, b)
+        out["aperture_slope"] = float(np.polyfit(b, a, 1)[0])
+    return {k: round(v, 4) for k, v in out.items()}
+
+
 def make_keypoint_task(name: str, data: Dataset) -> Task:
     """Task of the net `name`: body, face or hand."""
     points = LAYOUT.points_of(name)
@@ -190,8 +253,6 @@ def make_keypoint_task(name: str, data: Dataset) -> Task:
         pairs = torch.tensor([[place[a], place[b]] for a, b in (*LAYOUT.lip_pairs, *LAYOUT.lid_pairs)])
 
     def evaluate(net: nn.Module) -> dict[str, float]:
-        from avatar_core.critics.accuracy import keypoint_accuracy
-
         return keypoint_accuracy(name, net, _batcher(name, data, data.held_out))
 
     return Task(

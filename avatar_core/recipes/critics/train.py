@@ -1,4 +1,4 @@
-"""Recipe of the critics: `python -m avatar_core.critics.train data|labels|body|face|hand|identity|sync|frame|clip`.
+"""Recipe of the critics: `python -m avatar_core.recipes.critics.train data|labels|body|face|hand|identity|sync|frame|clip`.
 
 Run once by a maintainer, never by the pipeline: it renders procedural people of the namespace "critics", trains
 one small net per instrument on one core, measures it on people it did not see, and writes
@@ -9,10 +9,8 @@ optimiser state is kept beside the data every `--every` steps, so a stopped run 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.io.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from avatar_core.recipes.critics.dataset import Dataset, label_people, render_people
+from avatar_core.recipes.critics.task import Task
+from avatar_core.recipes.critics.tasks import make_task
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One net's recipe. `batch(rng, size)` -> tensors, `loss(net, batch)` -> (loss, logged numbers)."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    batch: Callable[[np.random.Generator, int], dict[str, Tensor]]
-    loss: Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
-    evaluate: Callable[[nn.Module], dict[str, float]]
-    steps: int
-    batch_size: int
-    learning_rate: float
-    config: dict[str, Any]
-    keep: str = ""  # only tensors with this prefix go into the asset, without it
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def _rate(step: int, steps: int, peak: float) -> float:
@@ -141,7 +126,8 @@ def write_asset(
         if k.startswith(task.keep) and not k.endswith("num_batches_tracked")
     }
     config = {
-        "script": f"python -m avatar_core.critics.train {task.name} --data DIR --seed {options.seed} --cycles {options.cycles}"
+        "script": f"python -m avatar_core.recipes.critics.train {task.name} --data DIR "
+        f"--seed {options.seed} --cycles {options.cycles}"
         f" --curriculum {options.curriculum}",
         "net": task.config,
         "data": recipe,
@@ -170,19 +156,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.what == "data":
-        from avatar_core.critics.dataset import render_people
-
         first, last = (int(v) for v in options.people.split(":"))
         render_people(options.data, first, last, seed=options.seed)
         return
     if options.what == "labels":
-        from avatar_core.critics.dataset import label_people
-
         label_people(options.data)
         return
-    from avatar_core.critics.dataset import Dataset
-    from avatar_core.critics.tasks import make_task
-
     stages = [(int(n), int(at)) for n, at in (part.split("@") for part in options.curriculum.split(","))]
     for k, (people, _) in enumerate(stages):
         data = Dataset.open(options.data, people)

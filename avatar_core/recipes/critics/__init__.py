@@ -1,0 +1,1 @@
+"""Training of the perception nets on procedural people."""
