@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from avatar_core.errors import UserError
-from avatar_core.fit.personalise import PersonaliseConfig, personalise
-from avatar_core.fit.refine import RefineConfig
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import atomic_directory, check_replaceable, write_json
 from avatar_core.io.images import contact_sheet
 from avatar_core.particles.canonical import Canonical, load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception import load_critics
+from avatar_core.personalise.personalise import PersonaliseConfig, personalise
+from avatar_core.personalise.refine import RefineConfig
 
 AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 COARSE_SHARE = 0.38  # of the steps of a portrait: at half resolution, before there is detail

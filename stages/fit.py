@@ -18,7 +18,6 @@ from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
-from avatar_core.fit.personalise import personalise
 from avatar_core.io.catalog import read_catalog, write_catalog
 from avatar_core.io.checkpoints import has_checkpoint
 from avatar_core.io.images import contact_sheet, read_image
@@ -26,6 +25,7 @@ from avatar_core.io.store import Store, write_arrays, write_trajectories
 from avatar_core.io.video import read_video
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
 from avatar_core.perception import load_critics
+from avatar_core.personalise.personalise import personalise
 from avatar_core.template import load_template
 from stages.clips import MAX_FRAMES, layout_of
 from stages.common import Stage, run_stage

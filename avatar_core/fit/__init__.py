@@ -1,1 +1,1 @@
-"""Fitting: a canonical avatar from a portrait, and its deformation to a clip."""
+"""The deformation of a canonical avatar to a clip."""

@@ -16,9 +16,9 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from avatar_core.fit.surface import silhouette, vertex_normals
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
+from avatar_core.personalise.surface import silhouette, vertex_normals
 from avatar_core.render import rasterize
 from avatar_core.template.mesh import PARTS, Template
 

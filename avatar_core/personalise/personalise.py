@@ -18,15 +18,15 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from avatar_core.errors import UserError
-from avatar_core.fit.appearance import Splats, make_splats
-from avatar_core.fit.detail import add_detail
-from avatar_core.fit.portrait_pose import PortraitPose, fit_portrait_pose
-from avatar_core.fit.refine import RefineConfig, View, psnr, refine, render
-from avatar_core.fit.surface import clothed_surface
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import DEFAULT_BUDGETS, ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.foreground import separate
+from avatar_core.personalise.appearance import Splats, make_splats
+from avatar_core.personalise.detail import add_detail
+from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
+from avatar_core.personalise.refine import RefineConfig, View, psnr, refine, render
+from avatar_core.personalise.surface import clothed_surface
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
 from avatar_core.template.pose import bone_transforms, pose_template, relaxed_rotvecs

@@ -20,10 +20,10 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avatar_core.errors import UserError
-from avatar_core.fit.appearance import Splats
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
+from avatar_core.personalise.appearance import Splats
 from avatar_core.render import rasterize
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small

@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from avatar_core.fit.appearance import make_splats
-from avatar_core.fit.detail import add_detail, moving, pattern
-from avatar_core.fit.personalise import splat_tensors
-from avatar_core.fit.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
-from avatar_core.fit.surface import silhouette
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.layout import REGIONS, make_layout
+from avatar_core.personalise.appearance import make_splats
+from avatar_core.personalise.detail import add_detail, moving, pattern
+from avatar_core.personalise.personalise import splat_tensors
+from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
+from avatar_core.personalise.surface import silhouette
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import FACE_LANDMARKS
 

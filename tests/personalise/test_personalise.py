@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from avatar_core.errors import UserError
-from avatar_core.fit.personalise import PersonaliseConfig, check_portrait, personalise
-from avatar_core.fit.refine import RefineConfig
-from avatar_core.fit.surface import silhouette
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import Deformation, compose
 from avatar_core.particles.layout import make_layout
+from avatar_core.personalise.personalise import PersonaliseConfig, check_portrait, personalise
+from avatar_core.personalise.refine import RefineConfig
+from avatar_core.personalise.surface import silhouette
 from avatar_core.template import keypoint_template, load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINTS
 

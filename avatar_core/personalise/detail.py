@@ -17,10 +17,10 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from avatar_core.fit.appearance import Splats, join
-from avatar_core.fit.refine import View
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
+from avatar_core.personalise.appearance import Splats, join
+from avatar_core.personalise.refine import View
 from avatar_core.render import rasterize
 from avatar_core.template.landmarks import FACE_LANDMARKS
 from avatar_core.template.mesh import Template

@@ -1,0 +1,1 @@
+"""A canonical avatar from a single portrait."""
