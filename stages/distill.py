@@ -27,9 +27,9 @@ from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.perception.crop import read_window, whole_window
+from avatar_core.score.network import ScoreTeacher
 from avatar_core.speak import render_motion
 from avatar_core.student import Student, save_student
-from avatar_core.teacher.score import ScoreTeacher
 from avatar_core.training.loop import mean_losses
 from stages.clips import (
     FittedMotion,

@@ -14,7 +14,6 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.config import VALID
-from avatar_core.fit.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.io.store import Store
 from avatar_core.metrics import motion as motion_metrics
 from avatar_core.metrics import vertices as vertex_metrics
@@ -25,6 +24,7 @@ from avatar_core.metrics.mouth import (
     mismatched_correlation,
     slope,
 )
+from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.motion.sampler import generate
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig

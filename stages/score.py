@@ -20,8 +20,8 @@ from avatar_core.io.store import Store, write_arrays
 from avatar_core.perception import load_critics
 from avatar_core.perception.crop import Window, read_window, window_arrays
 from avatar_core.perception.mouth import mouth_window
-from avatar_core.teacher.score import ScoreConfig, ScoreTeacher, pad_mel, to_signed
-from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
+from avatar_core.score.network import ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score.train import ScoreClip, evaluate_score, train_score
 from avatar_core.training.loop import one_thread
 from stages.clips import Row, clip_frames, clip_mel, loss_rows
 from stages.common import Stage, run_stage

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from avatar_core.teacher.score import ScoreTeacher
+from avatar_core.score.network import ScoreTeacher
 
 
 def vsd_loss(

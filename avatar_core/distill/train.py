@@ -40,7 +40,7 @@ from avatar_core.motion.train import (
 )
 from avatar_core.particles.deformation import Rig, compose, make_rig
 from avatar_core.render import rasterize
-from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score.network import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop
 from avatar_core.training.state import fingerprint_of
 

@@ -10,7 +10,7 @@ from avatar_core.distill.losses import (
     vsd_loss,
 )
 from avatar_core.geometry.camera import look_at
-from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
+from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
 
 SMALL = ScoreConfig(size=8, frames=2, channels=(8, 8), audio_channels=8, heads=2)
 

@@ -26,7 +26,7 @@ from avatar_core.motion.sampler import Generator, GeneratorConfig
 from avatar_core.motion.train import MotionClip, TrainConfig, train_generator
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.render import rasterize
-from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
+from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
 
 MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
 SIMPLE = TrainConfig(batch=4, window=24, silence=0.0)

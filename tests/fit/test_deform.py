@@ -14,7 +14,7 @@ from avatar_core.fit.config import VALID, FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.track import TrackConfig
-from avatar_core.fit.truth import truth_report
+from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.deformation import compose
 from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template

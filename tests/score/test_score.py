@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
-from avatar_core.teacher.score_train import ScoreClip, evaluate_score, train_score
+from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score.train import ScoreClip, evaluate_score, train_score
 from avatar_core.training.loop import mean_losses
 
 CONFIG = ScoreConfig(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.errors import UserError
-from avatar_core.teacher.score import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 

@@ -1,0 +1,1 @@
+"""The score teacher of video score distillation."""
