@@ -93,9 +93,9 @@ def speak(
     Give the voice as a recording (--audio) or as a sentence (--text).
     """
     from avatar_core.io.audio import SAMPLE_RATE
-    from avatar_core.speak import check_out, output_camera
-    from avatar_core.speak import speak as make_video
-    from avatar_core.student import load_student
+    from avatar_core.speak.speak import check_out, output_camera
+    from avatar_core.speak.speak import speak as make_video
+    from avatar_core.speak.student import load_student
 
     check_out(out, ".mp4")
     sound = _sound(
@@ -108,7 +108,7 @@ def speak(
         student = load_student(model)
         layout, canonical, camera = _personalise(image, portrait, student.particles)
     elif avatar is not None and portrait is None:
-        from avatar_core.avatar import load_avatar
+        from avatar_core.speak.avatar import load_avatar
 
         _use_all_cores()
         student = load_student(model)
@@ -149,9 +149,9 @@ def personalise(
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
-    from avatar_core.avatar import check_avatar_folder, save_avatar
-    from avatar_core.speak import render_still
-    from avatar_core.student import load_student
+    from avatar_core.speak.avatar import check_avatar_folder, save_avatar
+    from avatar_core.speak.speak import render_still
+    from avatar_core.speak.student import load_student
 
     check_avatar_folder(out)
     image = _portrait(portrait)
@@ -180,8 +180,8 @@ def export(
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
     from avatar_core.io.atomic import atomic_directory, check_replaceable
     from avatar_core.particles.canonical import write_ply
-    from avatar_core.speak import check_out, posed_canonicals
-    from avatar_core.student import load_student
+    from avatar_core.speak.speak import check_out, posed_canonicals
+    from avatar_core.speak.student import load_student
 
     if format == "ply":
         check_out(out, ".ply")
@@ -279,7 +279,7 @@ def _portrait(path: Path) -> np.ndarray:
 
 def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tuple[Any, Any, Any]:
     """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
-    from avatar_core.avatar import make_avatar
+    from avatar_core.speak.avatar import make_avatar
 
     start = time.monotonic()
     _use_all_cores()

@@ -16,11 +16,11 @@ import torch
 
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.deform import fit_clip
+from avatar_core.generator.sampler import generate
 from avatar_core.io.atomic import write_json
-from avatar_core.motion.sampler import generate
 from avatar_core.perception import load_critics
-from avatar_core.speak import CHUNK, render_motion
-from avatar_core.student import load_student
+from avatar_core.speak.speak import CHUNK, render_motion
+from avatar_core.speak.student import load_student
 from avatar_core.template import load_template
 from stages.clips import FittedMotion, clip_audio, clip_aux, clip_frames, fitted_rows, layout_of
 from stages.common import Stage

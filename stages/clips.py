@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from avatar_core.audio import log_mel
+from avatar_core.embed.codec import ClipMotion, MotionCodec
 from avatar_core.fit.config import VALID
+from avatar_core.generator.train import MotionClip
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.store import Store, Trajectories
 from avatar_core.io.video import read_video
-from avatar_core.motion.codec import ClipMotion, MotionCodec
-from avatar_core.motion.train import MotionClip
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation
 from avatar_core.particles.layout import ParticleLayout, make_layout

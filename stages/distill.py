@@ -16,20 +16,20 @@ import torch
 from avatar_core.audio import augment
 from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
+from avatar_core.embed.codec import MotionCodec
+from avatar_core.generator.sampler import Generator, generate
+from avatar_core.generator.train import TrainConfig
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.checkpoints import load_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.sampler import Generator, generate
-from avatar_core.motion.train import TrainConfig
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.perception.crop import read_window, whole_window
 from avatar_core.score.network import ScoreTeacher
-from avatar_core.speak import render_motion
-from avatar_core.student import Student, save_student
+from avatar_core.speak.speak import render_motion
+from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import mean_losses
 from stages.clips import (
     FittedMotion,

@@ -17,17 +17,17 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.deform import camera_for
+from avatar_core.generator.sampler import generate
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.images import contact_sheet, read_image
 from avatar_core.io.store import Store
 from avatar_core.io.video import write_mp4
 from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summarise
-from avatar_core.motion.sampler import generate
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.perception import Critics, load_critics
-from avatar_core.speak import render_motion
-from avatar_core.student import Student, load_student
+from avatar_core.speak.speak import render_motion
+from avatar_core.speak.student import Student, load_student
 from stages.clips import Row, canonical_path, clip_audio, clip_frames, fitted_rows, layout_of
 from stages.common import Stage, run_stage
 from stages.distill import load_generator

@@ -14,6 +14,7 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.fit.config import VALID
+from avatar_core.generator.sampler import generate
 from avatar_core.io.store import Store
 from avatar_core.metrics import motion as motion_metrics
 from avatar_core.metrics import vertices as vertex_metrics
@@ -25,11 +26,10 @@ from avatar_core.metrics.mouth import (
     slope,
 )
 from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
-from avatar_core.motion.sampler import generate
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.speak.student import load_student
 from avatar_core.speech import phonemes_from_json
-from avatar_core.student import load_student
 from avatar_core.template import load_template
 from stages.clips import FittedMotion, Row, clip_audio, layout_of
 from stages.common import Stage

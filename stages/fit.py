@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from avatar_core.avatar import personalise_config
 from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
@@ -26,6 +25,7 @@ from avatar_core.io.video import read_video
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
 from avatar_core.perception import load_critics
 from avatar_core.personalise.personalise import personalise
+from avatar_core.speak.avatar import personalise_config
 from avatar_core.template import load_template
 from stages.clips import MAX_FRAMES, layout_of
 from stages.common import Stage, run_stage

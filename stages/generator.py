@@ -9,14 +9,14 @@ import matplotlib
 import numpy as np
 
 from avatar_core.audio import augment
+from avatar_core.embed.codec import MotionCodec
+from avatar_core.generator.calibrate import calibrate_motion
+from avatar_core.generator.dit import DiTConfig
+from avatar_core.generator.refiner import RefinerConfig
+from avatar_core.generator.sampler import Generator, GeneratorConfig, SampleConfig, generate
+from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
-from avatar_core.motion.calibrate import calibrate_motion
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.dit import DiTConfig
-from avatar_core.motion.refiner import RefinerConfig
-from avatar_core.motion.sampler import Generator, GeneratorConfig, SampleConfig, generate
-from avatar_core.motion.train import TrainConfig, train_generator
 from stages.clips import FittedMotion, Row, clip_audio, fitted_rows, loss_rows, motion_clips
 from stages.common import Stage, run_stage
 from stages.embed import load_codec

@@ -26,10 +26,10 @@ from avatar_core.distill.losses import (
     trajectory_loss,
     vsd_loss,
 )
+from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.sampler import Generator
-from avatar_core.motion.train import (
+from avatar_core.generator.sampler import Generator
+from avatar_core.generator.train import (
     Augment,
     Batches,
     MotionClip,

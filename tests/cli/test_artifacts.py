@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from avatar_core.student import load_student
+from avatar_core.speak.student import load_student
 from tests.cli.commands import WITH_STUDENT, assert_refused, picture
 
 

@@ -1,9 +1,9 @@
 """The smallest codec and generator that still learn, for tests of motion."""
 
-from avatar_core.motion.codec import CodecConfig
-from avatar_core.motion.dit import DiTConfig
-from avatar_core.motion.refiner import RefinerConfig
-from avatar_core.motion.sampler import GeneratorConfig
+from avatar_core.embed.codec import CodecConfig
+from avatar_core.generator.dit import DiTConfig
+from avatar_core.generator.refiner import RefinerConfig
+from avatar_core.generator.sampler import GeneratorConfig
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.generator.calibrate import calibrate_motion, coupling_map
+from avatar_core.generator.sampler import Generator, SampleConfig, calm, generate
 from avatar_core.metrics.motion import acceleration, slow_energy, slow_velocity
-from avatar_core.motion.calibrate import calibrate_motion, coupling_map
-from avatar_core.motion.sampler import Generator, SampleConfig, calm, generate
 from tests.motion.small import MODEL
 
 HEAD, FACE = slice(0, 3), slice(8, 14)

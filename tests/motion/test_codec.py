@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.embed.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.embed.codec_fit import fit_codec
+from avatar_core.embed.pca import fit_pca, ridge
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec
-from avatar_core.motion.codec_fit import fit_codec
-from avatar_core.motion.pca import fit_pca, ridge
 from avatar_core.particles.deformation import Deformation
 
 SMALL = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=60)

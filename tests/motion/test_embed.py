@@ -3,11 +3,9 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.errors import UserError
-from avatar_core.motion.codec import CodecConfig
-from avatar_core.motion.codec_fit import fit_codec
-from avatar_core.motion.dit import DiTConfig
-from avatar_core.motion.embed import (
+from avatar_core.embed.codec import CodecConfig
+from avatar_core.embed.codec_fit import fit_codec
+from avatar_core.embed.contrastive import (
     EmbedConfig,
     Embedding,
     contrastive_loss,
@@ -15,8 +13,10 @@ from avatar_core.motion.embed import (
     start_generator,
     train_embedding,
 )
-from avatar_core.motion.sampler import Generator, GeneratorConfig
-from avatar_core.motion.train import MotionClip
+from avatar_core.errors import UserError
+from avatar_core.generator.dit import DiTConfig
+from avatar_core.generator.sampler import Generator, GeneratorConfig
+from avatar_core.generator.train import MotionClip
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 CONFIG = EmbedConfig(

@@ -3,15 +3,15 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.motion.dit import DiT, DiTConfig
-from avatar_core.motion.sampler import (
+from avatar_core.generator.dit import DiT, DiTConfig
+from avatar_core.generator.sampler import (
     Generator,
     SampleConfig,
     audio_features,
     generate,
     low_pass,
 )
-from avatar_core.motion.train import (
+from avatar_core.generator.train import (
     Batches,
     MotionClip,
     MotionLoss,

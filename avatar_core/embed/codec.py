@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core.embed.region import RegionCodec
 from avatar_core.errors import UserError
-from avatar_core.motion.region import RegionCodec
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 
 REGIONS = ("head", "body", "face", "hand")  # order of the latents

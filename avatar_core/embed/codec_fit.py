@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.embed.pca import ridge
+from avatar_core.embed.region import fit_region
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, CodecConfig, MotionCodec
-from avatar_core.motion.pca import ridge
-from avatar_core.motion.region import fit_region
 from avatar_core.particles.deformation import HEAD
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
+from avatar_core.generator.sampler import Generator, SampleConfig
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.sampler import Generator, SampleConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from avatar_core.motion.pca import fit_pca, ridge
+from avatar_core.embed.pca import fit_pca, ridge
 
 CHANNEL_SIZE = {"rotation": 3, "log_scale": 3, "logit_opacity": 1, "color": 3}
 

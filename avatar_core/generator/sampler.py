@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from avatar_core.audio.features import log_mel
 from avatar_core.errors import UserError
+from avatar_core.generator.dit import DiT, DiTConfig
+from avatar_core.generator.refiner import Refiner, RefinerConfig
 from avatar_core.metrics.motion import slow_velocity
-from avatar_core.motion.dit import DiT, DiTConfig
-from avatar_core.motion.refiner import Refiner, RefinerConfig
 
 SAMPLES_PER_FRAME = 640
 TRAIN_STEPS = 1000

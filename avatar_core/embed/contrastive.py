@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.dit import AudioTrunk, ConvBlock, DiTConfig
-from avatar_core.motion.sampler import Generator
-from avatar_core.motion.train import Augment, Batches, MotionClip, TrainConfig
+from avatar_core.generator.dit import AudioTrunk, ConvBlock, DiTConfig
+from avatar_core.generator.sampler import Generator
+from avatar_core.generator.train import Augment, Batches, MotionClip, TrainConfig
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from avatar_core.audio.features import log_mel
+from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.motion.codec import MotionCodec
-from avatar_core.motion.sampler import (
+from avatar_core.generator.sampler import (
     SAMPLES_PER_FRAME,
     TRAIN_STEPS,
     Generator,

@@ -1,0 +1,1 @@
+"""From sound to motion latents: diffusion transformer, refiner, sampling, calibration, training."""

@@ -1,0 +1,1 @@
+"""Speaking: a student drives an avatar with sound."""
