@@ -1,7 +1,7 @@
 """Which code a stage depends on, read from the imports: `python -m stages.deps` checks dvc.yaml, `--write` corrects it.
 
-Every import is followed, lazy ones and other stages' modules too. Not listed is the plumbing that every stage shares and that carries
-no result: command line, progress, processes, checking of parameters, errors. Data, assets and C++ sources stay as dvc.yaml has them.
+Every import is followed, lazy ones and other stages' modules too. Not listed is the plumbing that every stage shares and that
+carries no result: command line, progress, processes, checking of parameters, errors. Data and assets stay as dvc.yaml has them.
 """
 
 from __future__ import annotations
