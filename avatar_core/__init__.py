@@ -3,4 +3,4 @@
 The library: pure functions and `nn.Module`s. It knows no DVC, no Prefect and no params.yaml; `stages/` feed it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
