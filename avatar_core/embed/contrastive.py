@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.generator.dit import AudioTrunk, ConvBlock, DiTConfig
+from avatar_core.generator.dit import DiTConfig
+from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.generator.sampler import Generator
 from avatar_core.generator.train import Augment, Batches, MotionClip, TrainConfig
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from avatar_core.generator.dit import BandedAttention, ConvBlock
+from avatar_core.networks.blocks import BandedAttention, ConvBlock
 
 PERIODS = (4, 8, 16, 32, 64, 128)  # frames
 

@@ -21,7 +21,7 @@ from avatar_core.audio.features import log_mel
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
 from avatar_core.generator.refiner import Refiner, RefinerConfig
-from avatar_core.metrics.motion import slow_velocity
+from avatar_core.geometry.filters import gaussian_kernel, low_pass, slow_velocity
 
 SAMPLES_PER_FRAME = 640
 TRAIN_STEPS = 1000
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         motion[self.face] = False
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
         # frames on either side that a window needs to give exactly what one long pass gives
-        filtered = len(_gaussian(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
+        filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
         self.context = max(config.dit.receptive_field, self.refiner.receptive_field) + filtered
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
@@ -215,20 +215,8 @@ def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
     return model.dit.encode_audio(log_mel(torch.from_numpy(audio))[None])[0]
 
 
-def low_pass(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian low-pass in time of x (...,T,K), edges held; sigma in frames, 0 leaves x alone."""
-    if sigma <= 0 or x.shape[-2] < 2:
-        return x
-    kernel = _gaussian(sigma)
-    rows = x.transpose(-1, -2).reshape(-1, 1, x.shape[-2])
-    rows = nn.functional.pad(rows, (len(kernel) // 2, len(kernel) // 2), mode="replicate")
-    rows = nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])
-    return rows.view(*x.shape[:-2], x.shape[-1], x.shape[-2]).transpose(-1, -2)
 
 
-def _gaussian(sigma: float) -> Tensor:
-    radius = int(np.ceil(3 * sigma))
-    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, find_peaks, sosfiltfilt
+from scipy.signal import find_peaks
 
-CUTOFF_HZ = 3.0
+from avatar_core.geometry.filters import CUTOFF_HZ, slow_velocity
+
 
 
 def _points(x: NDArray) -> NDArray[np.float64]:
@@ -25,13 +26,6 @@ def _points(x: NDArray) -> NDArray[np.float64]:
     return x
 
 
-def slow_velocity(positions: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> NDArray[np.float64]:
-    """Positions (T,...) -> velocities (T-1,...) below `cutoff` Hz, unit/s; T >= 4."""
-    x = np.asarray(positions, np.float64)
-    if len(x) < 4:
-        raise ValueError(f"motion: expected at least 4 frames, found {len(x)}")
-    sos = butter(4, cutoff, fs=fps, output="sos")
-    return np.diff(sosfiltfilt(sos, x, axis=0, padlen=min(len(x) - 1, 18)), axis=0) * fps
 
 
 def slow_energy(points: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> float:

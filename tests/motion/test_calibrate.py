@@ -6,7 +6,8 @@ import torch
 
 from avatar_core.generator.calibrate import calibrate_motion, coupling_map
 from avatar_core.generator.sampler import Generator, SampleConfig, calm, generate
-from avatar_core.metrics.motion import acceleration, slow_energy, slow_velocity
+from avatar_core.metrics.motion import acceleration, slow_energy
+from avatar_core.geometry.filters import slow_velocity
 from tests.motion.small import MODEL
 
 HEAD, FACE = slice(0, 3), slice(8, 14)

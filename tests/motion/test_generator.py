@@ -4,13 +4,8 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
-from avatar_core.generator.sampler import (
-    Generator,
-    SampleConfig,
-    audio_features,
-    generate,
-    low_pass,
-)
+from avatar_core.generator.sampler import Generator, SampleConfig, audio_features, generate
+from avatar_core.geometry.filters import low_pass
 from avatar_core.generator.train import (
     Batches,
     MotionClip,
