@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.generator.dit import DiTConfig
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.generator.sampler import Generator
 from avatar_core.generator.train import Augment, Batches, MotionClip, TrainConfig
@@ -33,7 +32,11 @@ from avatar_core.training.state import fingerprint_of
 class EmbedConfig:
     dims: int = 64  # D
     embedding: int = 48
-    audio: DiTConfig = DiTConfig(audio_blocks=2)  # noqa: RUF009  frozen; its audio trunk only
+    mels: int = 80
+    audio_channels: int = 128
+    audio_blocks: int = 2
+    kernel: int = 7
+    dropout: float = 0.1
     motion_channels: int = 96
     motion_blocks: int = 2
     patch: int = 8  # frames
@@ -57,8 +60,10 @@ class Embedding(nn.Module):
         super().__init__()
         self.config = config
         c = config.motion_channels
-        self.trunk = AudioTrunk(config.audio)
-        self.audio_head = nn.Linear(config.audio.channels, config.embedding)
+        self.trunk = AudioTrunk(
+            config.mels, config.audio_channels, config.audio_blocks, config.kernel, config.dropout
+        )
+        self.audio_head = nn.Linear(config.audio_channels, config.embedding)
         self.motion_in = nn.Linear(config.dims, c)
         self.motion_blocks = nn.ModuleList([ConvBlock(c, 7, 0.1) for _ in range(config.motion_blocks)])
         self.motion_head = nn.Linear(c, config.embedding)
@@ -83,7 +88,7 @@ class Embedding(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Embedding:
-        model = cls(EmbedConfig(**{**config, "audio": DiTConfig(**config["audio"])}))
+        model = cls(EmbedConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
 
