@@ -92,7 +92,7 @@ def speak(
 
     Give the voice as a recording (--audio) or as a sentence (--text).
     """
-    from avatar_core.io.audio import SAMPLE_RATE
+    from avatar_core.clock import SAMPLE_RATE
     from avatar_core.speak.speak import check_out, output_camera
     from avatar_core.speak.speak import speak as make_video
     from avatar_core.speak.student import load_student

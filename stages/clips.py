@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from avatar_core.audio import log_mel
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import ClipMotion, MotionCodec
 from avatar_core.fit.config import VALID
-from avatar_core.generator.train import MotionClip
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.store import Store, Trajectories

@@ -17,7 +17,8 @@ from avatar_core.audio import augment
 from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
 from avatar_core.embed.codec import MotionCodec
-from avatar_core.generator.sampler import Generator, generate
+from avatar_core.generator.model import Generator
+from avatar_core.generator.sampler import generate
 from avatar_core.generator.train import TrainConfig
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.checkpoints import load_checkpoint

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from avatar_core.audio import augment
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import CodecConfig, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import EmbedConfig, Embedding, retrieval_accuracy, train_embedding
-from avatar_core.generator.train import MotionClip
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 from avatar_core.io.images import write_png
 from stages.clips import FittedMotion, fitted_rows, layout_of, loss_rows, motion_clips

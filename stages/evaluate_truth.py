@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from avatar_core.audio import log_mel
+from avatar_core.clock import SAMPLE_RATE
 from avatar_core.fit.config import VALID
 from avatar_core.generator.sampler import generate
 from avatar_core.io.store import Store
@@ -136,7 +137,7 @@ def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> 
 def silence_report(stage: Stage) -> dict[str, float]:
     """How far the mouth stands open, against rest, when nothing or only faint noise is heard: mean and most, in mm."""
     student = load_student(stage.data / "distill" / "student.safetensors")
-    samples = SILENCE_SECONDS * 16_000
+    samples = SILENCE_SECONDS * SAMPLE_RATE
     sounds = {
         "silence": np.zeros(samples, np.float32),
         "faint_noise": (NOISE_RMS * stage.rng("noise").standard_normal(samples)).astype(np.float32),

@@ -9,11 +9,13 @@ import matplotlib
 import numpy as np
 
 from avatar_core.audio import augment
+from avatar_core.clock import FPS
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.calibrate import calibrate_motion
 from avatar_core.generator.dit import DiTConfig
+from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.generator.refiner import RefinerConfig
-from avatar_core.generator.sampler import Generator, GeneratorConfig, SampleConfig, generate
+from avatar_core.generator.sampler import SampleConfig, generate
 from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
@@ -97,7 +99,7 @@ def compare_lips(
         )
         made = made.detach().numpy()[: len(fitted)]
         correlations.append(float(np.corrcoef(fitted, made)[0, 1]))
-        seconds = np.arange(len(fitted)) / 25
+        seconds = np.arange(len(fitted)) / FPS
         axes.plot(seconds, 1000 * fitted, color="#888", label="fitted to the teacher")
         axes.plot(seconds, 1000 * made, color="#c33", label="generated from sound")
         axes.set_title(f"{row['id']}: lip aperture in mm, correlation {correlations[-1]:.2f}", fontsize=8)

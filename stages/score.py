@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
@@ -99,7 +100,7 @@ def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list
     for name, clip in zip(names, clips, strict=True):
         start = max(0, len(clip.frames) // 2 - count // 2)
         window = clip.frames[start : start + count]
-        mel = pad_mel(clip.log_mel)[None, 4 * start : 4 * (start + count + 8)]
+        mel = pad_mel(clip.log_mel)[None, MEL_PER_FRAME * start : MEL_PER_FRAME * (start + count + 8)]
         reference = to_signed(torch.from_numpy(clip.frames[:1]))
         sampled = model.sample(mel, reference, seed=stage.seed)[0]
         images += list(window) + list(((sampled + 1) / 2).movedim(1, -1).numpy())

@@ -15,13 +15,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import write_png
 from avatar_core.speech import (
-    SAMPLES_PER_FRAME,
     Line,
     Phoneme,
     Speech,
@@ -156,15 +156,15 @@ def _cut(speech: Speech, max_seconds: float) -> Speech:
     limit = int(max_seconds * 25) * SAMPLES_PER_FRAME
     if len(speech.audio) <= limit:
         return speech
-    seconds = limit / 16_000 - 0.12
+    seconds = limit / SAMPLE_RATE - 0.12
     kept = [p for p in speech.phonemes if p.end_s <= seconds]
     end = kept[-1].end_s if kept else seconds
     audio = speech.audio[:limit].copy()
-    stop = int(end * 16_000)
+    stop = int(end * SAMPLE_RATE)
     fade = min(320, stop)
     audio[stop - fade : stop] *= np.linspace(1, 0, fade, dtype=np.float32)
     audio[stop:] = 0
-    return replace(speech, audio=audio, phonemes=[*kept, Phoneme(end, limit / 16_000, "", False)])
+    return replace(speech, audio=audio, phonemes=[*kept, Phoneme(end, limit / SAMPLE_RATE, "", False)])
 
 
 def _shuffled(stage: Stage, lines: list[Line], split: str) -> list[Line]:
@@ -220,7 +220,7 @@ def _draw(stage: Stage, clips: list[str]) -> None:
         speech = phonemes_from_json(
             stage.out / "phonemes" / f"{name}.json", read_audio(stage.out / "wav" / f"{name}.wav")
         )
-        axes.plot(np.arange(len(speech.audio)) / 16_000, speech.audio, linewidth=0.3, color="#335")
+        axes.plot(np.arange(len(speech.audio)) / SAMPLE_RATE, speech.audio, linewidth=0.3, color="#335")
         for phoneme in speech.phonemes:
             closure = phoneme.ipa[:1] in ("p", "b", "m")
             axes.axvline(phoneme.start_s, color="#c33" if closure else "#ccc", linewidth=0.6)

@@ -16,7 +16,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-SAMPLE_RATE = 16_000
+from avatar_core.clock import SAMPLE_RATE
+
 HOP = 160
 WINDOW = 400
 FFT_SIZE = 1024  # zero-padded, so that the narrow low bands each hold a bin

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.distill.losses import (
     TrackBinding,
     arap_loss,
@@ -26,18 +27,12 @@ from avatar_core.distill.losses import (
     trajectory_loss,
     vsd_loss,
 )
+from avatar_core.embed.batches import Augment, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.generator.sampler import Generator
-from avatar_core.generator.train import (
-    Augment,
-    Batches,
-    MotionClip,
-    MotionLoss,
-    TrainConfig,
-    add_noise,
-    diffusion_loss,
-)
+from avatar_core.generator.model import Generator
+from avatar_core.generator.train import MotionLoss, TrainConfig, diffusion_loss
+from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.deformation import Rig, compose, make_rig
 from avatar_core.render import rasterize
 from avatar_core.score.network import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
@@ -217,7 +212,9 @@ def predict_window(
     context = 2 * generator.context
     a, b = max(0, frames.start - context), min(total, frames.stop + context)
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
-    mel = torch.from_numpy(np.asarray(motion.log_mel[4 * a : 4 * b], np.float32))[None]
+    mel = torch.from_numpy(np.asarray(motion.log_mel[MEL_PER_FRAME * a : MEL_PER_FRAME * b], np.float32))[
+        None
+    ]
     timesteps = torch.randint(200, 1000, (1,), generator=chance)
     noise = generator.noise(1, x.shape[1], chance)
     features = generator.dit.encode_audio(mel)
@@ -237,7 +234,9 @@ def _vsd(images, clip, start, teacher, own, config, chance) -> Tensor:
     size = teacher.config.size
     if rendered.shape[-1] != size or rendered.shape[-2] != size:
         raise UserError(f"distill: expected scored views of {size} px, found {tuple(rendered.shape[-2:])}")
-    mel = pad_mel(clip.motion.log_mel)[4 * start : 4 * (start + config.frames + 2 * AUDIO_CONTEXT)][None]
+    mel = pad_mel(clip.motion.log_mel)[
+        MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)
+    ][None]
     reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]
     if own is not None:
         _learn_own_score(own, rendered.detach(), mel, reference, chance)

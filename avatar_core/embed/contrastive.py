@@ -19,11 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
-from avatar_core.errors import UserError
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
-from avatar_core.generator.sampler import Generator
-from avatar_core.generator.train import Augment, Batches, MotionClip, TrainConfig
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
@@ -125,7 +123,7 @@ def train_embedding(
     """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
-    batches = Batches(clips, codec, TrainConfig(batch=config.batch, window=config.window, silence=0.0))
+    batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0))
     model = Embedding(config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     model.trunk.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
@@ -184,14 +182,6 @@ def retrieval_accuracy(
             rivals = similarity[row, torch.from_numpy(rng.choice(wrong, choices - 1, replace=False))]
             found[name].append(float(similarity[row, row] > rivals.max()))
     return {name: float(np.mean(hits)) if hits else float("nan") for name, hits in found.items()}
-
-
-def start_generator(generator: Generator, embedding: Embedding) -> None:
-    """Copy the embedding's audio trunk into the generator's (same channels and blocks), in place."""
-    try:
-        generator.dit.trunk.load_state_dict(embedding.trunk.state_dict())
-    except RuntimeError:
-        raise UserError("embed: expected the same audio channels and blocks as the generator's") from None
 
 
 def _batch(values: np.ndarray) -> Tensor:

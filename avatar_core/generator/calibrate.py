@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
-from avatar_core.generator.sampler import UNBOUNDED, Generator, SampleConfig, sample
-from avatar_core.geometry.filters import low_pass
-from avatar_core.generator.train import MotionClip
-from avatar_core.geometry.filters import slow_velocity
+from avatar_core.generator.model import UNBOUNDED, Generator
+from avatar_core.generator.sampler import SampleConfig, sample
+from avatar_core.geometry.filters import low_pass, slow_velocity
 
 WIDTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
 TEMPO_HZ = 4.0  # above it fits are mostly noise

@@ -39,8 +39,6 @@ class DiTConfig:
         return 2 + blocks + self.motion_blocks * self.attention_radius  # 2: the stem's 18 mel frames
 
 
-
-
 class DiT(nn.Module):
     """F. forward(x_tau (B,T,D), timesteps (B,), audio (B,T,C)) -> x0 (B,T,D).
 
@@ -76,8 +74,6 @@ class DiT(nn.Module):
         return self.prior(audio) + self.head(self.norm(h))
 
 
-
-
 class DiTBlock(nn.Module):
     """Convolution and banded attention, both modulated by the diffusion step; the attention starts closed."""
 
@@ -95,7 +91,3 @@ class DiTBlock(nn.Module):
         scale, shift, scale_a, shift_a, gate = self.film(F.silu(film))[:, None].chunk(5, -1)
         h = self.conv(h, scale, shift)
         return h + gate * self.attention(self.norm(h) * (1 + scale_a) + shift_a)
-
-
-
-

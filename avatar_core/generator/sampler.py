@@ -9,34 +9,19 @@ Shapes: S samples at 16 kHz, T frames at 25 fps (T = S / 640), D latents, C audi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from avatar_core.audio.features import log_mel
+from avatar_core.clock import SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
-from avatar_core.generator.dit import DiT, DiTConfig
-from avatar_core.generator.refiner import Refiner, RefinerConfig
-from avatar_core.geometry.filters import gaussian_kernel, low_pass, slow_velocity
-
-SAMPLES_PER_FRAME = 640
-TRAIN_STEPS = 1000
-UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    dit: DiTConfig = field(default_factory=DiTConfig)
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
-    body_dims: int = 24  # latents [0, body_dims) are body
-    face_dims: int = 32  # then face, then hand
-    motion_smooth: float = (
-        1.5  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
-    )
+from avatar_core.generator.model import Generator
+from avatar_core.geometry.filters import low_pass, slow_velocity
+from avatar_core.networks.diffusion import make_scheduler
 
 
 @dataclass(frozen=True)
@@ -46,101 +31,6 @@ class SampleConfig:
     temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
     temperature_motion: float = 1.0  # body and hands keep their full variety
     window: int = 250  # frames a network call
-
-
-class Generator(nn.Module):
-    """Diffusion transformer and refiner with their noise: what a checkpoint holds.
-
-    The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
-    slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
-
-    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent; never the face.
-    mix (D,D): what the low-passed latents are multiplied by then, x @ mix; leaves the face alone.
-    lively (): most mean squared slow speed that an utterance's head may have, in latents times unit (D,), 0 where not the
-    head (all four: see calibrate).
-    """
-
-    speed: Tensor
-    smooth: Tensor
-    mix: Tensor
-    lively: Tensor
-    unit: Tensor
-    motion: Tensor
-
-    def __init__(self, config: GeneratorConfig):
-        super().__init__()
-        self.config = config
-        self.dit = DiT(config.dit)
-        self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
-        self.register_buffer(
-            "speed", torch.full((config.dit.dims,), 0.1)
-        )  # of unit-variance latents, per frame
-        self.register_buffer("smooth", torch.ones(config.dit.dims))
-        self.register_buffer("mix", torch.eye(config.dit.dims))
-        self.register_buffer("lively", torch.tensor(UNBOUNDED))
-        self.register_buffer("unit", torch.zeros(config.dit.dims))
-        motion = torch.ones(config.dit.dims, dtype=torch.bool)
-        motion[self.face] = False
-        self.register_buffer("motion", motion, persistent=False)  # body and hand latents
-        # frames on either side that a window needs to give exactly what one long pass gives
-        filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
-        self.context = max(config.dit.receptive_field, self.refiner.receptive_field) + filtered
-
-    def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
-        """F: x0 (B,T,D) of noisy motion, before the refiner."""
-        return self._steady(self.dit(noisy, timesteps, audio))
-
-    def prior(self, audio: Tensor) -> Tensor:
-        """x0 (B,T,D) read from audio features (B,T,C) alone."""
-        return self._steady(self.dit.prior(audio))
-
-    def refine(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
-        """x0 with face and hands refined; time (B,T) frames since the start."""
-        return x0 + self._steady(self.refiner(x0, audio, time) - x0)
-
-    def _steady(self, x: Tensor) -> Tensor:
-        return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
-
-    def noise(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
-        """Diffusion noise (B,T,D) of unit variance."""
-        out = torch.randn(batch, frames, len(self.speed), generator=generator)
-        speed = self.speed[self.motion].clamp(0.04, 0.4)
-        slow = torch.zeros(batch, frames, len(speed))
-        # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
-        for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
-            sigma = scale / speed
-            radius = int(np.ceil(3 * float(sigma.max())))
-            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
-            kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
-            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=generator)
-            slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
-        out[..., self.motion] = slow
-        return out
-
-    @property
-    def face(self) -> slice:
-        return slice(self.config.body_dims, self.config.body_dims + self.config.face_dims)
-
-    def tensors(self) -> tuple[dict[str, Tensor], dict]:
-        return dict(self.state_dict()), asdict(self.config)
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
-        values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
-        model = cls(GeneratorConfig(**values))
-        model.load_state_dict(dict(tensors))
-        return model.eval()
-
-
-def make_scheduler() -> DDIMScheduler:
-    """Cosine noise schedule with x0 prediction, shared by training and sampling."""
-    return DDIMScheduler(
-        num_train_timesteps=TRAIN_STEPS,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-        timestep_spacing="trailing",
-    )
 
 
 @torch.no_grad()
@@ -213,10 +103,6 @@ def calm(x: Tensor, unit: Tensor, lively: float) -> Tensor:
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
     """Audio (S,) -> features (T,C) of the audio trunk."""
     return model.dit.encode_audio(log_mel(torch.from_numpy(audio))[None])[0]
-
-
-
-
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 from torch import Tensor, nn
 
-
 CUTOFF_HZ = 3.0
 
 

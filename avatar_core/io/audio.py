@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io import ffmpeg
 from avatar_core.io.atomic import write_bytes
 
-SAMPLE_RATE = 16_000
-FPS = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 MAX_SECONDS = 4 * 3600.0
 
 
@@ -100,14 +98,6 @@ def _decode(path: Path, max_seconds: float) -> np.ndarray:
     finally:
         process.stop()
     return np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4").copy()
-
-
-def pad_to_frames(samples: np.ndarray, frames: int | None = None) -> np.ndarray:
-    """Pad with silence or cut to `frames` * 640 samples; without `frames`, up to the next whole frame."""
-    frames = -(-len(samples) // SAMPLES_PER_FRAME) if frames is None else frames
-    out = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
-    out[: min(len(samples), len(out))] = samples[: len(out)]
-    return out
 
 
 def write_wav(path: str | os.PathLike, samples: np.ndarray, rate: int = SAMPLE_RATE) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import ffmpeg as ffmpeg_python
 import numpy as np
 
+from avatar_core.clock import FPS
 from avatar_core.errors import UserError
 from avatar_core.io import audio as audio_io
 from avatar_core.io import ffmpeg
 from avatar_core.io.atomic import atomic_file
 from avatar_core.io.images import to_uint8
 
-FPS = 25
 MAX_SIDE = 4096
 MAX_FRAMES = 4 * 3600 * FPS
 

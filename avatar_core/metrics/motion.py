@@ -16,7 +16,6 @@ from scipy.signal import find_peaks
 from avatar_core.geometry.filters import CUTOFF_HZ, slow_velocity
 
 
-
 def _points(x: NDArray) -> NDArray[np.float64]:
     x = np.asarray(x, np.float64)
     if x.ndim == 2:
@@ -24,8 +23,6 @@ def _points(x: NDArray) -> NDArray[np.float64]:
     if x.ndim != 3 or len(x) < 4:
         raise ValueError(f"motion: expected (T,J,C) or (T,C) with T >= 4, found {x.shape}")
     return x
-
-
 
 
 def slow_energy(points: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+
 class AudioTrunk(nn.Module):
     """Log-mel (B,4T,80) -> features (B,T,C): normalisation, two convolutions down to 25 fps, residual blocks."""
 

@@ -27,6 +27,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.clock import MEL_PER_FRAME
+
 AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
 
 
@@ -218,5 +220,5 @@ def to_signed(frames: Tensor) -> Tensor:
 
 def pad_mel(log_mel: np.ndarray) -> Tensor:
     """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
-    edge = 4 * AUDIO_CONTEXT
+    edge = MEL_PER_FRAME * AUDIO_CONTEXT
     return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))

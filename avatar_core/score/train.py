@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
@@ -106,7 +107,7 @@ def _draw(
         clip, mel = data[(first + number) % len(data)]
         start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator))
         frames.append(to_signed(clip[start : start + config.frames]))
-        mels.append(mel[4 * start : 4 * (start + config.frames + 2 * AUDIO_CONTEXT)])
+        mels.append(mel[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)])
         references.append(to_signed(clip[int(torch.randint(len(clip), (1,), generator=generator))]))
     return torch.stack(frames), torch.stack(mels), torch.stack(references)
 

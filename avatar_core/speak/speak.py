@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from avatar_core.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
-from avatar_core.io.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, pad_to_frames
-from avatar_core.io.video import FPS, VideoWriter
+from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.render import rasterize

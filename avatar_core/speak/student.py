@@ -13,7 +13,8 @@ from typing import Any
 
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-from avatar_core.generator.sampler import Generator, SampleConfig
+from avatar_core.generator.model import Generator
+from avatar_core.generator.sampler import SampleConfig
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 
 

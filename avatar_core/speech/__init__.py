@@ -3,23 +3,11 @@
 from avatar_core.speech.espeak import clean_text, synthesize
 from avatar_core.speech.folder import list_recordings, read_recording
 from avatar_core.speech.scripts import Line, load_scripts
-from avatar_core.speech.types import (
-    FPS,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
-    Phoneme,
-    Speech,
-    pad_to_frames,
-    phonemes_from_json,
-    phonemes_to_json,
-)
+from avatar_core.speech.types import Phoneme, Speech, phonemes_from_json, phonemes_to_json
 from avatar_core.speech.voices import LANGUAGES, SPLITS, VOICES, Voice, find_voice, voice_names
 
 __all__ = [
-    "FPS",
     "LANGUAGES",
-    "SAMPLES_PER_FRAME",
-    "SAMPLE_RATE",
     "SPLITS",
     "VOICES",
     "Line",
@@ -30,7 +18,6 @@ __all__ = [
     "find_voice",
     "list_recordings",
     "load_scripts",
-    "pad_to_frames",
     "phonemes_from_json",
     "phonemes_to_json",
     "read_recording",

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
+from avatar_core.clock import SAMPLE_RATE, pad_to_frames
 from avatar_core.errors import UserError
-from avatar_core.speech.types import SAMPLE_RATE, Phoneme, Speech, pad_to_frames
+from avatar_core.speech.types import Phoneme, Speech
 from avatar_core.speech.voices import espeak_voice, find_voice
 
 MAX_CHARACTERS = 20_000

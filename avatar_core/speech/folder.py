@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avatar_core.clock import pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
-from avatar_core.speech.types import Speech, pad_to_frames, phonemes_from_json
+from avatar_core.speech.types import Speech, phonemes_from_json
 
 _SUFFIXES = (".wav", ".flac")
 

@@ -12,11 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
-
-SAMPLE_RATE = 16_000
-FPS = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,6 @@ class Speech:
     @property
     def duration_s(self) -> float:
         return len(self.audio) / SAMPLE_RATE
-
-
-def pad_to_frames(audio: np.ndarray) -> np.ndarray:
-    """(S,) -> (640 * ceil(S / 640),), zeros at the end, so that picture and sound end together."""
-    missing = -len(audio) % SAMPLES_PER_FRAME
-    return np.pad(audio, (0, missing)) if missing else audio
 
 
 def phonemes_to_json(speech: Speech) -> str:

@@ -16,13 +16,14 @@ from avatar_core.distill.train import (
     rendered_terms,
     train_student,
 )
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiTConfig
+from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.generator.refiner import RefinerConfig
-from avatar_core.generator.sampler import Generator, GeneratorConfig
-from avatar_core.generator.train import MotionClip, TrainConfig, train_generator
+from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.render import rasterize

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avatar_core.clock import pad_to_frames
 from avatar_core.errors import UserError
-from avatar_core.io.audio import pad_to_frames, read_audio, write_wav
+from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.images import contact_sheet, read_image, write_png
 from avatar_core.io.video import VideoWriter, iterate_video, read_video, write_mp4
 
@@ -156,7 +157,6 @@ def test_long_recording_is_read(tmp_path):
 
 def test_pad_to_frames():
     assert len(pad_to_frames(np.ones(641))) == 1280
-    assert len(pad_to_frames(np.ones(6400), 3)) == 1920
 
 
 def test_image_orientation_and_transparency(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import ClipMotion
 from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.generator.train import MotionClip
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
 from avatar_core.particles.deformation import Deformation, decompose
 from tests.motion.small import CODEC

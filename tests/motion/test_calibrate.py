@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from avatar_core.generator.calibrate import calibrate_motion, coupling_map
-from avatar_core.generator.sampler import Generator, SampleConfig, calm, generate
-from avatar_core.metrics.motion import acceleration, slow_energy
+from avatar_core.generator.model import Generator
+from avatar_core.generator.sampler import SampleConfig, calm, generate
 from avatar_core.geometry.filters import slow_velocity
+from avatar_core.metrics.motion import acceleration, slow_energy
 from tests.motion.small import MODEL
 
 HEAD, FACE = slice(0, 3), slice(8, 14)

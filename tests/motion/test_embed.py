@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import (
@@ -10,19 +11,14 @@ from avatar_core.embed.contrastive import (
     Embedding,
     contrastive_loss,
     retrieval_accuracy,
-    start_generator,
     train_embedding,
 )
-from avatar_core.errors import UserError
-from avatar_core.generator.dit import DiTConfig
-from avatar_core.generator.sampler import Generator, GeneratorConfig
-from avatar_core.generator.train import MotionClip
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 CONFIG = EmbedConfig(
     dims=16,
     embedding=16,
-    audio=DiTConfig(dims=16, channels=24, heads=2),
+    audio_channels=24,
     motion_channels=24,
     steps=60,
     batch=8,
@@ -91,13 +87,8 @@ def test_patches_are_pooled_windows():
     assert torch.allclose(patches[0, 1], expected, atol=1e-6)
 
 
-def test_saved_embedding_is_the_same_and_can_start_a_generator():
+def test_saved_embedding_is_the_same():
     model = Embedding(CONFIG).eval()
     again = Embedding.from_tensors(*model.tensors())
     mel = torch.randn(1, 40, 80)
     assert torch.equal(model.embed_audio(mel), again.embed_audio(mel))
-    generator = Generator(GeneratorConfig(CONFIG.audio, body_dims=8, face_dims=6))
-    start_generator(generator, model)
-    assert torch.equal(generator.dit.trunk.stem.weight, model.trunk.stem.weight)
-    with pytest.raises(UserError, match="channels"):
-        start_generator(Generator(GeneratorConfig(DiTConfig(dims=16), body_dims=8, face_dims=6)), model)

@@ -2,19 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.embed.batches import Batches, MotionClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
-from avatar_core.generator.sampler import Generator, SampleConfig, audio_features, generate
+from avatar_core.generator.model import Generator
+from avatar_core.generator.sampler import SampleConfig, audio_features, generate
+from avatar_core.generator.train import MotionLoss, TrainConfig, latent_speed, train_generator
 from avatar_core.geometry.filters import low_pass
-from avatar_core.generator.train import (
-    Batches,
-    MotionClip,
-    MotionLoss,
-    TrainConfig,
-    latent_speed,
-    silence_bank,
-    train_generator,
-)
 from avatar_core.training.loop import mean_losses
 from tests.motion.small import MODEL
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from avatar_core.speech.types import FPS
+from avatar_core.clock import FPS
 
 
 def picture_times(num_frames: int) -> np.ndarray:

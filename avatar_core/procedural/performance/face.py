@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from avatar_core.clock import FPS
 from avatar_core.procedural.performance.arkit import ARKIT_INDEX, ARKIT_NAMES
 from avatar_core.procedural.performance.curves import bump, picture_times, smooth_noise
-from avatar_core.speech.types import FPS
 
 EYE_DEGREES = 30.0  # about what a weight of 1 of an eyeLook action turns the eye
 _LID_REST = 0.05

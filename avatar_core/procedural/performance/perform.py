@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from avatar_core.clock import FPS
 from avatar_core.errors import UserError
 from avatar_core.procedural.performance.arms import relaxed_pose
 from avatar_core.procedural.performance.body import head_degrees, trunk
@@ -26,7 +27,7 @@ from avatar_core.procedural.performance.face import (
 )
 from avatar_core.procedural.performance.gestures import Stroke, gesture_arms
 from avatar_core.procedural.performance.visemes import Closure, mouth_curves
-from avatar_core.speech.types import FPS, Phoneme, Speech
+from avatar_core.speech.types import Phoneme, Speech
 
 _AUDIBLE_RMS = 1e-3
 

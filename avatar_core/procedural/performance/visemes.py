@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avatar_core.clock import FPS
 from avatar_core.procedural.performance.arkit import ARKIT_INDEX, ARKIT_NAMES
 from avatar_core.procedural.performance.curves import smooth_step
 from avatar_core.procedural.performance.phones import VISEMES, segments
-from avatar_core.speech.types import FPS, Phoneme
+from avatar_core.speech.types import Phoneme
 
 INSTANTS_PER_PICTURE = 4
 _STEP_S = 1.0 / (FPS * INSTANTS_PER_PICTURE)

@@ -1,0 +1,127 @@
+"""What the networks of motion are trained on: windows of sound and latents, drawn from clips and from a bank of silence.
+
+Few clips hold enough silence for the mouth to learn to stay shut, so a share of the windows is silence or faint noise with
+shut lips as the target.
+
+Shapes: B windows, W frames a window, T frames a clip, D latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar_core.audio.features import log_mel
+from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
+from avatar_core.embed.codec import MotionCodec
+from avatar_core.errors import UserError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]  # log-mel (B,4W,80) -> the same shape
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Windows of a training step. face, head, body, hand: weights of the regions' particles in a loss over the batch."""
+
+    batch: int = 16
+    window: int = 64  # frames
+    edge: int = 4  # frames of held edges around a clip, so that onsets are seen at any place
+    face: float = 1.0
+    head: float = 0.3
+    body: float = 0.3
+    hand: float = 0.15
+    silence: float = 0.06  # share of windows
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MotionClip:
+    """log_mel (4T,80), latents x (T,D), what the clip shows (valid, see codec), confidence (T,) or None."""
+
+    log_mel: np.ndarray
+    x: np.ndarray
+    valid: Mapping[str, bool]
+    confidence: np.ndarray | None = None
+
+
+class Batches:
+    """Windows drawn from the clips and from a bank of silence; all chance comes from the generator given to draw."""
+
+    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig):
+        if not clips:
+            raise UserError("generator: expected at least one training clip, found none")
+        self.config = config
+        weights = {"face": config.face, "head": config.head, "body": config.body, "hand": config.hand}
+        kinds: dict[tuple, int] = {}
+        factors = [codec.lips_factor() * config.face**0.5]  # kind 0: silence, only the lips are known
+        shown = [codec.shown({"head": False, "body": False, "face": True, "hand": False})]
+        self.kind = []
+        for clip in clips:
+            key = tuple(sorted((k, bool(v)) for k, v in clip.valid.items()))
+            if key not in kinds:
+                kinds[key] = len(factors)
+                factors.append(codec.loss_factor(clip.valid, weights))
+                shown.append(codec.shown(clip.valid))
+            self.kind.append(kinds[key])
+        self.factors = torch.stack(factors)  # (kinds,D,D)
+        self.shown = torch.stack(shown)  # (kinds,D)
+        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in kinds)])
+        self.lengths = [len(c.x) for c in clips]
+        self.mels, self.x, self.weight = [], [], []
+        pad = config.edge
+        for clip in clips:
+            short = max(
+                0, config.window - len(clip.x) - 2 * pad
+            )  # clips shorter than a window hold their last frame
+            confidence = np.ones(len(clip.x)) if clip.confidence is None else clip.confidence
+            self.mels.append(_hold(clip.log_mel, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)))
+            self.x.append(_hold(clip.x, pad, pad + short))
+            self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
+        self.share = torch.tensor([float(n) for n in self.lengths])
+        self.neutral = codec.neutral()
+        self.silence = silence_bank(config.window, config.seed)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log_mel (B,4W,80), x (B,W,D), weight (B,W), kind (B,)."""
+        config, window = self.config, self.config.window
+        chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=generator).tolist()
+        place = torch.rand(config.batch, generator=generator).tolist()
+        silent = (torch.rand(config.batch, generator=generator) < config.silence).tolist()
+        mels, xs, weights, kinds = [], [], [], []
+        for clip, where, is_silent in zip(chosen, place, silent, strict=True):
+            if is_silent:
+                mels.append(self.silence[int(where * len(self.silence))])
+                xs.append(self.neutral.expand(window, -1))
+                weights.append(torch.ones(window))
+                kinds.append(0)
+                continue
+            start = int(where * (len(self.x[clip]) - window + 1))
+            mels.append(self.mels[clip][MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
+            xs.append(self.x[clip][start : start + window])
+            weights.append(self.weight[clip][start : start + window])
+            kinds.append(self.kind[clip])
+        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(kinds)
+
+
+def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:
+    """Log-mel windows (count,4W,80) of digital silence and of faint coloured noise, -75 to -45 dB."""
+    rng = np.random.default_rng([seed, 77])
+    bank, samples = [], window * SAMPLES_PER_FRAME
+    for number in range(count):
+        if number < count // 4:
+            noise = np.zeros(samples, np.float32)
+        else:
+            spectrum = np.fft.rfft(rng.standard_normal(samples))
+            tilt = np.maximum(np.arange(len(spectrum)), 20.0) ** -rng.choice([0.0, 0.5, 1.0])
+            noise = np.fft.irfft(spectrum * tilt, samples)
+            noise *= 10 ** (rng.uniform(-75, -45) / 20) / noise.std()
+        bank.append(log_mel(torch.from_numpy(noise.astype(np.float32))))
+    return torch.stack(bank)
+
+
+def _hold(values: np.ndarray, before: int, after: int) -> Tensor:
+    return torch.from_numpy(np.pad(np.asarray(values, np.float32), ((before, after), (0, 0)), mode="edge"))

@@ -1,0 +1,114 @@
+"""The motion generator: diffusion transformer F and refiner with the noise and the calibration that go with them.
+
+Shapes: B windows, T frames at 25 fps, D latents, C audio channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar_core.generator.dit import DiT, DiTConfig
+from avatar_core.generator.refiner import Refiner, RefinerConfig
+from avatar_core.geometry.filters import gaussian_kernel, low_pass
+
+UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    body_dims: int = 24  # latents [0, body_dims) are body
+    face_dims: int = 32  # then face, then hand
+    motion_smooth: float = (
+        1.5  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
+    )
+
+
+class Generator(nn.Module):
+    """Diffusion transformer and refiner with their noise: what a checkpoint holds.
+
+    The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
+    slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
+
+    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent; never the face.
+    mix (D,D): what the low-passed latents are multiplied by then, x @ mix; leaves the face alone.
+    lively (): most mean squared slow speed that an utterance's head may have, in latents times unit (D,), 0 where not the
+    head (all four: see calibrate).
+    """
+
+    speed: Tensor
+    smooth: Tensor
+    mix: Tensor
+    lively: Tensor
+    unit: Tensor
+    motion: Tensor
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.config = config
+        self.dit = DiT(config.dit)
+        self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
+        self.register_buffer(
+            "speed", torch.full((config.dit.dims,), 0.1)
+        )  # of unit-variance latents, per frame
+        self.register_buffer("smooth", torch.ones(config.dit.dims))
+        self.register_buffer("mix", torch.eye(config.dit.dims))
+        self.register_buffer("lively", torch.tensor(UNBOUNDED))
+        self.register_buffer("unit", torch.zeros(config.dit.dims))
+        motion = torch.ones(config.dit.dims, dtype=torch.bool)
+        motion[self.face] = False
+        self.register_buffer("motion", motion, persistent=False)  # body and hand latents
+        # frames on either side that a window needs to give exactly what one long pass gives
+        filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
+        self.context = max(config.dit.receptive_field, self.refiner.receptive_field) + filtered
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
+        """F: x0 (B,T,D) of noisy motion, before the refiner."""
+        return self._steady(self.dit(noisy, timesteps, audio))
+
+    def prior(self, audio: Tensor) -> Tensor:
+        """x0 (B,T,D) read from audio features (B,T,C) alone."""
+        return self._steady(self.dit.prior(audio))
+
+    def refine(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
+        """x0 with face and hands refined; time (B,T) frames since the start."""
+        return x0 + self._steady(self.refiner(x0, audio, time) - x0)
+
+    def _steady(self, x: Tensor) -> Tensor:
+        return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
+
+    def noise(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+        """Diffusion noise (B,T,D) of unit variance."""
+        out = torch.randn(batch, frames, len(self.speed), generator=generator)
+        speed = self.speed[self.motion].clamp(0.04, 0.4)
+        slow = torch.zeros(batch, frames, len(speed))
+        # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
+        for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
+            sigma = scale / speed
+            radius = int(np.ceil(3 * float(sigma.max())))
+            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
+            kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
+            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=generator)
+            slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
+        out[..., self.motion] = slow
+        return out
+
+    @property
+    def face(self) -> slice:
+        return slice(self.config.body_dims, self.config.body_dims + self.config.face_dims)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        return dict(self.state_dict()), asdict(self.config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
+        values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
+        model = cls(GeneratorConfig(**values))
+        model.load_state_dict(dict(tensors))
+        return model.eval()

@@ -1,0 +1,31 @@
+"""The diffusion process of motion latents: cosine schedule, x0 prediction; training and sampling share it.
+
+Legend: B windows, W frames, D latents.
+"""
+
+from __future__ import annotations
+
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+TRAIN_STEPS = 1000
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Cosine noise schedule with x0 prediction, shared by training and sampling."""
+    return DDIMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+
+
+_ALPHAS = make_scheduler().alphas_cumprod
+
+
+def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """x_tau (B,W,D) of clean latents at timesteps (B,)."""
+    bar = _ALPHAS[timesteps].view(-1, 1, 1)
+    return bar.sqrt() * x + (1 - bar).sqrt() * noise
