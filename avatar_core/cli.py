@@ -6,9 +6,9 @@ Thin: it reads files, calls the library and prints. What the user gave wrong is 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-profile_app = typer.Typer(
-    help="Which parameters the pipeline runs with: smoke, laptop, studio, cluster.", no_args_is_help=True
-)
-app.add_typer(profile_app, name="profile")
+# the arguments of these commands are those of `python -m stages`, which also prints their --help
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 out_console, err_console = Console(), Console(stderr=True)
 
 PORTRAIT_HELP = "A picture of one person, seen from the front, head to mid-thigh or more."
@@ -203,57 +201,16 @@ def export(
     out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 
-@app.command()
-def inspect(
-    stage: Annotated[
-        str,
-        typer.Argument(
-            help="identities, speech, teacher, score, fit, embed, generator, distill, evaluate, report"
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Argument(help="A clip or identity of that stage.", metavar="[ID]")
-    ] = None,
-    open_files: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open its pictures and videos.")
-    ] = True,
-) -> None:
-    """Print and open what a stage of the pipeline made."""
-    _enter_project()
-    from stages.inspect import inspect_stage
-
-    worth_seeing = inspect_stage(stage, name, out_console)
-    for path in worth_seeing:
-        out_console.print(f"[bold]{path}[/bold]")
-    if open_files and sys.stdout.isatty():
-        for path in worth_seeing[:4]:
-            webbrowser.open(path.resolve().as_uri())
+@app.command(context_settings=PASS_ON)
+def inspect(context: typer.Context) -> None:
+    """Print and open what a stage of the pipeline made. Same as `python -m stages inspect`."""
+    _run_in_project("inspect", context.args)
 
 
-@profile_app.command("show")
-def profile_show() -> None:
-    """Say which profile params.yaml holds, and what differs from it."""
-    _enter_project()
-    from stages.profiles import NAMES, active_profile
-
-    name, differences = active_profile()
-    out_console.print(f"profile: [bold]{name or 'your own'}[/bold]   (there are: {', '.join(NAMES)})")
-    for key, (wanted, found) in differences.items():
-        out_console.print(f"  {key}: {found}   (nearest profile: {wanted})")
-
-
-@profile_app.command("use")
-def profile_use(name: Annotated[str, typer.Argument(help="smoke, laptop, studio or cluster")]) -> None:
-    """Write a profile into params.yaml; `dvc repro` then makes what has changed."""
-    _enter_project()
-    from stages.profiles import use_profile
-
-    stale = use_profile(name)
-    out_console.print(f"params.yaml: profile {name}. Next: dvc repro")
-    if stale:
-        out_console.print(
-            f"removed {len(stale)} outputs of shards that this profile does not have (DVC's cache keeps them)"
-        )
+@app.command(context_settings=PASS_ON)
+def profile(context: typer.Context) -> None:
+    """Which parameters the pipeline runs with: smoke, laptop, studio, cluster. Same as `python -m stages profile`."""
+    _run_in_project("profile", context.args)
 
 
 def _sound(audio: Path | None, text: str | None, language: str, voice: str | None) -> np.ndarray:
@@ -298,13 +255,14 @@ def _use_all_cores() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
 
 
-def _enter_project() -> None:
-    """Go to the folder of the checkout that holds dvc.yaml, here or above, and make its `stages` importable."""
+def _run_in_project(command: str, arguments: list[str]) -> None:
+    """`python -m stages COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "dvc.yaml").is_file() and (folder / "stages").is_dir():
-            os.chdir(folder)
-            sys.path.insert(0, str(folder))
-            return
+            done = subprocess.run(
+                [sys.executable, "-m", "stages", command, *arguments], cwd=folder, check=False
+            )
+            raise typer.Exit(done.returncode)
     raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
 
 

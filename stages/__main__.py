@@ -1,0 +1,84 @@
+"""`python -m stages`: inspect and profile, for those who work on the pipeline (also `avatar inspect`, `avatar profile`)."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from avatar_core.errors import UserError
+from stages.inspect import inspect_stage
+from stages.profiles import NAMES, active_profile, use_profile
+
+app = typer.Typer(
+    name="python -m stages",
+    help="Look at what the pipeline made, choose what it runs with.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+profile_app = typer.Typer(
+    help="Which parameters the pipeline runs with: smoke, laptop, studio, cluster.", no_args_is_help=True
+)
+app.add_typer(profile_app, name="profile")
+console = Console()
+
+
+@app.command()
+def inspect(
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help="identities, speech, teacher, score, fit, embed, generator, distill, evaluate, report"
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="A clip or identity of that stage.", metavar="[ID]")
+    ] = None,
+    open_files: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open its pictures and videos.")
+    ] = True,
+) -> None:
+    """Print and open what a stage of the pipeline made."""
+    worth_seeing = inspect_stage(stage, name, console)
+    for path in worth_seeing:
+        console.print(f"[bold]{path}[/bold]")
+    if open_files and sys.stdout.isatty():
+        for path in worth_seeing[:4]:
+            webbrowser.open(path.resolve().as_uri())
+
+
+@profile_app.command("show")
+def profile_show() -> None:
+    """Say which profile params.yaml holds, and what differs from it."""
+    name, differences = active_profile()
+    console.print(f"profile: [bold]{name or 'your own'}[/bold]   (there are: {', '.join(NAMES)})")
+    for key, (wanted, found) in differences.items():
+        console.print(f"  {key}: {found}   (nearest profile: {wanted})")
+
+
+@profile_app.command("use")
+def profile_use(name: Annotated[str, typer.Argument(help="smoke, laptop, studio or cluster")]) -> None:
+    """Write a profile into params.yaml; `dvc repro` then makes what has changed."""
+    stale = use_profile(name)
+    console.print(f"params.yaml: profile {name}. Next: dvc repro")
+    if stale:
+        console.print(
+            f"removed {len(stale)} outputs of shards that this profile does not have (DVC's cache keeps them)"
+        )
+
+
+def main() -> None:
+    """Entry point of `python -m stages`."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
