@@ -17,14 +17,16 @@ import torch
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.generator.sampler import generate
+from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_json
+from avatar_core.particles.canonical import load_canonical
+from avatar_core.particles.layout import layout_of
 from avatar_core.perception import load_critics
 from avatar_core.speak.speak import CHUNK, render_motion
 from avatar_core.speak.student import load_student
 from avatar_core.template import load_template
-from stages.clips import FittedMotion, clip_audio, clip_aux, clip_frames, fitted_rows, layout_of
+from stages.artifacts import Artifacts
 from stages.common import Stage
-from stages.distill import fitted_camera
 from stages.params import load_params
 
 FRAMES = 48
@@ -53,16 +55,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     stage = Stage("evaluate", None, load_params("params.yaml"))
-    layout, template = layout_of(stage), load_template()
-    rows = [row for row in fitted_rows(stage, "train") if row["framing"] == "face"][:1]
-    motion = FittedMotion(stage, rows)
-    canonical = motion.canonical(rows[0])
-    frames = clip_frames(stage, rows[0])[:FRAMES]
-    masks, tracks = (clip_aux(stage, rows[0], kind)[:FRAMES] for kind in ("masks", "tracks"))
+    data, template = Artifacts.of(stage), load_template()
+    layout = layout_of(vars(stage.params.particles))
+    row = next(r for r in data.fitted_clips("train") if r["framing"] == "face")
+    canonical = load_canonical(data.canonical_file(row))
+    frames, masks, tracks = (v[:FRAMES] for v in (data.frames(row), data.masks(row), data.tracks(row)))
     points = load_critics().keypoints(frames)
-    student = load_student(stage.data / "distill" / "student.safetensors")
-    camera = fitted_camera(stage, rows[0], frames.shape[1:3])
-    x = generate(student.generator, clip_audio(stage, rows[0]["id"]), 0, student.sample)[:FRAMES]
+    student = load_student(data.student_file)
+    camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
+    x = generate(student.generator, data.audio(row["id"]), 0, student.sample)[:FRAMES]
 
     def fit(batch: int) -> None:
         config = replace(FitConfig(), batch=batch)

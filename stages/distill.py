@@ -7,8 +7,8 @@ portrait. The sheet shows what fine-tuning did: teacher, before, after.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,36 +16,25 @@ import torch
 from avatar_core.audio import augment
 from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import generate
+from avatar_core.generator.sampler import SampleConfig, generate
 from avatar_core.generator.train import TrainConfig
 from avatar_core.geometry.camera import Camera
-from avatar_core.io.checkpoints import load_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
-from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.particles.layout import ParticleLayout
+from avatar_core.particles.canonical import Canonical, load_canonical
+from avatar_core.particles.deformation import Deformation, compose, make_rig
+from avatar_core.particles.framing import VALID
+from avatar_core.particles.layout import ParticleLayout, layout_of
 from avatar_core.perception.crop import read_window, whole_window
 from avatar_core.score.network import ScoreTeacher
 from avatar_core.speak.speak import render_motion
 from avatar_core.speak.student import Student, save_student
-from avatar_core.training.loop import mean_losses
-from stages.clips import (
-    FittedMotion,
-    Row,
-    clip_audio,
-    clip_aux,
-    clip_frames,
-    fitted_rows,
-    layout_of,
-    loss_rows,
-    motion_clips,
-)
+from avatar_core.training.loop import history_rows, mean_losses
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
-from stages.embed import load_codec
-from stages.generator import sample_config
 
 
 @dataclass(frozen=True)
@@ -59,20 +48,21 @@ class Mouths:
 def main(stage: Stage) -> None:
     """Fine-tune the generator and the decoder on rendered clips."""
     params = stage.params.distill
-    codec, layout = load_codec(stage), layout_of(stage)
-    generator = load_generator(stage)
-    score = _load_score(stage) if params.weights.vsd > 0 else None
-    mouths = Mouths(Store(stage.data / "score" / "windows.zarr"), score.config.size) if score else None
-    motion = FittedMotion(stage, fitted_rows(stage, "train"))
+    data, layout = Artifacts.of(stage), layout_of(vars(stage.params.particles))
+    codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
+    generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
+    score = ScoreTeacher.from_tensors(*data.checkpoint("score", "score")) if params.weights.vsd > 0 else None
+    mouths = Mouths(data.mouth_windows(), score.config.size) if score else None
+    rows = data.fitted_clips("train")
+    canonicals = {row["identity"]: load_canonical(data.canonical_file(row)) for row in rows}
     clips = [
         DistillClip(
-            clip,
+            MotionClip(**data.latents(row["id"]), valid=VALID[row["framing"]]),
             row["identity"],
-            _view(stage, row, fitted.deformation, motion.canonical(row), layout, mouths),
+            _view(data, row, canonicals[row["identity"]], layout, mouths, params.size),
         )
-        for row, fitted, clip in zip(motion.rows, motion, motion_clips(stage, codec, motion), strict=True)
+        for row in rows
     ]
-    canonicals = {row["identity"]: motion.canonical(row) for row in motion.rows}
     config = DistillConfig(
         steps=params.steps,
         frames=score.config.frames if score else params.batch_frames,
@@ -98,54 +88,37 @@ def main(stage: Stage) -> None:
             checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
             progress=bar.reach,
         )
-    student = Student(generator, codec, dict(vars(stage.params.particles)), sample_config(stage))
+    student = Student(
+        generator, codec, dict(vars(stage.params.particles)), SampleConfig(**asdict(stage.params.generate))
+    )
     save_student(out / "student.safetensors", student, config.seed)
-    stage.write_csv("loss", loss_rows(history))
+    stage.write_csv("loss", history_rows(history))
     tenth = max(1, len(history) // 10)
     stage.write_metrics(
         {f"{n}_first_tenth": v for n, v in mean_losses(history[:tenth]).items()}
         | {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
         | {"clips": len(clips)}
     )
-    _show(stage, motion, layout, before, student)
-
-
-def load_generator(stage: Stage) -> Generator:
-    """The generator stage's checkpoint."""
-    tensors, sidecar = load_checkpoint(
-        stage.data / "generator" / "generator.safetensors", hint="run `dvc repro generator`"
-    )
-    return Generator.from_tensors(tensors, sidecar["config"])
-
-
-def fitted_camera(stage: Stage, row: Row, size: tuple[int, int]) -> Camera:
-    """The camera that the fit found for a clip of frames with this (height, width)."""
-    store = Store(stage.data / "fit" / f"shard-{row['shard']}" / "cameras.zarr")
-    return Camera(store.read(f"viewmat/{row['id']}"), store.read(f"K/{row['id']}"), size[1], size[0])
-
-
-def _load_score(stage: Stage) -> ScoreTeacher:
-    tensors, sidecar = load_checkpoint(
-        stage.data / "score" / "score.safetensors", hint="run `dvc repro score`"
-    )
-    return ScoreTeacher.from_tensors(tensors, sidecar["config"])
+    _show(stage, rows, canonicals, layout, before, student)
 
 
 def _view(
-    stage: Stage,
+    data: Artifacts,
     row: Row,
-    deformation: Any,
     canonical: Canonical,
     layout: ParticleLayout,
     mouths: Mouths | None,
+    whole_size: int,
 ) -> View:
     """Close clips are seen through the score teacher's window, the others whole; both at the sizes that params ask for."""
-    frames, masks = clip_frames(stage, row), clip_aux(stage, row, "masks")
-    camera = fitted_camera(stage, row, frames.shape[1:3])
+    frames, masks = data.frames(row), data.masks(row)
+    camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
     close = mouths if row["framing"] == "face" else None
     window = read_window(close.windows, row["id"]) if close else whole_window(frames.shape[:3])
-    size = close.size if close else stage.params.distill.size
-    tracks = window.points(clip_aux(stage, row, "tracks"), size)
+    size = close.size if close else whole_size
+    tracks = window.points(data.tracks(row), size)
+    trajectory = data.trajectory(row)
+    deformation = Deformation(**{k: v for k, v in trajectory.items() if k != "confidence"})
     with torch.no_grad():
         means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
     pixels, depth = camera.project(means.numpy())
@@ -170,20 +143,19 @@ def _backdrop(frames: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 def _show(
     stage: Stage,
-    motion: FittedMotion,
+    rows: Sequence[Row],
+    canonicals: Mapping[str, Canonical],
     layout: ParticleLayout,
     before: tuple[Generator, MotionCodec],
     after: Student,
 ) -> None:
     """The same sound and seed, driven before and after fine-tuning, under the teacher's frames."""
-    images, captions = [], []
-    rows = [r for r in motion.rows if r["framing"] == "face"][:2] + [
-        r for r in motion.rows if r["framing"] == "waist_up"
-    ][:1]
-    for row in rows:
-        frames, audio = clip_frames(stage, row), clip_audio(stage, row["id"])
+    data, images, captions = Artifacts.of(stage), [], []
+    faces = [r for r in rows if r["framing"] == "face"][:2]
+    for row in faces + [r for r in rows if r["framing"] == "waist_up"][:1]:
+        frames, audio = data.frames(row), data.audio(row["id"])
         shown = np.linspace(0, len(frames) - 1, 6).round().astype(int)
-        camera = fitted_camera(stage, row, frames.shape[1:3])
+        camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
         images += list(frames[shown])
         captions += [f"teacher {row['id'][-14:]}"] * len(shown)
         for name, student in (
@@ -191,9 +163,8 @@ def _show(
             ("after", after),
         ):
             x = generate(student.generator, audio, stage.seed, student.sample)[shown]
-            images += list(
-                np.concatenate(list(render_motion(student, motion.canonical(row), layout, x, camera)))
-            )
+            canonical = canonicals[row["identity"]]
+            images += list(np.concatenate(list(render_motion(student, canonical, layout, x, camera))))
             captions += [name] * len(shown)
     contact_sheet(stage.reports / "contact_sheet.png", images, captions, columns=6, cell=192, title="distill")
 

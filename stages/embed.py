@@ -1,33 +1,42 @@
 """Stage 6, embed: the motion codec (E_X and its decoder) and the contrastive audio-particle embedding.
 
-Writes `codec.safetensors` (dG of a frame <-> latents [body | face | hand]) and `embedding.safetensors` (sound and motion in one
-space: frame-level and patch-level InfoNCE), with retrieval accuracies on the val person where there is one.
+Writes `codec.safetensors` (dG of a frame <-> latents [body | face | hand]), `latents.zarr` (sound and latents of every clip: later
+stages read them there) and `embedding.safetensors` (sound and motion in one space: frame-level and patch-level InfoNCE, a diagnosis
+that no later stage reads), with retrieval accuracies on the val person where there is one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import torch
 
-from avatar_core.audio import augment
+from avatar_core.audio import augment, log_mel
 from avatar_core.embed.batches import MotionClip
-from avatar_core.embed.codec import CodecConfig, MotionCodec
+from avatar_core.embed.codec import ClipMotion, CodecConfig, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import EmbedConfig, Embedding, retrieval_accuracy, train_embedding
-from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
+from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
-from stages.clips import FittedMotion, fitted_rows, layout_of, loss_rows, motion_clips
+from avatar_core.io.store import write_arrays
+from avatar_core.particles.canonical import load_canonical
+from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
+from avatar_core.particles.framing import VALID
+from avatar_core.particles.layout import ParticleLayout, layout_of
+from avatar_core.training.loop import history_rows
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
 
 
 def main(stage: Stage) -> None:
     """Fit the codec, then train the embedding."""
     params = stage.params.embed
-    layout = layout_of(stage)
-    motion = FittedMotion(stage, fitted_rows(stage, "train"))
+    data, layout = Artifacts.of(stage), layout_of(vars(stage.params.particles))
+    train, val = data.fitted_clips("train"), data.fitted_clips("val")
     codec = fit_codec(
-        motion,
+        FittedClips(data, train),
         layout,
         CodecConfig(
             body_dims=params.body,
@@ -41,8 +50,11 @@ def main(stage: Stage) -> None:
     tensors, about = codec.tensors()
     save_checkpoint(out / "codec.safetensors", tensors, config=about, seed=stage.seed)
 
-    clips = motion_clips(stage, codec, motion)
-    faces = [c for c in clips if c.valid["face"]]
+    clips, errors = encode_clips(data, codec, layout, train)
+    val_clips, val_errors = encode_clips(data, codec, layout, val)
+    write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
+    faces = [c for c in clips.values() if c.valid["face"]]
+    val_faces = [c for c in val_clips.values() if c.valid["face"]]
     config = EmbedConfig(
         dims=codec.dims,
         patch=params.patch,
@@ -55,23 +67,66 @@ def main(stage: Stage) -> None:
         )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
-    stage.write_csv("loss", loss_rows(losses))
-    held_out = FittedMotion(stage, fitted_rows(stage, "val"))
-    val_clips = [c for c in motion_clips(stage, codec, held_out) if c.valid["face"]]
+    stage.write_csv("loss", history_rows(losses))
     metrics = {f"retrieval_{k}": v for k, v in _retrieval(embedding, faces, stage.seed).items()}
-    metrics |= {f"retrieval_{k}_val": v for k, v in _retrieval(embedding, val_clips, stage.seed).items()}
-    metrics |= {f"codec_{k}_mm": v for k, v in codec_errors(codec, motion).items()}
-    metrics |= {f"codec_{k}_mm_val": v for k, v in codec_errors(codec, held_out).items()}
+    metrics |= {f"retrieval_{k}_val": v for k, v in _retrieval(embedding, val_faces, stage.seed).items()}
+    metrics |= {f"codec_{k}_mm": v for k, v in errors.items()}
+    metrics |= {f"codec_{k}_mm_val": v for k, v in val_errors.items()}
     stage.write_metrics(metrics | {"clips": len(clips)})
-    _show(stage, embedding, (val_clips or faces)[:4])
+    _show(stage, embedding, (val_faces or faces)[:4])
 
 
-def load_codec(stage: Stage) -> MotionCodec:
-    """The codec that this stage wrote."""
-    tensors, sidecar = load_checkpoint(
-        stage.data / "embed" / "codec.safetensors", hint="run `dvc repro embed`"
-    )
-    return MotionCodec.from_tensors(tensors, sidecar["config"])
+class FittedClips(Sequence[ClipMotion]):
+    """Fitted clips, each read from its store when it is asked for."""
+
+    def __init__(self, data: Artifacts, rows: Sequence[Row]):
+        self.data, self.rows = data, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> ClipMotion:  # type: ignore[override]
+        row = self.rows[k]
+        arrays = self.data.trajectory(row)
+        confidence = arrays.pop("confidence")
+        stature = float(load_canonical(self.data.canonical_file(row)).stature)
+        return ClipMotion(Deformation(**arrays), VALID[row["framing"]], stature, confidence)
+
+
+def encode_clips(
+    data: Artifacts, codec: MotionCodec, layout: ParticleLayout, rows: Sequence[Row]
+) -> tuple[dict[str, MotionClip], dict[str, float | None]]:
+    """Sound and latents of fitted clips by id, and the codec's error: mean distance in mm between the fitted particles and what
+    comes back through the latents, every fifth frame, by region shown."""
+    frames = {"face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT), "body": (WORLD,)}
+    sums: dict[str, list[float]] = {name: [] for name in frames}
+    clips = {}
+    for row, clip in zip(rows, FittedClips(data, rows), strict=True):
+        mel = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
+        with torch.no_grad():
+            x = codec.encode(clip.deformation, clip.stature, clip.valid)
+            some = clip.deformation[slice(None, None, 5)]
+            again = codec.encode(some, clip.stature, clip.valid)
+            back = codec.decode(again, clip.stature).mean_offset.numpy()
+        clips[row["id"]] = MotionClip(mel, x.numpy(), clip.valid, clip.confidence)
+        error = np.linalg.norm(back - np.asarray(some.mean_offset), axis=-1)
+        for name, ids in frames.items():
+            if clip.valid[name]:
+                sums[name].append(1000 * float(error[:, np.isin(layout.frame, ids)].mean()))
+    return clips, {name: float(np.mean(v)) if v else None for name, v in sums.items()}
+
+
+def latent_arrays(data: Artifacts, clips: Mapping[str, MotionClip]) -> dict[str, np.ndarray]:
+    """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; x/<clip> (T,D) and confidence/<clip> (T,) of fitted ones."""
+    arrays = {}
+    for row in data.planned_clips():
+        clip = clips.get(row["id"])
+        mel = clip.log_mel if clip else log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
+        arrays[f"log_mel/{row['id']}"] = mel
+        if clip:
+            arrays[f"x/{row['id']}"] = clip.x
+            arrays[f"confidence/{row['id']}"] = np.asarray(clip.confidence, np.float32)
+    return arrays
 
 
 def _retrieval(embedding: Embedding, clips: list[MotionClip], seed: int) -> dict[str, float | None]:
@@ -79,24 +134,6 @@ def _retrieval(embedding: Embedding, clips: list[MotionClip], seed: int) -> dict
     if len(clips) < 2:
         return {"frame": None, "patch": None}
     return dict(retrieval_accuracy(embedding, clips, choices=10, seed=seed))
-
-
-def codec_errors(codec: MotionCodec, motion: FittedMotion) -> dict[str, float | None]:
-    """Mean distance in mm between fitted particles and what comes back through the latents, by region shown."""
-    frames = {"face": (1,), "hand": (2, 3), "body": (0,)}
-    layout = layout_of(motion.stage)
-    sums: dict[str, list[float]] = {name: [] for name in frames}
-    with torch.no_grad():
-        for clip in motion:
-            some = clip.deformation[slice(None, None, 5)]
-            back = codec.decode(
-                codec.encode(some, clip.stature, clip.valid), clip.stature
-            ).mean_offset.numpy()
-            error = np.linalg.norm(back - np.asarray(some.mean_offset), axis=-1)
-            for name, ids in frames.items():
-                if clip.valid[name]:
-                    sums[name].append(1000 * float(error[:, np.isin(layout.frame, ids)].mean()))
-    return {name: float(np.mean(v)) if v else None for name, v in sums.items()}
 
 
 def _show(stage: Stage, embedding: Embedding, clips: list[MotionClip]) -> None:

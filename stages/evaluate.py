@@ -15,25 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from avatar_core.audio import log_mel
+from avatar_core.embed.codec import MotionCodec
 from avatar_core.fit.deform import camera_for
+from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
-from avatar_core.io.catalog import read_catalog
-from avatar_core.io.images import contact_sheet, read_image
-from avatar_core.io.store import Store
+from avatar_core.io.images import contact_sheet
 from avatar_core.io.video import write_mp4
 from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.particles.layout import ParticleLayout, layout_of
 from avatar_core.perception import Critics, load_critics
 from avatar_core.speak.speak import render_motion
 from avatar_core.speak.student import Student, load_student
-from stages.clips import Row, canonical_path, clip_audio, clip_frames, fitted_rows, layout_of
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
-from stages.distill import load_generator
-from stages.embed import load_codec
 from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_report
-from stages.identities import read_people
 
 ROWS = ("ground_truth", "ours", "before_distill", "mismatched_audio")
 
@@ -58,8 +55,8 @@ class Outcome:
 
 def main(stage: Stage) -> None:
     """Judge the student on unseen people and sentences."""
-    rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
-    rows = sorted((r for r in rows if r["split"] == "test" and r["status"] == "ok"), key=lambda r: r["id"])
+    data = Artifacts.of(stage)
+    rows = data.teacher_clips("test")
     out = stage.fresh(stage.out)
     (out / "videos").mkdir()
     outcomes = stage.map(_judge_clip, [Job(stage, row, _another(rows, row)) for row in rows])
@@ -78,7 +75,7 @@ def main(stage: Stage) -> None:
             f"{name}.{k}": v for k, v in drive_report(stage, [o.driven[name] for o in outcomes]).items()
         }
     metrics |= {f"ours.{k}": v for k, v in silence_report(stage).items()}
-    metrics |= {f"fit.{k}": v for k, v in fit_report(stage, fitted_rows(stage, "train")).items()}
+    metrics |= {f"fit.{k}": v for k, v in fit_report(stage, data.fitted_clips("train")).items()}
     metrics |= {f"ours.{k}": v for k, v in _identity_report(stage, outcomes).items()}
     metrics |= {"test_clips": len(rows), "test_identities": len({r["identity"] for r in rows})}
     stage.write_metrics(metrics)
@@ -94,19 +91,21 @@ def _another(rows: Sequence[Row], row: Row) -> Row:
 
 def _judge_clip(job: Job) -> Outcome:
     stage, row = job.stage, job.row
-    critics, layout = load_critics(), layout_of(stage)
-    canonical = load_canonical(canonical_path(stage, row["identity"], row["shard"]))
-    portrait = read_image(stage.data / "identities" / "portraits" / f"{row['identity']}.png")
-    truth, audio = clip_frames(stage, row), clip_audio(stage, row["id"])
+    data, critics, layout = Artifacts.of(stage), load_critics(), layout_of(vars(stage.params.particles))
+    canonical = load_canonical(data.canonical_file(row))
+    portrait = data.portrait(row["identity"])
+    truth, audio = data.frames(row), data.audio(row["id"])
     # Our avatar is as large as its stature prior says; where it must stand to look like the teacher's picture is measured.
     camera = camera_for(truth, *critics.keypoints(truth), canonical, layout, row["framing"])
-    student = load_student(stage.data / "distill" / "student.safetensors")
+    student = load_student(data.student_file)
+    generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
+    codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     students = {
         "ours": (student, audio),
-        "before_distill": (replace(student, generator=load_generator(stage), codec=load_codec(stage)), audio),
-        "mismatched_audio": (student, _fit_length(clip_audio(stage, job.other["id"]), len(audio))),
+        "before_distill": (replace(student, generator=generator, codec=codec), audio),
+        "mismatched_audio": (student, _fit_length(data.audio(job.other["id"]), len(audio))),
     }
-    mel = log_mel(torch.from_numpy(audio)).numpy()
+    mel = data.log_mel(row["id"])
     close = row["framing"] == "face"
     template = Clip(row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close)
     judged = {"ground_truth": judge(template, critics)}
@@ -116,7 +115,7 @@ def _judge_clip(job: Job) -> Outcome:
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera)))
         judged[name] = judge(replace(template, frames=videos[name], truth=truth), critics)
-        driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), _truth(stage, row), canonical)
+        driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",
         np.concatenate([truth, videos["ours"]], 2),
@@ -136,7 +135,7 @@ def _fit_length(audio: np.ndarray, length: int) -> np.ndarray:
     return np.resize(audio, length).astype(np.float32)
 
 
-def _particles(student: Student, canonical: Canonical, layout, x: torch.Tensor) -> np.ndarray:
+def _particles(student: Student, canonical: Canonical, layout: ParticleLayout, x: torch.Tensor) -> np.ndarray:
     """Base particles (T,N,3) of motion latents."""
     with torch.no_grad():
         deformation = student.codec.decode(x, float(canonical.stature))
@@ -144,18 +143,11 @@ def _particles(student: Student, canonical: Canonical, layout, x: torch.Tensor) 
     return means[:, : canonical.n_base].numpy()
 
 
-def _truth(stage: Stage, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
-    """(vertex ids, positions) of the clip's true surface, or None for teachers that keep none."""
-    store = Store(stage.data / "truth" / f"shard-{row['shard']}.zarr")
-    return (store.read("vertex_ids"), store.read(row["id"])) if row["id"] in store else None
-
-
 def _identity_report(stage: Stage, outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """Is each avatar more like its own portrait than like anybody else's? Cosines of embeddings against all portraits."""
     critics: Critics = load_critics()
-    people = read_people(stage.data / "identities")
-    portraits = {p.id: read_image(stage.data / "identities" / "portraits" / f"{p.id}.png") for p in people}
-    known = {name: critics.identity(image)[0] for name, image in portraits.items()}
+    data = Artifacts.of(stage)
+    known = {p.id: critics.identity(data.portrait(p.id))[0] for p in data.people()}
     own, other = [], []
     for outcome in outcomes:
         unit = outcome.identity / np.linalg.norm(outcome.identity)

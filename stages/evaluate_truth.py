@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from avatar_core.audio import log_mel
 from avatar_core.clock import SAMPLE_RATE
-from avatar_core.fit.config import VALID
 from avatar_core.generator.sampler import generate
-from avatar_core.io.store import Store
 from avatar_core.metrics import motion as motion_metrics
 from avatar_core.metrics import vertices as vertex_metrics
 from avatar_core.metrics.mouth import (
@@ -27,12 +23,14 @@ from avatar_core.metrics.mouth import (
     slope,
 )
 from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
-from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.particles.canonical import Canonical, load_canonical
+from avatar_core.particles.deformation import Deformation, compose, make_rig
+from avatar_core.particles.framing import VALID
+from avatar_core.particles.layout import ParticleLayout, layout_of
 from avatar_core.speak.student import load_student
 from avatar_core.speech import phonemes_from_json
-from avatar_core.template import load_template
-from stages.clips import FittedMotion, Row, clip_audio, layout_of
+from avatar_core.template import Template, load_template
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage
 
 NOISE_RMS = 1e-3  # -60 dB of full scale
@@ -51,7 +49,8 @@ class DrivenClip:
 
 def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float | None]:
     """Lips, vertex errors and motion of the driven clips against the truth, means over clips."""
-    layout, template = layout_of(stage), load_template()
+    data, template = Artifacts.of(stage), load_template()
+    layout = layout_of(vars(stage.params.particles))
     known = [c for c in clips if c.truth is not None]
     if not known:
         return {"lip_correlation": None}
@@ -63,10 +62,8 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
         if clip.row["framing"] == "face" and true is not None:
             ours.append(mine)
             truths.append(true)
-            speech = phonemes_from_json(
-                stage.data / "speech" / "phonemes" / f"{clip.row['id']}.json",
-                clip_audio(stage, clip.row["id"]),
-            )
+            name = clip.row["id"]
+            speech = phonemes_from_json(data.phonemes_file(name), data.audio(name))
             rest = float(particle_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
             # Where the teacher's mouth counts as open is told from its most shut twentieth of the clip.
             found = closures(
@@ -74,7 +71,7 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
             )
             closed, segments = closed + found.closed, segments + found.segments
             false.append(found.false_share)
-        rows.append(_vertex_rows(clip, template, layout, stage))
+        rows.append(_vertex_rows(clip, template, layout, data))
     out: dict[str, float | None] = {
         "lip_correlation": float(np.mean([correlation(a, b) for a, b in zip(ours, truths, strict=True)])),
         "lip_correlation_worst": float(
@@ -96,7 +93,9 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
     return out
 
 
-def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> dict[str, float]:
+def _vertex_rows(
+    clip: DrivenClip, template: Template, layout: ParticleLayout, data: Artifacts
+) -> dict[str, float]:
     assert clip.truth is not None
     mine = correspond(*clip.truth, template, layout, clip.particles)
     row: dict[str, float] = {}
@@ -123,8 +122,7 @@ def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> 
             motion_metrics.acceleration(a), motion_metrics.acceleration(b)
         )
     if not close:
-        mel = log_mel(torch.from_numpy(clip_audio(stage, clip.row["id"]))).numpy()
-        beats = motion_metrics.audio_beats(mel)
+        beats = motion_metrics.audio_beats(data.log_mel(clip.row["id"]))
         row["beat_consistency"] = motion_metrics.beat_consistency(
             motion_metrics.motion_beats(mine.points[:, mine.hands]), beats
         )
@@ -136,7 +134,7 @@ def _vertex_rows(clip: DrivenClip, template: Any, layout: Any, stage: Stage) -> 
 
 def silence_report(stage: Stage) -> dict[str, float]:
     """How far the mouth stands open, against rest, when nothing or only faint noise is heard: mean and most, in mm."""
-    student = load_student(stage.data / "distill" / "student.safetensors")
+    student = load_student(Artifacts.of(stage).student_file)
     samples = SILENCE_SECONDS * SAMPLE_RATE
     sounds = {
         "silence": np.zeros(samples, np.float32),
@@ -152,26 +150,19 @@ def silence_report(stage: Stage) -> dict[str, float]:
 
 def fit_report(stage: Stage, rows: list[Row]) -> dict[str, float | None]:
     """Errors of the fitted training clips against their truth, means over clips."""
-    motion, layout, template = FittedMotion(stage, rows), layout_of(stage), load_template()
+    data, template = Artifacts.of(stage), load_template()
+    layout = layout_of(vars(stage.params.particles))
     reports: list[dict[str, float]] = []
-    for row, clip in zip(rows, motion, strict=True):
-        store = Store(stage.data / "truth" / f"shard-{row['shard']}.zarr")
-        if row["id"] not in store:
+    for row in rows:
+        truth = data.truth(row)
+        if truth is None:
             continue
-        canonical = motion.canonical(row)
+        canonical, trajectory = load_canonical(data.canonical_file(row)), data.trajectory(row)
+        deformation = Deformation(**{k: v for k, v in trajectory.items() if k != "confidence"})
         with torch.no_grad():
-            means = compose(canonical, layout, clip.deformation, make_rig(canonical, layout))[0]
+            means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0]
         particles = means[:, : canonical.n_base].numpy()
-        reports.append(
-            truth_report(
-                store.read("vertex_ids"),
-                store.read(row["id"]),
-                template,
-                layout,
-                particles,
-                VALID[row["framing"]],
-            )
-        )
+        reports.append(truth_report(*truth, template, layout, particles, VALID[row["framing"]]))
     names = ("lip_correlation", "lip_slope", "lips_mm", "face_mm", "hands_mm", "body_mm")
     values = {n: [r[n] for r in reports if n in r and np.isfinite(r[n])] for n in names}
     return {n: float(np.mean(v)) if v else None for n, v in values.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,19 +16,18 @@ from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
-from avatar_core.io.catalog import read_catalog, write_catalog
+from avatar_core.io.catalog import write_catalog
 from avatar_core.io.checkpoints import has_checkpoint
-from avatar_core.io.images import contact_sheet, read_image
+from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays, write_trajectories
-from avatar_core.io.video import read_video
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
+from avatar_core.particles.layout import layout_of
 from avatar_core.perception import load_critics
 from avatar_core.personalise.personalise import personalise
 from avatar_core.speak.avatar import personalise_config
 from avatar_core.template import load_template
-from stages.clips import MAX_FRAMES, layout_of
+from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
-from stages.identities import PersonRecord, read_people
 
 TRAINING_WINDOW = 64  # frames a chunk of the trajectory store
 LEAST_CONFIDENCE = 0.3  # clips fitted worse than this on average are listed but not trained on
@@ -45,15 +43,16 @@ class PersonJob:
 @dataclass(frozen=True)
 class ClipJob:
     stage: Stage
-    row: dict[str, Any]
+    row: Row
     scratch: Path
 
 
 def main(stage: Stage) -> None:
     """Personalise the people of one shard and fit their clips."""
     teacher = stage.data / "teacher" / f"shard-{stage.shard}"
-    people = [p for p in read_people(stage.data / "identities") if p.shard == stage.shard]
-    rows = [r for r in read_catalog(teacher / "catalog.parquet") if r["split"] in ("train", "val")]
+    data = Artifacts.of(stage)
+    people = [p for p in data.people() if p.shard == stage.shard]
+    rows = [r for r in data.teacher_clips("train", "val") if r["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", teacher)
     portraits = stage.map(_personalise, [PersonJob(stage, p, scratch) for p in people], "portrait")
     clips = stage.map(_fit, [ClipJob(stage, r, scratch) for r in rows], "clip")
@@ -67,7 +66,7 @@ def main(stage: Stage) -> None:
         write_ply(
             out / "canonical" / f"{person.id}.ply", load_canonical(scratch / f"{person.id}.safetensors")
         )
-    count = len(layout_of(stage))
+    count = len(layout_of(vars(stage.params.particles)))
     cameras: dict[str, np.ndarray] = {}
     arrays = {
         "mean_offset": ("float16", count, 3),
@@ -94,7 +93,7 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     path = job.scratch / f"{job.person.id}.safetensors"
     preview = job.scratch / f"{job.person.id}.preview.zarr"
     if not (has_checkpoint(path) and preview.is_dir()):
-        image = read_image(job.stage.data / "identities" / "portraits" / f"{job.person.id}.png")
+        image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
         # Two people at a time are personalised by two processes: one thread each.
         config = personalise_config(vars(params.particles), params.fit.portrait_iterations, threads=1)
@@ -116,13 +115,11 @@ def _fit(job: ClipJob) -> dict[str, float]:
     return dict(zip(names, map(float, store.read("metrics")), strict=True))
 
 
-def _fit_clip(stage: Stage, row: dict[str, Any], scratch: Path, path: Path) -> None:
-    teacher = stage.data / "teacher" / f"shard-{stage.shard}"
-    frames = read_video(teacher / f"{row['id']}.mp4", MAX_FRAMES)
-    aux = Store(teacher / "aux.zarr")
-    masks, tracks = aux.read(f"masks/{row['id']}"), aux.read(f"tracks/{row['id']}")
+def _fit_clip(stage: Stage, row: Row, scratch: Path, path: Path) -> None:
+    data = Artifacts.of(stage)
+    frames, masks, tracks = data.frames(row), data.masks(row), data.tracks(row)
     xy, confidence = load_critics().keypoints(frames)
-    template, layout, params = load_template(), layout_of(stage), stage.params.fit
+    template, layout, params = load_template(), layout_of(vars(stage.params.particles)), stage.params.fit
     config = FitConfig(
         iterations=params.iterations, batch=params.batch, weights=FitWeights(**asdict(params.weights))
     )

@@ -5,11 +5,15 @@ Writes `generator.safetensors`; the numbers compare generated with fitted lips o
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import matplotlib
 import numpy as np
+import torch
 
 from avatar_core.audio import augment
 from avatar_core.clock import FPS
+from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.calibrate import calibrate_motion
 from avatar_core.generator.dit import DiTConfig
@@ -19,17 +23,19 @@ from avatar_core.generator.sampler import SampleConfig, generate
 from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
-from stages.clips import FittedMotion, Row, clip_audio, fitted_rows, loss_rows, motion_clips
+from avatar_core.particles.framing import VALID
+from avatar_core.training.loop import history_rows
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
-from stages.embed import load_codec
 
 
 def main(stage: Stage) -> None:
     """Train the generator on the fitted clips."""
     params = stage.params.generator
-    codec = load_codec(stage)
-    motion = FittedMotion(stage, fitted_rows(stage, "train"))
-    clips = motion_clips(stage, codec, motion)
+    data = Artifacts.of(stage)
+    codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
+    rows = data.fitted_clips("train")
+    clips = [MotionClip(**data.latents(r["id"]), valid=VALID[r["framing"]]) for r in rows]
     config = TrainConfig(
         steps=params.steps,
         batch=params.batch,
@@ -49,11 +55,11 @@ def main(stage: Stage) -> None:
             checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
             progress=bar.reach,
         )
-    calibrate_motion(generator, clips, codec, sample_config(stage), config.seed)
+    calibrate_motion(generator, clips, codec, SampleConfig(**asdict(stage.params.generate)), config.seed)
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
-    stage.write_csv("loss", loss_rows(curve))
-    checked = fitted_rows(stage, "val") or motion.rows[:3]
+    stage.write_csv("loss", history_rows(curve))
+    checked = data.fitted_clips("val") or rows[:3]
     metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
     stage.write_metrics(
         {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)}
@@ -77,11 +83,6 @@ def generator_config(stage: Stage, codec: MotionCodec) -> GeneratorConfig:
     )
 
 
-def sample_config(stage: Stage) -> SampleConfig:
-    """Sampling as params.yaml asks."""
-    return SampleConfig(steps=stage.params.generate.steps, guidance=stage.params.generate.guidance)
-
-
 def compare_lips(
     stage: Stage, generator: Generator, codec: MotionCodec, rows: list[Row]
 ) -> dict[str, float | None]:
@@ -89,13 +90,15 @@ def compare_lips(
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    motion = FittedMotion(stage, rows)
+    data = Artifacts.of(stage)
     figure, grid = plt.subplots(max(1, len(rows)), 1, figsize=(11, 1.9 * max(1, len(rows))), squeeze=False)
     correlations = []
-    for row, clip, axes in zip(rows, motion, grid.flat, strict=False):
-        fitted = codec.aperture(codec.encode(clip.deformation, clip.stature, clip.valid)).detach().numpy()
+    for row, axes in zip(rows, grid.flat, strict=False):
+        fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"])).detach().numpy()
         made = codec.aperture(
-            generate(generator, clip_audio(stage, row["id"]), stage.seed, sample_config(stage))
+            generate(
+                generator, data.audio(row["id"]), stage.seed, SampleConfig(**asdict(stage.params.generate))
+            )
         )
         made = made.detach().numpy()[: len(fitted)]
         correlations.append(float(np.corrcoef(fitted, made)[0, 1]))

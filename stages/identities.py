@@ -7,8 +7,6 @@ Backends: `procedural` renders sampled people, `folder` takes photos, one file a
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +17,16 @@ from avatar_core.io.atomic import sha256_file, write_json
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet, read_image, write_png
 from avatar_core.procedural.people import (
-    Identity,
     Person,
     framing_camera,
     neutral_face,
     relaxed_pose,
     sample_identities,
 )
+from stages.artifacts import PersonRecord
 from stages.common import Stage, run_stage
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class PersonRecord:
-    """A person as the later stages see it. `attributes` is empty for photos; shard = position in the list % shards."""
-
-    id: str
-    split: str
-    shard: int
-    seed: int
-    attributes: dict[str, Any]
-
-    def identity(self) -> Identity:
-        """The procedural person behind the record."""
-        return Identity(id=self.id, seed=self.seed, attributes=self.attributes)
-
-
-def read_people(folder: Path) -> list[PersonRecord]:
-    """The records that this stage wrote to `folder`."""
-    path = folder / "identities.json"
-    if not path.is_file():
-        raise UserError(f"{path}: expected the identities stage's list, found no such file; run it first")
-    return [PersonRecord(**row) for row in json.loads(path.read_text())]
 
 
 def main(stage: Stage) -> None:

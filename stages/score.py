@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from avatar_core.audio import log_mel
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
-from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
@@ -23,8 +23,8 @@ from avatar_core.perception.crop import Window, read_window, window_arrays
 from avatar_core.perception.mouth import mouth_window
 from avatar_core.score.network import ScoreConfig, ScoreTeacher, pad_mel, to_signed
 from avatar_core.score.train import ScoreClip, evaluate_score, train_score
-from avatar_core.training.loop import one_thread
-from stages.clips import Row, clip_frames, clip_mel, loss_rows
+from avatar_core.training.loop import history_rows, one_thread
+from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
 
 
@@ -38,8 +38,8 @@ class ClipJob:
 def main(stage: Stage) -> None:
     """Train the score teacher on the mouths of the training clips."""
     params = stage.params.score
-    rows = [r for folder in stage.shards("teacher") for r in read_catalog(folder / "catalog.parquet")]
-    rows = sorted((r for r in rows if _shows_a_mouth(r)), key=lambda r: r["id"])
+    data = Artifacts.of(stage)
+    rows = [r for r in data.teacher_clips("train", "val") if r["framing"] == "face"]
     train = [r for r in rows if r["split"] == "train"]
     held_out = [r for r in rows if r["split"] == "val"] or train[-1:]
     config = ScoreConfig(
@@ -54,24 +54,20 @@ def main(stage: Stage) -> None:
     scratch = stage.scratch(stage.data / "speech", *stage.shards("teacher"))
     windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
-    clips = [_clip(stage, row, scratch) for row in train]
+    clips = [_clip(data, row, scratch) for row in train]
     with stage.progress(params.steps) as bar:
         model, losses = train_score(clips, config, scratch, bar.reach)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
-    tests = [_clip(stage, row, scratch) for row in held_out]
+    tests = [_clip(data, row, scratch) for row in held_out]
     with one_thread():
         measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
         measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
         _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
     stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
-    stage.write_csv("loss", loss_rows(losses))
-
-
-def _shows_a_mouth(row: Row) -> bool:
-    return row["framing"] == "face" and row["status"] == "ok" and row["split"] in ("train", "val")
+    stage.write_csv("loss", history_rows(losses))
 
 
 def _find_mouth(job: ClipJob) -> Window:
@@ -79,7 +75,7 @@ def _find_mouth(job: ClipJob) -> Window:
     clip = job.row["id"]
     path = job.scratch / f"{clip}.zarr"
     if not path.is_dir():
-        frames = clip_frames(job.stage, job.row)
+        frames = Artifacts.of(job.stage).frames(job.row)
         try:
             window = mouth_window(frames, load_critics())
         except UserError as error:
@@ -90,8 +86,9 @@ def _find_mouth(job: ClipJob) -> Window:
     return read_window(Store(path), clip)
 
 
-def _clip(stage: Stage, row: Row, scratch: Path) -> ScoreClip:
-    return ScoreClip(Store(scratch / f"{row['id']}.zarr").read("frames"), clip_mel(stage, row["id"]))
+def _clip(data: Artifacts, row: Row, scratch: Path) -> ScoreClip:
+    mel = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
+    return ScoreClip(Store(scratch / f"{row['id']}.zarr").read("frames"), mel)
 
 
 def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:

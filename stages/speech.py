@@ -33,8 +33,8 @@ from avatar_core.speech import (
     synthesize,
     voice_names,
 )
+from stages.artifacts import Artifacts, PersonRecord
 from stages.common import Stage, run_stage
-from stages.identities import PersonRecord, read_people
 
 SCRIPTS = Path("data/scripts")
 
@@ -92,7 +92,7 @@ def plan_clips(stage: Stage, people: list[PersonRecord], lines: list[Line]) -> l
 def main(stage: Stage) -> None:
     """Plan the clips and speak them."""
     params = stage.params.speech
-    people = read_people(stage.data / "identities")
+    people = Artifacts.of(stage).people()
     out = stage.fresh(stage.out)
     if params.backend == "folder":
         recordings = list_recordings(params.folder)

@@ -17,19 +17,18 @@ import numpy as np
 
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
-from avatar_core.io.audio import read_audio
-from avatar_core.io.catalog import read_catalog, write_catalog
+from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
 from avatar_core.perception.foreground import foreground_masks
 from avatar_core.perception.tracks import TrackConfig, track_points
-from avatar_core.procedural.people import Person, neutral_face
+from avatar_core.procedural.people import Identity, Person, neutral_face
 from avatar_core.procedural.performance import perform, sample_style
 from avatar_core.speech import phonemes_from_json
 from avatar_core.teacher.procedural import play, truth_vertex_ids
+from stages.artifacts import Artifacts, PersonRecord
 from stages.common import Stage, run_stage
-from stages.identities import PersonRecord, read_people
 from stages.params import Teacher
 
 MAX_RECORDED_FRAMES = 1500  # a recorded clip's frames are held in memory at once
@@ -43,18 +42,18 @@ class Job:
     person: PersonRecord
     params: Teacher
     seed: int
-    speech: Path
+    data: Artifacts
     scratch: Path
 
 
 def main(stage: Stage) -> None:
     """Make the talking videos of one shard."""
     params = stage.params.teacher
-    speech = stage.data / "speech"
-    people = {p.id: p for p in read_people(stage.data / "identities")}
-    rows = [row for row in read_catalog(speech / "catalog.parquet") if row["shard"] == stage.shard]
-    scratch = stage.scratch(stage.data / "identities", speech)
-    jobs = [Job(r, people[r["identity"]], params, _clip_seed(stage, r), speech, scratch) for r in rows]
+    data = Artifacts.of(stage)
+    people = {p.id: p for p in data.people()}
+    rows = [row for row in data.planned_clips() if row["shard"] == stage.shard]
+    scratch = stage.scratch(stage.data / "identities", stage.data / "speech")
+    jobs = [Job(r, people[r["identity"]], params, _clip_seed(stage, r), data, scratch) for r in rows]
     done = stage.map(_make, jobs)
 
     out, truth = stage.fresh(stage.out), {}
@@ -93,7 +92,7 @@ _built: dict[str, Person] = {}  # the last person a worker built: its clips come
 def _person(record: PersonRecord) -> Person:
     if record.id not in _built:
         _built.clear()
-        _built[record.id] = Person.build(record.identity())
+        _built[record.id] = Person.build(Identity(record.id, record.seed, record.attributes))
     return _built[record.id]
 
 
@@ -102,7 +101,7 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
     name = job.row["id"]
     video, store = job.scratch / f"{name}.mp4", job.scratch / f"{name}.zarr"
     if not (video.is_file() and store.is_dir()):
-        audio = read_audio(job.speech / "wav" / f"{name}.wav")
+        audio = job.data.audio(name)
         if job.params.backend == "folder":
             arrays, frames = _recorded(job)
         else:
@@ -127,7 +126,7 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
 
 def _procedural(job: Job, audio: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     row, params = job.row, job.params
-    speech = phonemes_from_json(job.speech / "phonemes" / f"{row['id']}.json", audio)
+    speech = phonemes_from_json(job.data.phonemes_file(row["id"]), audio)
     performance = perform(speech, row["t_len"], job.seed, sample_style(job.person.seed))
     size = params.full_body_size if row["framing"] == "full_body" else params.size
     clip, truth = play(

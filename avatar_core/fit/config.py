@@ -9,14 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from avatar_core.fit.track import TrackConfig
+from avatar_core.particles.framing import FIELD_OF_VIEW
 
-# Which regions a framing shows well enough to learn from.
-VALID = {
-    "face": {"body": False, "head": True, "face": True, "hand": False},
-    "waist_up": {"body": True, "head": True, "face": False, "hand": True},
-    "full_body": {"body": True, "head": True, "face": False, "hand": True},
-}
-FIELD_OF_VIEW = {"face": 9.0, "waist_up": 16.0, "full_body": 20.0}  # degrees, a convention
 # Where the body is the subject: torso and arms have further to go, and no lips are learnt that node motion could explain away.
 BODY_RATES = {"rate_rotation": 0.008, "rate_shift_mm": 1.0, "rate_turn": 0.02}
 

@@ -20,7 +20,7 @@ import torch
 from avatar_core.errors import UserError
 from avatar_core.fit.align import align, displaced
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
-from avatar_core.fit.config import FIELD_OF_VIEW, VALID, FitConfig
+from avatar_core.fit.config import FitConfig
 from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import frame_psnr, make_pictures
@@ -29,6 +29,7 @@ from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_c
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.deformation import Deformation, decompose
+from avatar_core.particles.framing import FIELD_OF_VIEW, VALID
 from avatar_core.template import load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 

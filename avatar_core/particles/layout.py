@@ -66,6 +66,12 @@ def make_layout(
     return _cached(tuple(sorted(wanted.items())), seed)
 
 
+def layout_of(budgets: Mapping[str, int]) -> ParticleLayout:
+    """The layout for budgets as params.yaml and a student hold them: by region, with `seed` and, not used here, `shell`."""
+    regions = {k: v for k, v in budgets.items() if k not in ("seed", "shell")}
+    return make_layout(None, regions, int(budgets.get("seed", 0)))
+
+
 @lru_cache(maxsize=4)
 def _cached(budgets: tuple[tuple[str, int], ...], seed: int) -> ParticleLayout:
     return _make(load_template(), budgets, seed)

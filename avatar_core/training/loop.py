@@ -106,6 +106,17 @@ def mean_losses(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {n: float(np.mean(v)) if v else math.nan for n, v in values.items()}
 
 
+def history_rows(history: History, rows: int = 150) -> list[dict[str, float | str]]:
+    """A training history as about `rows` rows of loss.csv, each the mean of its steps; empty where a term was absent."""
+    every = max(1, len(history) // rows)
+    names = sorted({name for row in history for name in row})
+    out: list[dict[str, float | str]] = []
+    for start in range(0, len(history), every):
+        part = mean_losses(history[start : start + every])
+        out.append({"step": min(start + every, len(history)), **{n: part.get(n, "") for n in names}})
+    return out
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Networks this small run slower on two threads than on one."""

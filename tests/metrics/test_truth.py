@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avatar_core.fit.config import VALID
 from avatar_core.metrics.truth import truth_report
+from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template, pose_template
 from avatar_core.template.landmarks import FACE_LANDMARKS

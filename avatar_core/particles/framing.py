@@ -1,0 +1,11 @@
+"""What a framing shows: which regions of a person, and through which lens."""
+
+from __future__ import annotations
+
+# Which regions a framing shows well enough to learn from.
+VALID = {
+    "face": {"body": False, "head": True, "face": True, "hand": False},
+    "waist_up": {"body": True, "head": True, "face": False, "hand": True},
+    "full_body": {"body": True, "head": True, "face": False, "hand": True},
+}
+FIELD_OF_VIEW = {"face": 9.0, "waist_up": 16.0, "full_body": 20.0}  # degrees, a convention
