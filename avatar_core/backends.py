@@ -1,0 +1,51 @@
+"""Registries of backends: what can make identities, speech, a teacher's clips, scores, detections.
+
+A registry is a table name -> "package.module:Class". A backend is one frozen dataclass in one file: its fields are its parameters,
+which params.yaml gives in a section of the backend's name and which are checked only when it is chosen. Two class variables say
+what it `provides` to the stages after it and what it `needs` of those before (sets of CAPABILITIES). Strings, not imports: only
+the chosen backend is loaded, and `python -m stages.deps` follows them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from avatar_core.config import parse
+from avatar_core.errors import UserError
+
+CAPABILITIES = {
+    "attributes": "what a sampled person looks like, in numbers",
+    "phonemes": "which sound is spoken when",
+    "masks": "which pixels show the person",
+    "truth": "the surface that a clip really shows",
+}
+
+
+def backend_class(registry: Mapping[str, str], name: str, file: str, key: str) -> type[Any]:
+    """The class that `registry` gives for `name`; UserError naming file and key when there is none."""
+    if name not in registry:
+        raise UserError(f"{file}: {key}: expected one of {', '.join(registry)}; found {name!r}")
+    module, _, attribute = registry[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def parse_backend(registry: Mapping[str, str], name: Any, raw: Mapping[str, Any], file: str, key: str) -> Any:
+    """The backend `name` with its parameters from `raw[name]` (left out: the backend's own values).
+
+    file, key: for the error line, e.g. "params.yaml", "teacher". Sections of other backends are not looked at.
+    """
+    if not isinstance(name, str):
+        raise UserError(
+            f"{file}: {key}.backend: expected one of {', '.join(registry)}; found {name if name is not None else 'none'}"
+        )
+    cls = backend_class(registry, name, file, f"{key}.backend")
+    return parse(cls, raw.get(name, {}), file, f"{key}.{name}")
+
+
+def missing_capabilities(needs: Iterable[str], provided: Iterable[str]) -> list[str]:
+    """Sorted capabilities that are needed and not provided."""
+    needed = set(needs)
+    assert needed <= set(CAPABILITIES), needed
+    return sorted(needed - set(provided))
