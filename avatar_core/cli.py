@@ -104,7 +104,7 @@ def speak(
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
         student = load_student(model)
-        layout, canonical, camera = _personalise(image, portrait, student.particles)
+        layout, canonical, camera = _personalise(image, portrait, student)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
@@ -154,8 +154,10 @@ def personalise(
     check_avatar_folder(out)
     image = _portrait(portrait)
     student = load_student(model)
-    _, canonical, camera = _personalise(image, portrait, student.particles)
-    save_avatar(out, canonical, camera, student.particles, [image, render_still(canonical, camera)])
+    _, canonical, camera = _personalise(image, portrait, student)
+    save_avatar(
+        out, canonical, camera, student.personalise.particles, [image, render_still(canonical, camera)]
+    )
     out_console.print(
         f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
     )
@@ -188,7 +190,7 @@ def export(
     sound = _sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, _ = _personalise(image, portrait, student.particles)
+    layout, canonical, _ = _personalise(image, portrait, student)
     if sound is None:
         write_ply(out, canonical)
         out_console.print(f"{out}: {len(canonical.means)} Gaussians")
@@ -234,7 +236,7 @@ def _portrait(path: Path) -> np.ndarray:
     return read_image(path)
 
 
-def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tuple[Any, Any, Any]:
+def _personalise(image: np.ndarray, path: Path, student: Any) -> tuple[Any, Any, Any]:
     """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
     from avatar_core.speak.avatar import make_avatar
 
@@ -242,7 +244,7 @@ def _personalise(image: np.ndarray, path: Path, particles: dict[str, int]) -> tu
     _use_all_cores()
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
         try:
-            result = make_avatar(image, particles)
+            result = make_avatar(image, student.personalise, student.perception)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     err_console.print(f"personalised in {time.monotonic() - start:.1f} s")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, TypeVar, cast
 
@@ -51,14 +51,9 @@ def derived(default: Any) -> Any:
     return field(default=default, metadata={"derived": True})
 
 
-def derived_section(cls: type[Any]) -> Any:
-    """A nested config that the code fills in: no section of the parameter file."""
-    return field(default_factory=cls, metadata={"derived": True})
-
-
-def derived_map(default: Mapping[str, Any]) -> Any:
-    """A table that the code fills in: no section of the parameter file."""
-    return field(default_factory=lambda: dict(default), metadata={"derived": True})
+def derived_by(factory: Callable[[], Any]) -> Any:
+    """A value that the code makes anew for each config: no key of the parameter file."""
+    return field(default_factory=factory, metadata={"derived": True})
 
 
 def fields_of(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:

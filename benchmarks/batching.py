@@ -20,8 +20,7 @@ from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_json
 from avatar_core.particles.canonical import load_canonical
-from avatar_core.particles.layout import layout_of
-from avatar_core.perception import load_critics
+from avatar_core.particles.layout import make_layout
 from avatar_core.speak.speak import CHUNK, render_motion
 from avatar_core.speak.student import load_student
 from avatar_core.template import load_template
@@ -56,11 +55,11 @@ def main() -> None:
     arguments = parser.parse_args()
     stage = Stage("evaluate", None, load_params("params.yaml"))
     data, template = Artifacts.of(stage), load_template()
-    layout = layout_of(vars(stage.params.particles))
+    layout = make_layout(stage.params.particles)
     row = next(r for r in data.fitted_clips("train") if r["framing"] == "face")
     canonical = load_canonical(data.canonical_file(row))
     frames, masks, tracks = (v[:FRAMES] for v in (data.frames(row), data.masks(row), data.tracks(row)))
-    points = load_critics().keypoints(frames)
+    points = stage.params.perception.keypoint_detector.keypoints(frames)
     student = load_student(data.student_file)
     camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
     x = generate(student.generator, data.audio(row["id"]), 0, student.sample)[:FRAMES]

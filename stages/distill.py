@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from avatar_core.audio import augment
 from avatar_core.distill.losses import bind_tracks
-from avatar_core.distill.train import DistillClip, DistillConfig, DistillWeights, View, train_student
+from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import SampleConfig, generate
-from avatar_core.generator.train import TrainConfig
+from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, compose, make_rig
 from avatar_core.particles.framing import VALID
-from avatar_core.particles.layout import ParticleLayout, layout_of
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
-from avatar_core.score.network import ScoreTeacher
 from avatar_core.speak.speak import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses
@@ -48,11 +46,11 @@ class Mouths:
 def main(stage: Stage) -> None:
     """Fine-tune the generator and the decoder on rendered clips."""
     params = stage.params.distill
-    data, layout = Artifacts.of(stage), layout_of(vars(stage.params.particles))
+    data, layout = Artifacts.of(stage), make_layout(stage.params.particles)
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
-    score = ScoreTeacher.from_tensors(*data.checkpoint("score", "score")) if params.weights.vsd > 0 else None
-    mouths = Mouths(data.mouth_windows(), score.config.size) if score else None
+    score = stage.params.score.teacher.load(*data.checkpoint("score", "score"))
+    mouths = Mouths(data.mouth_windows(), score.size)
     rows = data.fitted_clips("train")
     canonicals = {row["identity"]: load_canonical(data.canonical_file(row)) for row in rows}
     clips = [
@@ -63,16 +61,7 @@ def main(stage: Stage) -> None:
         )
         for row in rows
     ]
-    config = DistillConfig(
-        steps=params.steps,
-        frames=score.config.frames if score else params.batch_frames,
-        learning_rate=params.learning_rate,
-        weights=DistillWeights(**asdict(params.weights)),
-        simple=TrainConfig(
-            batch=max(4, stage.params.generator.batch // 2), window=stage.params.generator.window
-        ),
-        seed=stage.entropy("train") % 2**31,
-    )
+    config = replace(params, seed=stage.entropy("train") % 2**31)
     before = (copy.deepcopy(generator), copy.deepcopy(codec))
     out = stage.fresh(stage.out)
     with stage.progress(params.steps) as bar:
@@ -88,9 +77,7 @@ def main(stage: Stage) -> None:
             checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
             progress=bar.reach,
         )
-    student = Student(
-        generator, codec, dict(vars(stage.params.particles)), SampleConfig(**asdict(stage.params.generate))
-    )
+    student = Student(generator, codec, stage.params.avatar, stage.params.perception, stage.params.sample)
     save_student(out / "student.safetensors", student, config.seed)
     stage.write_csv("loss", history_rows(history))
     tenth = max(1, len(history) // 10)
@@ -107,7 +94,7 @@ def _view(
     row: Row,
     canonical: Canonical,
     layout: ParticleLayout,
-    mouths: Mouths | None,
+    mouths: Mouths,
     whole_size: int,
 ) -> View:
     """Close clips are seen through the score teacher's window, the others whole; both at the sizes that params ask for."""

@@ -8,6 +8,7 @@ that no later stage reads), with retrieval accuracies on the val person where th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -15,16 +16,16 @@ import torch
 
 from avatar_core.audio import augment, log_mel
 from avatar_core.embed.batches import MotionClip
-from avatar_core.embed.codec import ClipMotion, CodecConfig, MotionCodec
+from avatar_core.embed.codec import ClipMotion, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.embed.contrastive import EmbedConfig, Embedding, retrieval_accuracy, train_embedding
+from avatar_core.embed.contrastive import Embedding, retrieval_accuracy, train_embedding
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
 from avatar_core.io.store import write_arrays
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 from avatar_core.particles.framing import VALID
-from avatar_core.particles.layout import ParticleLayout, layout_of
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.training.loop import history_rows
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
@@ -33,18 +34,12 @@ from stages.common import Stage, run_stage
 def main(stage: Stage) -> None:
     """Fit the codec, then train the embedding."""
     params = stage.params.embed
-    data, layout = Artifacts.of(stage), layout_of(vars(stage.params.particles))
+    data, layout = Artifacts.of(stage), make_layout(stage.params.particles)
     train, val = data.fitted_clips("train"), data.fitted_clips("val")
     codec = fit_codec(
         FittedClips(data, train),
         layout,
-        CodecConfig(
-            body_dims=params.body,
-            face_dims=params.face,
-            hand_dims=params.hand,
-            residual_steps=params.decoder_steps,
-            seed=stage.entropy("codec") % 2**31,
-        ),
+        replace(params.codec, seed=stage.entropy("codec") % 2**31),
     )
     out = stage.fresh(stage.out)
     tensors, about = codec.tensors()
@@ -55,12 +50,7 @@ def main(stage: Stage) -> None:
     write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
     faces = [c for c in clips.values() if c.valid["face"]]
     val_faces = [c for c in val_clips.values() if c.valid["face"]]
-    config = EmbedConfig(
-        dims=codec.dims,
-        patch=params.patch,
-        steps=params.contrastive_steps,
-        seed=stage.entropy("embedding") % 2**31,
-    )
+    config = replace(params.contrastive, dims=codec.dims, seed=stage.entropy("embedding") % 2**31)
     with stage.progress(config.steps) as bar:
         embedding, losses = train_embedding(
             faces, codec, config, augment, stage.scratch(stage.data / "fit"), bar.reach

@@ -24,7 +24,7 @@ from avatar_core.io.video import write_mp4
 from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.particles.layout import ParticleLayout, layout_of
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception import Critics, load_critics
 from avatar_core.speak.speak import render_motion
 from avatar_core.speak.student import Student, load_student
@@ -91,12 +91,14 @@ def _another(rows: Sequence[Row], row: Row) -> Row:
 
 def _judge_clip(job: Job) -> Outcome:
     stage, row = job.stage, job.row
-    data, critics, layout = Artifacts.of(stage), load_critics(), layout_of(vars(stage.params.particles))
+    data, critics, layout = Artifacts.of(stage), load_critics(), make_layout(stage.params.particles)
     canonical = load_canonical(data.canonical_file(row))
     portrait = data.portrait(row["identity"])
     truth, audio = data.frames(row), data.audio(row["id"])
     # Our avatar is as large as its stature prior says; where it must stand to look like the teacher's picture is measured.
-    camera = camera_for(truth, *critics.keypoints(truth), canonical, layout, row["framing"])
+    camera = camera_for(
+        truth, *stage.params.perception.keypoint_detector.keypoints(truth), canonical, layout, row["framing"]
+    )
     student = load_student(data.student_file)
     generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))

@@ -26,7 +26,7 @@ from avatar_core.metrics.truth import correspond, particle_aperture, true_apertu
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, compose, make_rig
 from avatar_core.particles.framing import VALID
-from avatar_core.particles.layout import ParticleLayout, layout_of
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.speak.student import load_student
 from avatar_core.speech import phonemes_from_json
 from avatar_core.template import Template, load_template
@@ -50,7 +50,7 @@ class DrivenClip:
 def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float | None]:
     """Lips, vertex errors and motion of the driven clips against the truth, means over clips."""
     data, template = Artifacts.of(stage), load_template()
-    layout = layout_of(vars(stage.params.particles))
+    layout = make_layout(stage.params.particles)
     known = [c for c in clips if c.truth is not None]
     if not known:
         return {"lip_correlation": None}
@@ -151,7 +151,7 @@ def silence_report(stage: Stage) -> dict[str, float]:
 def fit_report(stage: Stage, rows: list[Row]) -> dict[str, float | None]:
     """Errors of the fitted training clips against their truth, means over clips."""
     data, template = Artifacts.of(stage), load_template()
-    layout = layout_of(vars(stage.params.particles))
+    layout = make_layout(stage.params.particles)
     reports: list[dict[str, float]] = []
     for row in rows:
         truth = data.truth(row)

@@ -7,13 +7,12 @@ Writes per shard `canonical/<identity>.safetensors` and `.ply` (opens in any spl
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from avatar_core.errors import UserError
-from avatar_core.fit.config import FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.io.catalog import write_catalog
@@ -21,10 +20,8 @@ from avatar_core.io.checkpoints import has_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays, write_trajectories
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
-from avatar_core.particles.layout import layout_of
-from avatar_core.perception import load_critics
+from avatar_core.particles.layout import make_layout
 from avatar_core.personalise.personalise import personalise
-from avatar_core.speak.avatar import personalise_config
 from avatar_core.template import load_template
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
@@ -66,7 +63,7 @@ def main(stage: Stage) -> None:
         write_ply(
             out / "canonical" / f"{person.id}.ply", load_canonical(scratch / f"{person.id}.safetensors")
         )
-    count = len(layout_of(vars(stage.params.particles)))
+    count = len(make_layout(stage.params.particles))
     cameras: dict[str, np.ndarray] = {}
     arrays = {
         "mean_offset": ("float16", count, 3),
@@ -95,9 +92,7 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     if not (has_checkpoint(path) and preview.is_dir()):
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
-        # Two people at a time are personalised by two processes: one thread each.
-        config = personalise_config(vars(params.particles), params.fit.portrait_iterations, threads=1)
-        canonical, _, facts = personalise(image, load_critics(), config=config)
+        canonical, _, facts = personalise(image, params.perception, config=params.avatar)
         save_canonical(path, canonical)
         metrics = np.array([facts["psnr_foreground"], facts["psnr_face"]], np.float32)
         write_arrays(preview, {"portrait": image, "rendered": facts["portrait"], "metrics": metrics})
@@ -118,15 +113,12 @@ def _fit(job: ClipJob) -> dict[str, float]:
 def _fit_clip(stage: Stage, row: Row, scratch: Path, path: Path) -> None:
     data = Artifacts.of(stage)
     frames, masks, tracks = data.frames(row), data.masks(row), data.tracks(row)
-    xy, confidence = load_critics().keypoints(frames)
-    template, layout, params = load_template(), layout_of(vars(stage.params.particles)), stage.params.fit
-    config = FitConfig(
-        iterations=params.iterations, batch=params.batch, weights=FitWeights(**asdict(params.weights))
-    )
+    xy, confidence = stage.params.perception.keypoint_detector.keypoints(frames)
+    template, layout = load_template(), make_layout(stage.params.particles)
     canonical = load_canonical(scratch / f"{row['identity']}.safetensors")
     try:
         fit = fit_clip(
-            frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], config,
+            frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], stage.params.fit,
             nodes=make_nodes(template, layout),
         )  # fmt: skip
     except UserError as error:

@@ -5,7 +5,7 @@ Writes `generator.safetensors`; the numbers compare generated with fitted lips o
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -16,11 +16,9 @@ from avatar_core.clock import FPS
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.calibrate import calibrate_motion
-from avatar_core.generator.dit import DiTConfig
-from avatar_core.generator.model import Generator, GeneratorConfig
-from avatar_core.generator.refiner import RefinerConfig
-from avatar_core.generator.sampler import SampleConfig, generate
-from avatar_core.generator.train import TrainConfig, train_generator
+from avatar_core.generator.model import Generator
+from avatar_core.generator.sampler import generate
+from avatar_core.generator.train import train_generator
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_png
 from avatar_core.particles.framing import VALID
@@ -36,26 +34,24 @@ def main(stage: Stage) -> None:
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     rows = data.fitted_clips("train")
     clips = [MotionClip(**data.latents(r["id"]), valid=VALID[r["framing"]]) for r in rows]
-    config = TrainConfig(
-        steps=params.steps,
-        batch=params.batch,
-        window=params.window,
-        learning_rate=params.learning_rate,
-        drop_audio=params.audio_dropout,
-        seed=stage.entropy("train") % 2**31,
-    )
+    config = replace(params.train, seed=stage.entropy("train") % 2**31)
     out = stage.fresh(stage.out)
-    with stage.progress(params.steps) as bar:
+    with stage.progress(config.steps) as bar:
         generator, curve = train_generator(
             clips,
             codec,
             config,
-            generator_config(stage, codec),
+            replace(
+                params.model,
+                dit=replace(params.model.dit, dims=codec.dims),
+                body_dims=codec.config.body_dims,
+                face_dims=codec.config.face_dims,
+            ),
             augment=augment,
             checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
             progress=bar.reach,
         )
-    calibrate_motion(generator, clips, codec, SampleConfig(**asdict(stage.params.generate)), config.seed)
+    calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
     stage.write_csv("loss", history_rows(curve))
@@ -63,23 +59,6 @@ def main(stage: Stage) -> None:
     metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
     stage.write_metrics(
         {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)}
-    )
-
-
-def generator_config(stage: Stage, codec: MotionCodec) -> GeneratorConfig:
-    """The network that params.yaml describes, for the codec's latents."""
-    params, dims = stage.params.generator, stage.params.embed
-    return GeneratorConfig(
-        dit=DiTConfig(
-            dims=codec.dims,
-            channels=params.width,
-            audio_blocks=params.audio_blocks,
-            motion_blocks=params.dit_blocks,
-            heads=params.heads,
-        ),
-        refiner=RefinerConfig(),
-        body_dims=dims.body,
-        face_dims=dims.face,
     )
 
 
@@ -95,11 +74,7 @@ def compare_lips(
     correlations = []
     for row, axes in zip(rows, grid.flat, strict=False):
         fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"])).detach().numpy()
-        made = codec.aperture(
-            generate(
-                generator, data.audio(row["id"]), stage.seed, SampleConfig(**asdict(stage.params.generate))
-            )
-        )
+        made = codec.aperture(generate(generator, data.audio(row["id"]), stage.seed, stage.params.sample))
         made = made.detach().numpy()[: len(fitted)]
         correlations.append(float(np.corrcoef(fitted, made)[0, 1]))
         seconds = np.arange(len(fitted)) / FPS

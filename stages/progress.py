@@ -58,8 +58,12 @@ class Progress:
             line = f"{self.label}: {self.count}/{self.total}, {shown}, ETA {left:.0f} s {self._note}".rstrip()
             print(line, file=sys.stderr, flush=True)
 
-    def reach(self, count: int, _total: int = 0, values: dict[str, float] | None = None) -> None:
+    def reach(self, count: int, total: int = 0, values: dict[str, float] | None = None) -> None:
         """`count` in all are done: the form of a training loop's progress callback (step, steps, losses)."""
+        if total and total != self.total:
+            self.total = total
+            if self._rich:
+                self._rich.update(self._task, total=total)
         self.advance(max(0, count - self.count), **(values or {}))
 
     def __exit__(self, *_: object) -> None:

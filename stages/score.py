@@ -21,8 +21,7 @@ from avatar_core.io.store import Store, write_arrays
 from avatar_core.perception import load_critics
 from avatar_core.perception.crop import Window, read_window, window_arrays
 from avatar_core.perception.mouth import mouth_window
-from avatar_core.score.network import ScoreConfig, ScoreTeacher, pad_mel, to_signed
-from avatar_core.score.train import ScoreClip, evaluate_score, train_score
+from avatar_core.score import ScoreClip, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import history_rows, one_thread
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
@@ -37,34 +36,26 @@ class ClipJob:
 
 def main(stage: Stage) -> None:
     """Train the score teacher on the mouths of the training clips."""
-    params = stage.params.score
+    backend = stage.params.score.teacher
     data = Artifacts.of(stage)
     rows = [r for r in data.teacher_clips("train", "val") if r["framing"] == "face"]
     train = [r for r in rows if r["split"] == "train"]
     held_out = [r for r in rows if r["split"] == "val"] or train[-1:]
-    config = ScoreConfig(
-        size=params.size,
-        frames=params.frames,
-        channels=(params.channels, 2 * params.channels, 3 * params.channels),
-        batch=params.batch,
-        steps=params.steps,
-        learning_rate=params.learning_rate,
-        seed=stage.entropy("train") % 2**31,
-    )
+    seed = stage.entropy("train") % 2**31
     scratch = stage.scratch(stage.data / "speech", *stage.shards("teacher"))
     windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
     clips = [_clip(data, row, scratch) for row in train]
-    with stage.progress(params.steps) as bar:
-        model, losses = train_score(clips, config, scratch, bar.reach)
+    with stage.progress(1) as bar:
+        model, losses = backend.train(clips, seed, scratch, bar.reach)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
-    save_checkpoint(out / "score.safetensors", tensors, config=described, seed=config.seed)
+    save_checkpoint(out / "score.safetensors", tensors, config=described, seed=seed)
     tests = [_clip(data, row, scratch) for row in held_out]
     with one_thread():
-        measured = {f"{k}_train": v for k, v in evaluate_score(model, clips, seed=stage.seed).items()}
-        measured |= {f"{k}_held_out": v for k, v in evaluate_score(model, tests, seed=stage.seed).items()}
+        measured = {f"{k}_train": v for k, v in backend.evaluate(model, clips, seed=stage.seed).items()}
+        measured |= {f"{k}_held_out": v for k, v in backend.evaluate(model, tests, seed=stage.seed).items()}
         _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
     stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
     stage.write_csv("loss", history_rows(losses))
@@ -81,7 +72,11 @@ def _find_mouth(job: ClipJob) -> Window:
         except UserError as error:
             raise UserError(f"clip {clip}: {error}") from None
         write_arrays(
-            path, {**window_arrays({clip: window}), "frames": window.cut(frames, job.stage.params.score.size)}
+            path,
+            {
+                **window_arrays({clip: window}),
+                "frames": window.cut(frames, job.stage.params.score.teacher.size),
+            },
         )
     return read_window(Store(path), clip)
 
@@ -93,7 +88,7 @@ def _clip(data: Artifacts, row: Row, scratch: Path) -> ScoreClip:
 
 def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:
     """The teacher's frames, and below them what the score network samples for the same sound and reference."""
-    count, images, captions = model.config.frames, [], []
+    count, images, captions = model.frames, [], []
     for name, clip in zip(names, clips, strict=True):
         start = max(0, len(clip.frames) // 2 - count // 2)
         window = clip.frames[start : start + count]

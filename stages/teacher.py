@@ -9,7 +9,7 @@ the speech catalogue, e.g. by a video diffusion model given our portrait and wav
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
-from avatar_core.perception.foreground import foreground_masks
-from avatar_core.perception.tracks import TrackConfig, track_points
+from avatar_core.perception.backends import PerceptionConfig, clip_masks
 from avatar_core.procedural.people import Identity, Person, neutral_face
 from avatar_core.procedural.performance import perform, sample_style
 from avatar_core.speech import phonemes_from_json
 from avatar_core.teacher.procedural import play, truth_vertex_ids
 from stages.artifacts import Artifacts, PersonRecord
 from stages.common import Stage, run_stage
-from stages.params import Teacher
+from stages.params import TeacherParams
 
 MAX_RECORDED_FRAMES = 1500  # a recorded clip's frames are held in memory at once
 
@@ -40,7 +39,8 @@ class Job:
 
     row: dict[str, Any]
     person: PersonRecord
-    params: Teacher
+    params: TeacherParams
+    perception: PerceptionConfig
     seed: int
     data: Artifacts
     scratch: Path
@@ -53,7 +53,10 @@ def main(stage: Stage) -> None:
     people = {p.id: p for p in data.people()}
     rows = [row for row in data.planned_clips() if row["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", stage.data / "speech")
-    jobs = [Job(r, people[r["identity"]], params, _clip_seed(stage, r), data, scratch) for r in rows]
+    jobs = [
+        Job(r, people[r["identity"]], params, stage.params.perception, _clip_seed(stage, r), data, scratch)
+        for r in rows
+    ]
     done = stage.map(_make, jobs)
 
     out, truth = stage.fresh(stage.out), {}
@@ -137,7 +140,7 @@ def _procedural(job: Job, audio: np.ndarray) -> tuple[dict[str, np.ndarray], np.
         neutral=neutral_face(),
         supersample=params.supersample,
         vertex_ids=truth_vertex_ids(),
-        tracks=TrackConfig(**asdict(params.tracks)),
+        tracks=job.perception.point_tracker,
     )
     arrays = {"masks": clip.masks, "tracks": clip.tracks, "positions": truth.positions}
     return arrays | {"viewmat": truth.camera.viewmat, "K": truth.camera.K}, clip.frames
@@ -153,10 +156,10 @@ def _recorded(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray]:
             f"{path}: expected {job.row['t_len']} frames at 25 fps as its sound, found {len(frames)}"
         )
     frames = frames[: job.row["t_len"]]
-    masks = foreground_masks(frames)
+    masks = clip_masks(job.perception.mask_detector, frames)
     return {
         "masks": masks,
-        "tracks": track_points(frames, masks, TrackConfig(**asdict(job.params.tracks))),
+        "tracks": job.perception.point_tracker.track(frames, masks),
     }, frames
 
 

@@ -6,6 +6,7 @@ Shapes: B clips, F consecutive frames, N particles, M tracks, H x W pixels, K ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from avatar_core.score.network import ScoreTeacher
+from avatar_core.score import ScoreTeacher
 
 
 def vsd_loss(
@@ -24,26 +25,26 @@ def vsd_loss(
     generator: torch.Generator,
     *,
     guidance: float = 1.0,
-    tau: tuple[float, float] = (0.3, 0.9),
-    own_score: ScoreTeacher | None = None,
+    tau: Sequence[float] = (0.3, 0.9),
+    fake_score: ScoreTeacher | None = None,
 ) -> Tensor:
     """A scalar whose gradient is the paper's: E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
 
     frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps, tau drawn between the
-    given shares of the schedule, w(tau) = sigma(tau)^2. With own_score, a score network of the rendered clips
+    given shares of the schedule, w(tau) = sigma(tau)^2. With fake_score, a score network of the rendered clips
     themselves, its noise estimate takes the place of eps (the variational form [Wang et al. 2023]).
     The value is the mean size of the score difference: it says how far the teacher would move the frames.
     """
     low, high = (int(t * 999) for t in tau)
     timesteps = torch.randint(low, high + 1, (len(frames),), generator=generator)
     noise = torch.randn(frames.shape, generator=generator)
-    noisy = teacher.add_noise(frames, noise, timesteps)
+    alpha, sigma = teacher.alpha_sigma(timesteps)
+    noisy = alpha * frames + sigma * noise
     with torch.no_grad():
         score = teacher.predict(noisy.detach(), timesteps, log_mel, reference, guidance)
         target = noise
-        if own_score is not None:
-            target = own_score.predict(noisy.detach(), timesteps, log_mel, reference)
-        _, sigma = teacher.alpha_sigma(timesteps)
+        if fake_score is not None:
+            target = fake_score.predict(noisy.detach(), timesteps, log_mel, reference)
         gradient = sigma.square() * (score - target)
     value = gradient.square().mean().sqrt()
     # The gradient is injected: this term is zero in value and has d/d(noisy) = gradient / count.

@@ -10,7 +10,7 @@ Shapes: T frames of a clip, F rendered frames, N particles, M tracks, H x W pixe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.config import derived, list_of, ranged, section
 from avatar_core.distill.losses import (
     TrackBinding,
     arap_loss,
@@ -31,39 +32,39 @@ from avatar_core.embed.batches import Augment, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
-from avatar_core.generator.train import MotionLoss, TrainConfig, diffusion_loss
+from avatar_core.generator.train import MotionLoss, MotionLossConfig, diffusion_loss
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.deformation import Rig, compose, make_rig
 from avatar_core.render import rasterize
-from avatar_core.score.network import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
 @dataclass(frozen=True)
 class DistillWeights:
-    simple: float = 1.0
-    vsd: float = 0.02
-    trajectory: float = 10.0  # tracks are in units of the picture's side
-    l1: float = 1.0
-    arap: float = 0.1
+    simple: float = ranged(1.0)
+    vsd: float = ranged(0.02)
+    trajectory: float = ranged(10.0)  # tracks are in units of the picture's side
+    l1: float = ranged(1.0)
+    arap: float = ranged(0.1)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    steps: int = 200
-    frames: int = 8
-    learning_rate: float = 1e-4
-    weights: DistillWeights = field(default_factory=DistillWeights)
-    simple: TrainConfig = field(default_factory=lambda: TrainConfig(batch=8))  # batches and terms of L_simple
-    vsd_tau: tuple[float, float] = (0.3, 0.9)
-    vsd_guidance: float = 1.5
+    steps: int = ranged(150, 1)
+    size: int = ranged(128, 32, 2048)  # px, clips seen whole
+    learning_rate: float = ranged(1e-4, 1e-08, 1)
+    weights: DistillWeights = section(DistillWeights)
+    simple: MotionLossConfig = section(MotionLossConfig, batch=8)  # batches and terms of L_simple
+    vsd_tau: list[float] = list_of(0.3, 0.9)  # least and most diffusion time, of 1
+    vsd_guidance: float = ranged(1.5, 0, 20)
     variational: bool = False  # replaces eps in VSD by a score network that learns the rendered clips
-    variational_rate: float = 1e-4
-    ema: float = 0.98
-    clip_norm: float = 1.0
-    checkpoint_every: int = 50
-    seed: int = 0
+    variational_rate: float = ranged(1e-4, 1e-08, 1)
+    ema: float = ranged(0.98, 0, 1)
+    clip_norm: float = ranged(1.0)
+    checkpoint_every: int = ranged(50, 1)
+    seed: int = derived(0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def train_student(
     layout: Any,
     generator: Generator,
     codec: MotionCodec,
-    teacher: ScoreTeacher | None,
+    teacher: ScoreTeacher,
     config: DistillConfig = DistillConfig(),
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
@@ -111,13 +112,9 @@ def train_student(
 ) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
 
-    teacher may be None only when weights.vsd is 0. canonicals maps identity to Canonical.
+    A step renders as many frames as the teacher sees, whether it is asked or not. canonicals maps identity to Canonical.
     """
     weights = config.weights
-    if teacher is None and weights.vsd > 0:
-        raise UserError(
-            "distill: expected a score teacher while weights.vsd > 0, found none; run the score stage"
-        )
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
     rigs = {name: make_rig(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
@@ -125,7 +122,7 @@ def train_student(
     loss_of = MotionLoss(batches, codec, config.simple)
     student = Student(generator, codec)
     trained = [*generator.parameters(), *decoder_parameters(codec)]
-    own = _own_score(teacher, config) if teacher is not None and config.variational else None
+    fake = _fake_score(teacher, config) if config.variational else None
 
     def losses() -> dict[str, Tensor]:
         mel, x, weight, kind = batches.draw(chance)
@@ -133,7 +130,7 @@ def train_student(
             mel = augment(mel, chance)
         terms = {"simple": diffusion_loss(generator, loss_of, mel, x, weight, kind, config.simple, chance)}
         clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
-        terms |= rendered_terms(clip, canonicals[clip.identity], layout, rigs[clip.identity], student, teacher, own,
+        terms |= rendered_terms(clip, canonicals[clip.identity], layout, rigs[clip.identity], student, teacher, fake,
                                 config, chance)  # fmt: skip
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
@@ -151,7 +148,7 @@ def train_student(
         chance,
         losses,
         fingerprint=mark,
-        checkpoint_dir=checkpoint_dir if own is None else None,  # the own score's state is not kept
+        checkpoint_dir=checkpoint_dir if fake is None else None,  # the fake score's state is not kept
         progress=progress,
     )  # fmt: skip
     return generator, codec, history
@@ -163,16 +160,18 @@ def rendered_terms(
     layout: Any,
     rig: Rig,
     student: Student,
-    teacher: ScoreTeacher | None,
-    own: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
+    teacher: ScoreTeacher,
+    fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
     config: DistillConfig,
     chance: torch.Generator,
 ) -> dict[str, Tensor]:
     """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap."""
     view, weights = clip.view, config.weights
-    total, count = len(clip.motion.x), config.frames
+    total, count = len(clip.motion.x), teacher.frames
     start = int(torch.randint(max(1, total - count + 1), (1,), generator=chance))
     frames = slice(start, min(start + count, total))
+    # The score's draws come from a seed of their own: with or without it, everything else is drawn the same.
+    score_draws = torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=chance)))
     shown = student.codec.shown(clip.motion.valid)
     latents = predict_window(student.generator, clip.motion, shown, frames, chance)
     deformation = student.codec.decode(latents, float(canonical.stature))
@@ -189,7 +188,7 @@ def rendered_terms(
         points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, Ks)
         targets = torch.from_numpy(view.tracks.targets[frames])
         terms["trajectory"] = trajectory_loss(points, targets, float(width))
-    scored = view.scored and teacher is not None and weights.vsd > 0 and len(means) == count
+    scored = view.scored and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
         images, _ = rasterize(
             means, quats, log_scales.exp(), logits.sigmoid(), colors,
@@ -200,7 +199,7 @@ def rendered_terms(
         targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255
         terms["l1"] = picture_loss(images, targets)
         if scored:
-            terms["vsd"] = _vsd(images, clip, start, teacher, own, config, chance)
+            terms["vsd"] = _vsd(images, clip, start, teacher, fake, config, score_draws)
     return terms
 
 
@@ -229,37 +228,48 @@ def decoder_parameters(codec: MotionCodec) -> list[nn.Parameter]:
     return [p for name, p in codec.named_parameters() if "decoder_residual" in name]
 
 
-def _vsd(images, clip, start, teacher, own, config, chance) -> Tensor:
+def _vsd(
+    images: Tensor,
+    clip: DistillClip,
+    start: int,
+    teacher: ScoreTeacher,
+    fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
+    config: DistillConfig,
+    rng: torch.Generator,
+) -> Tensor:
     rendered = (images.movedim(-1, -3) * 2 - 1)[None]
-    size = teacher.config.size
+    size = teacher.size
     if rendered.shape[-1] != size or rendered.shape[-2] != size:
         raise UserError(f"distill: expected scored views of {size} px, found {tuple(rendered.shape[-2:])}")
     mel = pad_mel(clip.motion.log_mel)[
-        MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)
+        MEL_PER_FRAME * start : MEL_PER_FRAME * (start + teacher.frames + 2 * AUDIO_CONTEXT)
     ][None]
     reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]
-    if own is not None:
-        _learn_own_score(own, rendered.detach(), mel, reference, chance)
+    if fake is not None:
+        _learn_fake_score(fake, rendered.detach(), mel, reference, rng)
     return vsd_loss(
-        rendered, teacher, mel, reference, chance, guidance=config.vsd_guidance, tau=config.vsd_tau,
-        own_score=own[0] if own is not None else None,
+        rendered, teacher, mel, reference, rng, guidance=config.vsd_guidance, tau=config.vsd_tau,
+        fake_score=fake[0] if fake is not None else None,
     )  # fmt: skip
 
 
-def _own_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeacher, torch.optim.Optimizer]:
-    tensors, about = teacher.tensors()
-    own = ScoreTeacher.from_tensors({k: v.clone() for k, v in tensors.items()}, about)
-    return own, torch.optim.AdamW(own.parameters(), lr=config.variational_rate)
+def _fake_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeacher, torch.optim.Optimizer]:
+    model = teacher.copy()
+    return model, torch.optim.AdamW(model.parameters(), lr=config.variational_rate)
 
 
-def _learn_own_score(own, rendered: Tensor, mel: Tensor, reference: Tensor, chance: torch.Generator) -> None:
-    """One step of own's denoising of the rendered clips, weighted as the teacher's training is."""
-    model, optimizer = own
-    timesteps = torch.randint(100, 1000, (len(rendered),), generator=chance)
-    noise = torch.randn(rendered.shape, generator=chance)
-    alpha, sigma = model.alpha_sigma(timesteps)
-    clean = model(alpha * rendered + sigma * noise, timesteps, model.encode_audio(mel), reference)
-    loss = ((clean - rendered) * model.scale(timesteps) / (model.spread * sigma)).square().mean()
+def _learn_fake_score(
+    fake: tuple[ScoreTeacher, torch.optim.Optimizer],
+    rendered: Tensor,
+    mel: Tensor,
+    reference: Tensor,
+    rng: torch.Generator,
+) -> None:
+    """One step of the fake score's denoising of the rendered clips, weighted as the teacher's training is."""
+    model, optimizer = fake
+    timesteps = torch.randint(100, 1000, (len(rendered),), generator=rng)
+    noise = torch.randn(rendered.shape, generator=rng)
+    loss = model.denoising_loss(rendered, timesteps, noise, mel, reference)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core.config import derived, list_of, ranged
 from avatar_core.embed.region import RegionCodec
 from avatar_core.errors import UserError
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
@@ -34,22 +35,24 @@ FRAMES_OF = {"body": (WORLD,), "face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT
 
 @dataclass(frozen=True)
 class CodecConfig:
-    body_dims: int = 24  # with head_dims of them for the head
-    head_dims: int = 8
-    face_dims: int = 32
-    hand_dims: int = 8
-    extra_dims: int = 16  # components only the residual decoder reaches
-    lips_weight: float = 2.0
-    lips_radius: float = 0.03  # m, fall-off of the lip weight
-    depth_weight: float = 0.5  # of y, which one camera sees worst, in face and head
-    balance: float = 0.01  # m: body particles that move more count less, so arms do not drown the trunk
-    channels: tuple[str, ...] = ("rotation", "color")
-    ridge: float = 0.1
-    max_frames: int = 1200  # per region, subsampled evenly
+    body_dims: int = ranged(24, 2, 512)  # with head_dims of them for the head
+    head_dims: int = ranged(8, 1, 512)
+    face_dims: int = ranged(32, 1, 512)
+    hand_dims: int = ranged(8, 1, 512)
+    extra_dims: int = ranged(16, 0, 512)  # components only the residual decoder reaches
+    lips_weight: float = ranged(2.0)
+    lips_radius: float = ranged(0.03, 0.001)  # m, fall-off of the lip weight
+    depth_weight: float = ranged(0.5)  # of y, which one camera sees worst, in face and head
+    balance: float = ranged(
+        0.01
+    )  # m: body particles that move more count less, so arms do not drown the trunk
+    channels: list[str] = list_of("rotation", "color")  # what the decoder gives besides offsets
+    ridge: float = ranged(0.1)
+    max_frames: int = ranged(1200, 16)  # per region, subsampled evenly
     body_per_stature: bool = True  # body and hand offsets scale with stature / 1.7 m
-    residual_hidden: int = 128
-    residual_steps: int = 300
-    seed: int = 0
+    residual_hidden: int = ranged(128, 1)
+    residual_steps: int = ranged(300)
+    seed: int = derived(0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class MotionCodec(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], about: Mapping) -> MotionCodec:
-        config = CodecConfig(**{**about["config"], "channels": tuple(about["config"]["channels"])})
+        config = CodecConfig(**about["config"])
         codec = cls(config, about["n_particles"], about["sizes"], about["lips"], about["carriers"])
         codec.load_state_dict(dict(tensors))
         return codec.eval()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.config import derived, ranged
 from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
@@ -27,34 +28,36 @@ from avatar_core.training.state import fingerprint_of
 
 
 @dataclass(frozen=True)
-class EmbedConfig:
-    dims: int = 64  # D
-    embedding: int = 48
-    mels: int = 80
-    audio_channels: int = 128
-    audio_blocks: int = 2
-    kernel: int = 7
-    dropout: float = 0.1
-    motion_channels: int = 96
-    motion_blocks: int = 2
-    patch: int = 8  # frames
-    stride: int = 4
-    frame_weight: float = 1.0
-    patch_weight: float = 1.0
-    frame_step: int = 4  # every so many frames take part in the frame loss: neighbours are not negatives
-    steps: int = 200
-    batch: int = 16
-    window: int = 48
-    learning_rate: float = 2e-3
-    ema: float = 0.98
-    checkpoint_every: int = 100
-    seed: int = 0
+class ContrastiveConfig:
+    embedding: int = ranged(48, 2)
+    audio_channels: int = ranged(128, 1)
+    audio_blocks: int = ranged(2, 1)
+    kernel: int = ranged(7, 1)
+    dropout: float = ranged(0.1, 0, 0.9)
+    motion_channels: int = ranged(96, 1)
+    motion_blocks: int = ranged(2, 1)
+    patch: int = ranged(8, 1)  # frames
+    stride: int = ranged(4, 1)
+    frame_weight: float = ranged(1.0)
+    patch_weight: float = ranged(1.0)
+    frame_step: int = ranged(
+        4, 1
+    )  # every so many frames take part in the frame loss: neighbours are not negatives
+    steps: int = ranged(200)
+    batch: int = ranged(16, 1)
+    window: int = ranged(48, 8)
+    learning_rate: float = ranged(2e-3, 1e-08, 1)
+    ema: float = ranged(0.98, 0, 1)
+    checkpoint_every: int = ranged(100, 1)
+    dims: int = derived(64)  # D
+    mels: int = derived(80)
+    seed: int = derived(0)
 
 
 class Embedding(nn.Module):
     """Two encoders into one unit sphere: embed_audio (B,4T,80) and embed_motion (B,T,D) -> (B,T,E)."""
 
-    def __init__(self, config: EmbedConfig):
+    def __init__(self, config: ContrastiveConfig):
         super().__init__()
         self.config = config
         c = config.motion_channels
@@ -86,7 +89,7 @@ class Embedding(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Embedding:
-        model = cls(EmbedConfig(**config))
+        model = cls(ContrastiveConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
 
@@ -115,7 +118,7 @@ def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor) -> Tensor:
 def train_embedding(
     clips: Sequence[MotionClip],
     codec: MotionCodec,
-    config: EmbedConfig = EmbedConfig(),
+    config: ContrastiveConfig = ContrastiveConfig(),
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,

@@ -80,7 +80,7 @@ def fit_clip(
     rig = make_rig(canonical, layout, template, framing, nodes)
     camera = solve_camera(
         rig.rest[:, rig.n_base :].T.numpy(), keypoints_xy, keypoints_confidence, width, height,
-        config.field_of_view[framing],
+        FIELD_OF_VIEW[framing],
     )  # fmt: skip
     curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
@@ -91,7 +91,7 @@ def fit_clip(
     rig, seen = displaced(rig, shift), displaced(seen, shift)
     binding = _bind(seen, track, tracks)
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
-    config = config if hold_head else replace(config, **config.body_rates)
+    config = config if hold_head else replace(config, **vars(config.body_rates))
     motion = refine_clip(seen, curves, track, clip, config, progress)
     return _finish(rig, motion, track, pictures, canonical, layout, framing, keypoints_confidence, config)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.config import ranged
 from avatar_core.errors import UserError
 from avatar_core.fit.losses import bounds_loss, point_loss
 from avatar_core.fit.rig import FitRig, bones, place
@@ -59,26 +60,26 @@ _RARE_COST = 5.0
 
 
 @dataclass(frozen=True)
-class TrackConfig:
+class SkeletonTrackConfig:
     """iterations of Adam; learning rates of rotations (rad), translation (m), face actions; weights of the terms;
     spacing of the spline knots in frames."""
 
-    iterations: int = 120
-    rate_rotation: float = 0.05
-    rate_translation: float = 0.006
-    rate_action: float = 0.05
-    lips: float = 2.0
-    lids: float = 1.5
-    opening: float = 1.5
-    action_prior: float = 0.1
-    action_symmetry: float = 0.3
-    action_bounds: float = 20.0
-    action_smooth: float = 0.02
-    face_bias: float = 0.15  # cost of a millimetre of constant landmark misfit, squared
-    pose_smooth: float = 5.0
-    trunk_speed: float = 3000.0  # cost of a radian a frame, squared, of the slow bones
-    slow_knots: float = 10.0
-    quick_knots: float = 3.0
+    iterations: int = ranged(120, 1)
+    rate_rotation: float = ranged(0.05)
+    rate_translation: float = ranged(0.006)
+    rate_action: float = ranged(0.05)
+    lips: float = ranged(2.0)
+    lids: float = ranged(1.5)
+    opening: float = ranged(1.5)
+    action_prior: float = ranged(0.1)
+    action_symmetry: float = ranged(0.3)
+    action_bounds: float = ranged(20.0)
+    action_smooth: float = ranged(0.02)
+    face_bias: float = ranged(0.15)  # cost of a millimetre of constant landmark misfit, squared
+    pose_smooth: float = ranged(5.0)
+    trunk_speed: float = ranged(3000.0)  # cost of a radian a frame, squared, of the slow bones
+    slow_knots: float = ranged(10.0, 1)
+    quick_knots: float = ranged(3.0, 1)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class Curves:
         return torch.cat([slow, quick], 1)[:, self.order], self.slow_basis @ self.shift
 
 
-def make_curves(rig: FitRig, frames: int, config: TrackConfig) -> Curves:
+def make_curves(rig: FitRig, frames: int, config: SkeletonTrackConfig) -> Curves:
     """Curves at the canonical pose but for elbows slightly flexed forward: which way an elbow bends is not seen in 2D."""
     names = rig.skeleton.names
     slow = [i for i, name in enumerate(names) if name in SLOW]
@@ -210,7 +211,7 @@ def make_curves(rig: FitRig, frames: int, config: TrackConfig) -> Curves:
     )
 
 
-def keypoint_weights(confidence: np.ndarray, config: TrackConfig) -> Tensor:
+def keypoint_weights(confidence: np.ndarray, config: SkeletonTrackConfig) -> Tensor:
     """(T,M) weights of keypoints: confidence above 0.2, lips and lids raised."""
     scale = np.ones(len(KEYPOINTS), np.float32)
     scale[indices("lips_")] = config.lips
@@ -249,7 +250,7 @@ def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
     return left, right
 
 
-def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: TrackConfig) -> Tensor:
+def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig) -> Tensor:
     """Cost of leaving the canonical pose, of speed and of acceleration.
 
     A trunk that leans to and fro hardly changes the picture, so half a pixel of keypoint noise would set it, and the head on
@@ -269,7 +270,11 @@ def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: TrackC
 
 
 def track_clip(
-    rig: FitRig, xy: np.ndarray, confidence: np.ndarray, camera: Camera, config: TrackConfig = TrackConfig()
+    rig: FitRig,
+    xy: np.ndarray,
+    confidence: np.ndarray,
+    camera: Camera,
+    config: SkeletonTrackConfig = SkeletonTrackConfig(),
 ) -> tuple[Curves, Track]:
     """Fit skeleton curves and face actions to detected keypoints xy (T,M,2) px, confidence (T,M).
 

@@ -17,20 +17,21 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.config import derived, ranged
 from avatar_core.networks.blocks import AudioTrunk, BandedAttention, ConvBlock
 
 
 @dataclass(frozen=True)
 class DiTConfig:
-    dims: int = 64  # D
-    channels: int = 128
-    audio_blocks: int = 2
-    motion_blocks: int = 2
-    kernel: int = 7
-    heads: int = 4
-    attention_radius: int = 5  # frames
-    dropout: float = 0.1
-    mels: int = 80
+    channels: int = ranged(128, 16)
+    audio_blocks: int = ranged(2, 1)
+    motion_blocks: int = ranged(2, 1)
+    kernel: int = ranged(7, 1)
+    heads: int = ranged(4, 1)
+    attention_radius: int = ranged(5)  # frames
+    dropout: float = ranged(0.1, 0, 0.9)
+    dims: int = derived(64)  # D
+    mels: int = derived(80)
 
     @property
     def receptive_field(self) -> int:

@@ -6,12 +6,13 @@ Shapes: B windows, T frames at 25 fps, D latents, C audio channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core.config import derived, ranged, section
 from avatar_core.generator.dit import DiT, DiTConfig
 from avatar_core.generator.refiner import Refiner, RefinerConfig
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
@@ -21,13 +22,13 @@ UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    dit: DiTConfig = field(default_factory=DiTConfig)
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
-    body_dims: int = 24  # latents [0, body_dims) are body
-    face_dims: int = 32  # then face, then hand
-    motion_smooth: float = (
-        1.5  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
-    )
+    dit: DiTConfig = section(DiTConfig)
+    refiner: RefinerConfig = section(RefinerConfig)
+    motion_smooth: float = ranged(
+        1.5, 0, 25
+    )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
+    body_dims: int = derived(24)  # latents [0, body_dims) are body
+    face_dims: int = derived(32)  # then face, then hand
 
 
 class Generator(nn.Module):
@@ -53,7 +54,8 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.dit = DiT(config.dit)
-        self.refiner = Refiner(config.refiner, config.dit.dims, config.dit.channels, config.body_dims)
+        sizes = (config.dit.dims, config.dit.channels, config.body_dims)
+        self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None
         self.register_buffer(
             "speed", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
@@ -66,7 +68,8 @@ class Generator(nn.Module):
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
         # frames on either side that a window needs to give exactly what one long pass gives
         filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
-        self.context = max(config.dit.receptive_field, self.refiner.receptive_field) + filtered
+        refined = self.refiner.receptive_field if self.refiner else 0
+        self.context = max(config.dit.receptive_field, refined) + filtered
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
         """F: x0 (B,T,D) of noisy motion, before the refiner."""
@@ -77,7 +80,9 @@ class Generator(nn.Module):
         return self._steady(self.dit.prior(audio))
 
     def refine(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
-        """x0 with face and hands refined; time (B,T) frames since the start."""
+        """x0 with face and hands refined (as it is without a refiner); time (B,T) frames since the start."""
+        if self.refiner is None:
+            return x0
         return x0 + self._steady(self.refiner(x0, audio, time) - x0)
 
     def _steady(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from avatar_core.config import ranged
 from avatar_core.networks.blocks import BandedAttention, ConvBlock
 
 PERIODS = (4, 8, 16, 32, 64, 128)  # frames
@@ -21,12 +22,13 @@ PERIODS = (4, 8, 16, 32, 64, 128)  # frames
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    channels: int = 96
-    blocks: int = 2
-    heads: int = 4
-    radius: int = 5  # frames of attention on either side
-    kernel: int = 5
-    dropout: float = 0.1
+    enabled: bool = True
+    channels: int = ranged(96, 16)
+    blocks: int = ranged(2, 1)
+    heads: int = ranged(4, 1)
+    radius: int = ranged(5)  # frames of attention on either side
+    kernel: int = ranged(5, 1)
+    dropout: float = ranged(0.1, 0, 0.9)
 
 
 class Refiner(nn.Module):

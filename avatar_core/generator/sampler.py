@@ -18,6 +18,7 @@ from torch import Tensor
 
 from avatar_core.audio.features import log_mel
 from avatar_core.clock import SAMPLES_PER_FRAME
+from avatar_core.config import ranged
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.geometry.filters import low_pass, slow_velocity
@@ -26,11 +27,13 @@ from avatar_core.networks.diffusion import make_scheduler
 
 @dataclass(frozen=True)
 class SampleConfig:
-    steps: int = 5  # more do not help lips and excite the head
-    guidance: float = 1.0  # 1 = no guidance; above, lips lose accuracy and the head speeds up
-    temperature_face: float = 0.5  # scale of the initial noise: lips follow the audio, not chance
-    temperature_motion: float = 1.0  # body and hands keep their full variety
-    window: int = 250  # frames a network call
+    steps: int = ranged(5, 1, 1000)  # more do not help lips and excite the head
+    guidance: float = ranged(1.0, 0, 20)  # 1 = no guidance; above, lips lose accuracy and the head speeds up
+    temperature_face: float = ranged(
+        0.5, 0, 2
+    )  # scale of the initial noise: lips follow the audio, not chance
+    temperature_motion: float = ranged(1.0, 0, 2)  # body and hands keep their full variety
+    window: int = ranged(250, 1)  # frames a network call
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.config import ranged
 from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator, GeneratorConfig
@@ -27,26 +28,34 @@ from avatar_core.training.state import fingerprint_of
 
 
 @dataclass(frozen=True)
-class TrainConfig(BatchConfig):
-    steps: int = 1200
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    ema: float = 0.99
-    velocity: float = 1.0
-    aperture: float = 1.0
-    aperture_unit: float = 0.004  # m
-    prior: float = 0.5  # loss of the audio-only prior inside F
-    refiner: float = 1.0
-    drop_audio: float = 0.1
-    pure_noise: float = 0.3  # share of windows at the last diffusion step, the one sampling starts from
-    checkpoint_every: int = 200
+class MotionLossConfig(BatchConfig):
+    """L_simple in particle space: its batches and the weights of its terms."""
+
+    velocity: float = ranged(1.0)
+    aperture: float = ranged(1.0)
+    aperture_unit: float = ranged(0.004, 1e-06)  # m
+    prior: float = ranged(0.5)  # loss of the audio-only prior inside F
+    refiner: float = ranged(1.0)
+    drop_audio: float = ranged(0.1, 0, 1)
+    pure_noise: float = ranged(
+        0.3, 0, 1
+    )  # share of windows at the last diffusion step, the one sampling starts from
+
+
+@dataclass(frozen=True)
+class TrainConfig(MotionLossConfig):
+    steps: int = ranged(900, 1)
+    learning_rate: float = ranged(2e-3, 1e-08, 1)
+    weight_decay: float = ranged(0.05)
+    clip_norm: float = ranged(1.0)
+    ema: float = ranged(0.99, 0, 1)
+    checkpoint_every: int = ranged(200, 1)
 
 
 class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
 
-    def __init__(self, batches: Batches, codec: MotionCodec, config: TrainConfig):
+    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig):
         self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
         self.shown = batches.shown
         row, _ = codec.aperture_row()
@@ -113,7 +122,7 @@ def diffusion_loss(
     x: Tensor,
     weight: Tensor,
     kind: Tensor,
-    config: TrainConfig,
+    config: MotionLossConfig,
     generator: torch.Generator,
 ) -> Tensor:
     """L_simple of F, of its audio prior and of the refiner on one batch."""
@@ -132,6 +141,8 @@ def diffusion_loss(
     refined = model.refine(x0.detach(), features, offset + torch.arange(frames))
     loss = loss_of(x0, x, weight, kind)
     loss = loss + config.prior * loss_of(model.prior(features), x, weight, kind)
+    if model.refiner is None:
+        return loss
     return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
 
 

@@ -11,23 +11,35 @@ Legend: N particles, V template vertices, C candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numba import njit
 
+from avatar_core.config import ranged
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 from avatar_core.template.mesh import PARTS, Template, load_template
 
 REGIONS = {"body": 0, "face": 1, "hand_left": 2, "hand_right": 3, "mouth_interior": 4, "eyes": 5}
 FRAMES = {"world": 0, "head": 1, "wrist_left": 2, "wrist_right": 3}
-DEFAULT_BUDGETS = {"face": 5200, "hand": 1100, "eyes": 400, "mouth_interior": 420, "body": 5600}
-"""Particles per region; "hand" and "eyes" count one hand and both eyes."""
 
 CANDIDATES = 7  # drawn for each particle that is kept
 RIGID = 0.97  # skin weight from which a particle counts as rigid with a bone
 FINGER = 0.02
+
+
+@dataclass(frozen=True)
+class ParticleBudgets:
+    """How many particles where; the same for every identity. The shell's have no place on the template."""
+
+    face: int = ranged(5200, 16, 1_000_000)
+    hand: int = ranged(1100, 16, 1_000_000)  # each
+    eyes: int = ranged(400, 16, 1_000_000)  # both together
+    mouth_interior: int = ranged(420, 16, 1_000_000)
+    body: int = ranged(5600, 16, 1_000_000)
+    shell: int = ranged(6000, 0, 1_000_000)  # at most, for hair, loose cloth and fine patterns
+    seed: int = ranged(0)
 
 
 @dataclass(frozen=True)
@@ -54,27 +66,21 @@ class ParticleLayout:
 
 
 def make_layout(
-    template: Template | None = None, budgets: Mapping[str, int] | None = None, seed: int = 0
+    budgets: ParticleBudgets = ParticleBudgets(), template: Template | None = None
 ) -> ParticleLayout:
-    """The layout for these budgets (see DEFAULT_BUDGETS; other keys are ignored). Deterministic; cached."""
-    wanted = dict(DEFAULT_BUDGETS) | {k: int(v) for k, v in (budgets or {}).items() if k in DEFAULT_BUDGETS}
-    for name, count in wanted.items():
-        if count < 16:
-            raise ValueError(f"particles.{name}: expected 16 or more, found {count}")
+    """The layout for these budgets on `template` (None: the versioned one). Deterministic; cached. ValueError below 16 a region."""
+    for name in ("face", "hand", "eyes", "mouth_interior", "body"):
+        if getattr(budgets, name) < 16:
+            raise ValueError(f"particles.{name}: expected 16 or more, found {getattr(budgets, name)}")
+    budgets = replace(budgets, shell=0)  # takes no part
     if template is not None and template is not load_template():
-        return _make(template, tuple(sorted(wanted.items())), seed)
-    return _cached(tuple(sorted(wanted.items())), seed)
-
-
-def layout_of(budgets: Mapping[str, int]) -> ParticleLayout:
-    """The layout for budgets as params.yaml and a student hold them: by region, with `seed` and, not used here, `shell`."""
-    regions = {k: v for k, v in budgets.items() if k not in ("seed", "shell")}
-    return make_layout(None, regions, int(budgets.get("seed", 0)))
+        return _make(template, budgets)
+    return _cached(budgets)
 
 
 @lru_cache(maxsize=4)
-def _cached(budgets: tuple[tuple[str, int], ...], seed: int) -> ParticleLayout:
-    return _make(load_template(), budgets, seed)
+def _cached(budgets: ParticleBudgets) -> ParticleLayout:
+    return _make(load_template(), budgets)
 
 
 def particle_weights(template: Template, layout: ParticleLayout) -> np.ndarray:
@@ -91,8 +97,7 @@ def particle_weights(template: Template, layout: ParticleLayout) -> np.ndarray:
     return out
 
 
-def _make(template: Template, budgets: tuple[tuple[str, int], ...], seed: int) -> ParticleLayout:
-    wanted = dict(budgets)
+def _make(template: Template, budgets: ParticleBudgets) -> ParticleLayout:
     x, faces = template.layout_positions.astype(np.float64), template.faces
     region = triangle_regions(template)
     corner = x[faces]
@@ -105,9 +110,9 @@ def _make(template: Template, budgets: tuple[tuple[str, int], ...], seed: int) -
 
     triangles, barycentric, regions = [], [], []
     for name, code in REGIONS.items():
-        count = wanted["hand" if name.startswith("hand") else name]
+        count = getattr(budgets, "hand" if name.startswith("hand") else name)
         pool = np.flatnonzero(region == code)
-        rng = np.random.default_rng([seed, code, 20260901])
+        rng = np.random.default_rng([budgets.seed, code, 20260901])
         # Half a triangle's spacing follows its importance: denser by importance squared in count per area.
         share = area[pool] * importance[pool] ** 2
         total = np.cumsum(share)

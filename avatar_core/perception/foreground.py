@@ -97,9 +97,13 @@ def separate(image: np.ndarray) -> tuple[np.ndarray, Background]:
     return _largest(mask), background
 
 
-def foreground_masks(frames: np.ndarray) -> np.ndarray:
-    """A fixed camera's frames (T, H, W, 3) uint8 -> masks (T, H, W) uint8, 0 or 255, each frame on its own."""
-    return np.stack([separate(frame)[0] for frame in frames]).astype(np.uint8) * 255
+@dataclass(frozen=True)
+class GrabCutMasks:
+    """Foreground by a smooth backdrop where there is one, else by GrabCut."""
+
+    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Background]:
+        """See `separate`."""
+        return separate(image)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

@@ -15,19 +15,25 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from avatar_core.config import ranged
+
 
 @dataclass(frozen=True)
-class TrackConfig:
-    """How points are seeded and when a track ends.
+class OpticalFlowTracks:
+    """Point tracks by DIS optical flow: how points are seeded and when a track ends.
 
     points: tracks alive at most. reseed_every: frames between seedings. spacing: least distance of seeds in pixels.
     max_forward_backward: largest round-trip error in pixels before a point counts as lost.
     """
 
-    points: int
-    reseed_every: int
-    spacing: float
-    max_forward_backward: float
+    points: int = ranged(160, 8)
+    reseed_every: int = ranged(12, 1)
+    spacing: float = ranged(6.0, 1)
+    max_forward_backward: float = ranged(0.8, 0.01)
+
+    def track(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Foreground points through a clip: frames (T,H,W,3) uint8, masks (T,H,W) -> (T,P,2) px, NaN where not alive."""
+        return track_points(frames, masks, self)
 
 
 def _bilinear(flow: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -61,7 +67,7 @@ def _seed(gray: np.ndarray, mask: np.ndarray, taken: np.ndarray, count: int, spa
     return corners[:, 0].astype(np.float32) + 0.5
 
 
-def track_points(frames: np.ndarray, masks: np.ndarray, config: TrackConfig) -> np.ndarray:
+def track_points(frames: np.ndarray, masks: np.ndarray, config: OpticalFlowTracks) -> np.ndarray:
     """Track foreground points through a clip.
 
     frames (T,H,W,3) uint8 RGB; masks (T,H,W) uint8, foreground > 0.

@@ -49,11 +49,10 @@ def add_detail(
     count: int,
     seed: int,
     config: DetailConfig = DetailConfig(),
-    threads: int = 2,
 ) -> Splats:
     """splats with up to `count` more particles where its picture differs from the view's target."""
     blocked = moving(template, layout, config.keep_off_m)
-    image, alpha, depth, hidden = _surface(splats, view, blocked, threads)
+    image, alpha, depth, hidden = _surface(splats, view, blocked)
     target = view.target.numpy()
     inner = cv2.erode((view.mask.numpy() > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rows, columns = np.nonzero(inner & (alpha > 0.8) & (hidden < 0.05))
@@ -148,7 +147,7 @@ def pattern(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.cos(angle), np.sin(angle)], -1), strength
 
 
-def _surface(splats: Splats, view: View, blocked: np.ndarray, threads: int):
+def _surface(splats: Splats, view: View, blocked: np.ndarray):
     """Picture (H,W,3), alpha (H,W), depth of what is seen (H,W), share of each pixel that is blocked particles (H,W)."""
     tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
     camera = view.camera
@@ -163,9 +162,9 @@ def _surface(splats: Splats, view: View, blocked: np.ndarray, threads: int):
     with torch.no_grad():
         image, alpha, depth = rasterize(
             *shape, tensor(splats.colors), *place,
-            background=view.background, return_depth=True, threads=threads,
+            background=view.background, return_depth=True,
         )  # fmt: skip
-        share, _ = rasterize(*shape, tensor(is_blocked)[:, None].repeat(1, 3), *place, threads=threads)
+        share, _ = rasterize(*shape, tensor(is_blocked)[:, None].repeat(1, 3), *place)
     alpha = alpha[..., 0].numpy()
     depth = depth[..., 0].numpy() / np.maximum(alpha, 1e-6)
     return image.numpy(), alpha, depth, share[..., 0].numpy()

@@ -7,8 +7,8 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,11 +17,12 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from avatar_core.config import derived_by, ranged, section
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.layout import DEFAULT_BUDGETS, ParticleLayout, make_layout, particle_weights
-from avatar_core.perception.foreground import separate
+from avatar_core.particles.layout import ParticleBudgets, ParticleLayout, make_layout, particle_weights
+from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.appearance import Splats, make_splats
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
@@ -30,6 +31,7 @@ from avatar_core.personalise.surface import clothed_surface
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
 from avatar_core.template.pose import bone_transforms, pose_template, relaxed_rotvecs
+from avatar_core.training.loop import one_thread
 
 WORK_PX = 768  # longer side of the picture that is fitted
 MIN_PX = 64
@@ -41,26 +43,24 @@ MIN_FACE_PX = 24
 
 @dataclass(frozen=True)
 class PersonaliseConfig:
-    """budgets as `make_layout` takes them; shells: most particles for hair, loose cloth and fine patterns."""
+    """From a portrait to an avatar: steps of the portrait's pose, refinement of the particles that `particles` counts."""
 
-    budgets: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_BUDGETS))
-    shells: int = 8000
-    layout_seed: int = 0
-    seed: int = 0
-    pose_steps: int = 260
-    refine: RefineConfig = field(default_factory=RefineConfig)
+    pose_steps: int = ranged(260, 1)
+    refine: RefineConfig = section(RefineConfig)
+    particles: ParticleBudgets = derived_by(ParticleBudgets)
 
 
+@one_thread()  # so that the command and the stage, whose workers have one each, make the same bytes
 def personalise(
     image: np.ndarray,
-    critics: Any,
+    perception: PerceptionConfig,
     *,
     config: PersonaliseConfig = PersonaliseConfig(),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Canonical, Camera, dict[str, Any]]:
     """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
 
-    critics: has `.keypoints(images (B,H,W,3)) -> (xy (B,K,2), confidence (B,K))`. The camera sees the avatar in its
+    perception: whose keypoints and mask to go by. The camera sees the avatar in its
     canonical pose about as the portrait shows the person. Facts: psnr_foreground (at the
     size that is fitted, and `_third` at a third of it), psnr_face, keypoint_error_px, mask_px, pose
     (PortraitPose), portrait (the rendered picture in the portrait's own pose).
@@ -70,18 +70,20 @@ def personalise(
     picture = check_portrait(image)
     height, width = picture.shape[:2]
     tell("keypoints", 0, 1)
-    xy, confidence = (np.asarray(a)[0] for a in critics.keypoints(picture[None]))
+    xy, confidence = (np.asarray(a)[0] for a in perception.keypoint_detector.keypoints(picture[None]))
     _check_person(xy, confidence)
-    mask, background = separate(picture)
+    mask, background = perception.mask_detector.separate(picture)
     mask = _own_mask(mask, xy, confidence)
     # The outermost pixels are half backdrop: they would give the outline the backdrop's colour.
     core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     tell("pose", 0, 1)
     pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
-    template, layout = load_template(), make_layout(None, config.budgets, config.layout_seed)
+    template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     vertices = vertices + clothed_surface(template, vertices, pose.camera, core)
-    splats = make_splats(template, layout, vertices, pose.camera, picture, core, config.shells, config.seed)
+    splats = make_splats(
+        template, layout, vertices, pose.camera, picture, core, config.particles.shell, config.particles.seed
+    )
     matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
     view = View.of(pose.camera, picture, background.image(width, height), matte)
     face_view, face_box = _face_view(view, xy)
@@ -89,8 +91,8 @@ def personalise(
     splats = refine(
         splats, view, face_view, config.refine, progress=lambda done, _: tell("refine", done, total)
     )
-    left = config.shells - (len(splats.means) - splats.n_base)
-    splats = add_detail(splats, view, template, layout, left, config.seed, threads=config.refine.threads)
+    left = config.particles.shell - (len(splats.means) - splats.n_base)
+    splats = add_detail(splats, view, template, layout, left, config.particles.seed)
     splats = refine(
         splats,
         view,
@@ -100,7 +102,7 @@ def personalise(
         focus=face_box,
         progress=lambda done, _: tell("refine", config.refine.steps + done, total),
     )
-    facts = _facts(splats, view, core, face_box, config.refine.threads) | {
+    facts = _facts(splats, view, core, face_box) | {
         "pose": pose,
         "keypoint_error_px": pose.error_px,
     }
@@ -172,11 +174,9 @@ def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
     return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
 
 
-def _facts(
-    splats: Splats, view: View, mask: np.ndarray, box: tuple[int, int, int], threads: int
-) -> dict[str, Any]:
+def _facts(splats: Splats, view: View, mask: np.ndarray, box: tuple[int, int, int]) -> dict[str, Any]:
     with torch.no_grad():
-        image, _ = render(view, splat_tensors(splats), threads)
+        image, _ = render(view, splat_tensors(splats))
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from avatar_core.config import ranged
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
@@ -43,21 +44,20 @@ FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to
 class RefineConfig:
     """steps: first phase, half resolution; sharp_steps: second, full; losses' weights; reach: how far particles move."""
 
-    steps: int = 100
-    sharp_steps: int = 160
-    reach_m: float = 0.004
-    shell_reach_m: float = 0.008
-    ssim: float = 0.15
-    face: float = 0.6
-    squared: float = 50.0  # squared error, sharp steps: what is counted in decibels
-    focus: float = 0.4  # share of `squared` for the face at the portrait's own resolution
-    mask: float = 0.2
-    calm: float = (
-        0.4  # share of the second phase's rates for base particles: hasty ones blotch the turned face
-    )
-    pull: float = 0.02  # toward the first colours and sizes, by how little of a particle shows
-    sharp_pull: float = 0.1  # the same, second phase
-    threads: int = 2
+    steps: int = ranged(99, 1)
+    sharp_steps: int = ranged(161, 1)
+    reach_m: float = ranged(0.004)
+    shell_reach_m: float = ranged(0.008)
+    ssim: float = ranged(0.15)
+    face: float = ranged(0.6)
+    squared: float = ranged(50.0)  # squared error, sharp steps: what is counted in decibels
+    focus: float = ranged(0.4, 0, 1)  # share of `squared` for the face at the portrait's own resolution
+    mask: float = ranged(0.2)
+    calm: float = ranged(
+        0.4, 0, 1
+    )  # share of the second phase's rates for base particles: haste blotches a turned face
+    pull: float = ranged(0.02)  # toward the first colours and sizes, by how little of a particle shows
+    sharp_pull: float = ranged(0.1)  # the same, second phase
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ class View:
         return View.of(replace(camera, width=pixels, height=pixels), *cut)
 
 
-def render(
-    view: View, parts: tuple[Tensor, ...], threads: int, backdrop: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def render(view: View, parts: tuple[Tensor, ...], backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """means, quats, scales, opacities, colors -> picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
     means, quats, scales, opacities, colors = parts
     image, alpha = rasterize(
@@ -119,7 +117,6 @@ def render(
         view.camera.width,
         view.camera.height,
         background=view.background if backdrop is None else backdrop,
-        threads=threads,
     )
     return image, alpha[..., 0]
 
@@ -141,7 +138,7 @@ def refine(
     colour for a sliver of a pixel.
     """
     start = _tensors(splats)
-    share = contribution(view, start, config.threads)
+    share = contribution(view, start)
     share[_fixed(splats)] = 0
     gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
     if sharp:
@@ -191,7 +188,7 @@ def refine(
         parts = means, quats, log_scales.exp(), logits.sigmoid(), colors
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
         backdrop = torch.rand(3, generator=random)
-        image, alpha = render(whole, parts, config.threads, backdrop)
+        image, alpha = render(whole, parts, backdrop)
         loss = photometric(image, whole.over(backdrop), 0.0 if sharp else config.ssim)
         if sharp:
             square = (image - whole.over(backdrop)).square()
@@ -201,7 +198,7 @@ def refine(
                 loss = loss + config.focus * config.squared * square[y0 : y0 + side, x0 : x0 + side].mean()
         loss = loss + config.mask * (alpha - whole.mask).abs().mean()
         if face_view is not None and not (sharp and step % CLOSER_EVERY):
-            close, _ = render(face_view, parts, config.threads, backdrop)
+            close, _ = render(face_view, parts, backdrop)
             loss = loss + config.face * photometric(close, face_view.over(backdrop), config.ssim)
         loss = (
             loss
@@ -250,7 +247,7 @@ def gamut(splats: Splats, view: View) -> tuple[Tensor, Tensor]:
     return tensor(low - GAMUT_MARGIN), tensor(high + GAMUT_MARGIN)
 
 
-def contribution(view: View, parts: tuple[Tensor, ...], threads: int) -> Tensor:
+def contribution(view: View, parts: tuple[Tensor, ...]) -> Tensor:
     """(N,) pixels of the view that each particle's colour fills: the sum of its blending weights.
 
     parts: means, quats, log_scales, logit_opacities, colors.
@@ -258,7 +255,7 @@ def contribution(view: View, parts: tuple[Tensor, ...], threads: int) -> Tensor:
     means, quats, log_scales, logits, colors = (p.detach() for p in parts)
     colors = torch.zeros_like(colors).requires_grad_()
     with torch.enable_grad():
-        image, _ = render(view, (means, quats, log_scales.exp(), logits.sigmoid(), colors), threads)
+        image, _ = render(view, (means, quats, log_scales.exp(), logits.sigmoid(), colors))
         image[..., 0].sum().backward()
     assert colors.grad is not None
     return colors.grad[:, 0].clone()

@@ -7,7 +7,7 @@ by the step embedding of its own residual blocks (that is what ties lips to soun
 
 The network models how frames differ from the reference, with the preconditioning of Karras et al. 2022 (EDM): untrained it
 already is the best linear denoiser of that difference, and all it learns is what the linear one cannot know. How it is
-trained and judged: `score_train`.
+trained and judged: `score.train`.
 
 Shapes: B clips, F frames (8), H = W pixels (32), A audio channels, C channels. Frames are in [-1, 1].
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention import BasicTransformerBlock
@@ -27,28 +26,27 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avatar_core.clock import MEL_PER_FRAME
-
-AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
+from avatar_core.config import derived, list_of, ranged
+from avatar_core.score import AUDIO_CONTEXT
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    size: int = 32  # pixels
-    frames: int = 8
-    channels: tuple[int, ...] = (24, 48, 72)  # at size/2, size/4, size/8
-    audio_channels: int = 64
-    heads: int = 4
-    batch: int = 4
-    steps: int = 300
-    learning_rate: float = 1e-3
-    drop: float = 0.1  # share of clips trained without sound
-    ema: float = 0.98
-    checkpoint_every: int = 100
-    seed: int = 0
+    size: int = ranged(32, 16, 512)  # pixels
+    frames: int = ranged(8, 1, 256)
+    channels: list[int] = list_of(24, 48, 72)  # at size/2, size/4, size/8
+    audio_channels: int = ranged(64, 1)
+    heads: int = ranged(4, 1)
+    batch: int = ranged(4, 1)
+    steps: int = ranged(700, 1)
+    learning_rate: float = ranged(1e-3, 1e-08, 1)
+    drop: float = ranged(0.1, 0, 1)  # share of clips trained without sound
+    ema: float = ranged(0.98, 0, 1)
+    checkpoint_every: int = ranged(100, 1)
+    seed: int = derived(0)
 
 
-class ScoreTeacher(nn.Module):
+class ScoreNetwork(nn.Module):
     """add_noise / predict / guidance over video clips (B,F,3,H,W)."""
 
     mel_mean: Tensor
@@ -87,6 +85,14 @@ class ScoreTeacher(nn.Module):
         self.head = nn.Conv2d(c[0], 12, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    @property
+    def size(self) -> int:
+        return self.config.size
+
+    @property
+    def frames(self) -> int:
+        return self.config.frames
 
     def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(tau), sigma(tau) as (B,1,1,1,1)."""
@@ -154,6 +160,23 @@ class ScoreTeacher(nn.Module):
         alpha, sigma = self.alpha_sigma(timesteps)
         return (noisy - alpha * clean) / sigma
 
+    def denoising_loss(
+        self,
+        clips: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        log_mel: Tensor,
+        reference: Tensor,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """Squared error of the clean clips in the units that F predicts; dropped (B,): clips that go without sound."""
+        alpha, sigma = self.alpha_sigma(timesteps)
+        tokens = self.encode_audio(log_mel)
+        if dropped is not None:
+            tokens = torch.where(dropped[:, None, None], self.no_audio, tokens)
+        clean = self(alpha * clips + sigma * noise, timesteps, tokens, reference)
+        return ((clean - clips) * self.scale(timesteps) / (self.spread * sigma)).square().mean()
+
     @torch.no_grad()
     def sample(
         self, log_mel: Tensor, reference: Tensor, seed: int = 0, steps: int = 20, guidance: float = 1.0
@@ -173,9 +196,15 @@ class ScoreTeacher(nn.Module):
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
         return dict(self.state_dict()), asdict(self.config)
 
+    def copy(self) -> ScoreNetwork:
+        """Another with the same weights, of its own."""
+        return ScoreNetwork.from_tensors(
+            {k: v.clone() for k, v in self.state_dict().items()}, asdict(self.config)
+        )
+
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> ScoreTeacher:
-        model = cls(ScoreConfig(**{**config, "channels": tuple(config["channels"])}))
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> ScoreNetwork:
+        model = cls(ScoreConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
 
@@ -211,14 +240,3 @@ class _Level(nn.Module):
         flat = h.flatten(2).transpose(1, 2)
         h = self.cross(flat, encoder_hidden_states=context).transpose(1, 2).reshape(h.shape)
         return self.temporal(h, num_frames=frames).sample
-
-
-def to_signed(frames: Tensor) -> Tensor:
-    """uint8 (...,H,W,3) -> float (...,3,H,W) in [-1,1]."""
-    return (frames.float() / 127.5 - 1).movedim(-1, -3)
-
-
-def pad_mel(log_mel: np.ndarray) -> Tensor:
-    """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
-    edge = MEL_PER_FRAME * AUDIO_CONTEXT
-    return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))

@@ -6,7 +6,6 @@ Shapes: B clips, F frames (8), H = W pixels (32), T frames of a whole clip. Fram
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,10 @@ from torch import Tensor
 
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
-from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
+from avatar_core.score.network import ScoreConfig, ScoreNetwork
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
-
-
-@dataclass(frozen=True)
-class ScoreClip:
-    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
-
-    frames: np.ndarray
-    log_mel: np.ndarray
 
 
 def train_score(
@@ -33,14 +25,14 @@ def train_score(
     config: ScoreConfig,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[ScoreTeacher, History]:
+) -> tuple[ScoreNetwork, History]:
     """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses.
 
     Raises UserError where clips are not config.size pixels wide, or none has config.frames frames.
     """
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
-    model = ScoreTeacher(config)
+    model = ScoreNetwork(config)
     data = _prepare(clips, config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
@@ -65,7 +57,9 @@ def train_score(
 
 
 @torch.no_grad()
-def evaluate_score(model: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0, rounds: int = 4) -> dict:
+def evaluate_score(
+    model: ScoreNetwork, clips: Sequence[ScoreClip], seed: int = 0, rounds: int = 4
+) -> dict[str, float]:
     """Held-out error of the denoised clips with their own sound, another clip's, and none, over the middle of the window.
 
     denoise_*: mean square error as a share of what `linear` leaves, at steps 400 to 950: 1 has learnt nothing.
@@ -144,7 +138,7 @@ def _varied(
 
 
 def _loss(
-    model: ScoreTeacher,
+    model: ScoreNetwork,
     frames: Tensor,
     log_mel: Tensor,
     reference: Tensor,
@@ -156,9 +150,5 @@ def _loss(
         (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=chance)).sqrt()).long().clamp_max(999)
     )
     noise = torch.randn(frames.shape, generator=chance)
-    alpha, sigma = model.alpha_sigma(timesteps)
-    tokens = model.encode_audio(log_mel)
     dropped = torch.rand(len(frames), generator=chance) < drop
-    tokens = torch.where(dropped[:, None, None], model.no_audio, tokens)
-    clean = model(alpha * frames + sigma * noise, timesteps, tokens, reference)
-    return ((clean - frames) * model.scale(timesteps) / (model.spread * sigma)).square().mean()
+    return model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)

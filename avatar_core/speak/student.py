@@ -1,30 +1,38 @@
-"""The model that speaks: generator, motion codec and particle budgets in one checkpoint, all that `speak` needs besides a portrait.
+"""The model that speaks: generator and motion codec in one checkpoint, all that `speak` needs besides a portrait.
 
-Tensors are prefixed `generator/` and `codec/`; the sidecar's config has `generator`, `codec`, `particles` (budgets by region and
-seed of the layout) and `sample` (steps, guidance).
+Tensors are prefixed `generator/` and `codec/`; the sidecar's config has `generator`, `codec`, `personalise` and `perception` (how a
+portrait becomes an avatar) and `sample` (steps, guidance).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from avatar_core.config import parse
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import SampleConfig
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
+from avatar_core.particles.layout import ParticleBudgets
+from avatar_core.perception.backends import PerceptionConfig
+from avatar_core.personalise.personalise import PersonaliseConfig
 
 
 @dataclass(frozen=True)
 class Student:
-    """generator: speech -> latents, codec: latents -> deformation of the particles that `particles` lays out."""
+    """generator: speech -> latents, codec: latents -> deformation of the particles that `personalise` lays out.
+
+    personalise, perception: how a portrait becomes the avatar that this student can drive.
+    """
 
     generator: Generator
     codec: MotionCodec
-    particles: dict[str, int]
+    personalise: PersonaliseConfig
+    perception: PerceptionConfig
     sample: SampleConfig
 
 
@@ -38,7 +46,8 @@ def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
     config = {
         "generator": generator_config,
         "codec": codec_config,
-        "particles": dict(student.particles),
+        "personalise": asdict(student.personalise),
+        "perception": student.perception.to_dict(),
         "sample": asdict(student.sample),
     }
     save_checkpoint(path, tensors, config=config, seed=seed)
@@ -54,13 +63,20 @@ def load_student(path: str | os.PathLike) -> Student:
         return Student(
             generator=Generator.from_tensors(_part(tensors, "generator/"), config["generator"]),
             codec=MotionCodec.from_tensors(_part(tensors, "codec/"), config["codec"]),
-            particles={str(k): int(v) for k, v in config["particles"].items()},
-            sample=SampleConfig(**config["sample"]),
+            personalise=_personalise(config["personalise"], str(path)),
+            perception=PerceptionConfig.parse(config["perception"], str(path), "perception"),
+            sample=parse(SampleConfig, config["sample"], str(path), "sample"),
         )
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: expected a student of this version, found {type(error).__name__}: {error}"
         ) from None
+
+
+def _personalise(config: Mapping[str, Any], file: str) -> PersonaliseConfig:
+    particles = parse(ParticleBudgets, config["particles"], file, "personalise.particles")
+    own = {k: v for k, v in config.items() if k != "particles"}
+    return replace(parse(PersonaliseConfig, own, file, "personalise"), particles=particles)
 
 
 def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from avatar_core.geometry.camera import Camera
-from avatar_core.perception.tracks import TrackConfig, track_points
+from avatar_core.perception.backends import PointTracker
 from avatar_core.procedural.people import Person, framing_camera, relaxed_pose
 from avatar_core.procedural.people.anny_export import BODY_VERTICES
 from avatar_core.procedural.performance import Performance
@@ -63,7 +63,7 @@ def play(
     neutral: np.ndarray,
     supersample: int,
     vertex_ids: np.ndarray,
-    tracks: TrackConfig,
+    tracks: PointTracker,
     progress: Callable[[int], None] = lambda frames: None,
 ) -> tuple[TeacherClip, ClipTruth]:
     """Render a performance.
@@ -83,5 +83,5 @@ def play(
         progress(1)
     stacked, stacked_masks = np.stack(frames), np.stack(masks)
     truth = np.round(np.stack(positions) / TRUTH_STEP_M) * TRUTH_STEP_M
-    clip = TeacherClip(stacked, stacked_masks, track_points(stacked, stacked_masks, tracks))
+    clip = TeacherClip(stacked, stacked_masks, tracks.track(stacked, stacked_masks))
     return clip, ClipTruth(vertex_ids.astype(np.int32), truth.astype(np.float32), camera)

@@ -13,7 +13,7 @@ from avatar_core.fit.clip_refine import FlooredAdam, windows
 from avatar_core.fit.config import FitConfig, FitWeights
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
-from avatar_core.fit.track import TrackConfig
+from avatar_core.fit.track import SkeletonTrackConfig
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.deformation import compose
 from avatar_core.particles.framing import VALID
@@ -21,7 +21,7 @@ from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
 
-CONFIG = FitConfig(iterations=4, batch=4, track=TrackConfig(iterations=60))
+CONFIG = FitConfig(iterations=4, batch=4, track=SkeletonTrackConfig(iterations=60))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from avatar_core.errors import UserError
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
-from avatar_core.fit.track import TrackConfig, action_pairs, solve_camera, spline_basis, track_clip
+from avatar_core.fit.track import SkeletonTrackConfig, action_pairs, solve_camera, spline_basis, track_clip
 from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, SIZE, scene
@@ -92,7 +92,7 @@ def test_camera_and_mouth_come_back(rig):
     rest = rig.rest[:, rig.n_base :].T.numpy()
     camera = solve_camera(rest, s.xy, s.confidence, SIZE, SIZE, 9.0)
     np.testing.assert_allclose(camera.position, s.camera.position, atol=0.03)
-    _, track = track_clip(rig, s.xy, s.confidence, camera, TrackConfig(iterations=80))
+    _, track = track_clip(rig, s.xy, s.confidence, camera, SkeletonTrackConfig(iterations=80))
     assert track.point_error.mean() < 1.0
     jaw = load_template().face_action_names.index("jawOpen")
     assert np.corrcoef(track.weights[:, jaw].numpy(), s.weights[:, jaw])[0, 1] > 0.97

@@ -7,7 +7,7 @@ from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import (
-    EmbedConfig,
+    ContrastiveConfig,
     Embedding,
     contrastive_loss,
     retrieval_accuracy,
@@ -15,7 +15,7 @@ from avatar_core.embed.contrastive import (
 )
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
-CONFIG = EmbedConfig(
+CONFIG = ContrastiveConfig(
     dims=16,
     embedding=16,
     audio_channels=24,
@@ -55,7 +55,7 @@ def test_motion_finds_its_own_sound(material):
 
 def test_embedding_resumes_exactly(material, tmp_path):
     codec, train, _ = material
-    config = EmbedConfig(**{**vars(CONFIG), "steps": 4, "batch": 2, "checkpoint_every": 2})
+    config = ContrastiveConfig(**{**vars(CONFIG), "steps": 4, "batch": 2, "checkpoint_every": 2})
     straight, _ = train_embedding(train, codec, config)
     calls = []
 

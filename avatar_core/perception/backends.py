@@ -1,0 +1,78 @@
+"""The detectors that the pipeline looks through, by role: keypoints, foreground masks, point tracks. One registry each.
+
+A detector of your own is one frozen dataclass in one file (its fields are its parameters) and one line here. The metrics do not
+look through these: they have instruments of their own, so that a detector cannot judge itself.
+
+Legend: B pictures, T frames, H W pixels, K keypoints of `template.landmarks.KEYPOINTS`, P tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from avatar_core.backends import chosen_backends, default_backends, parse_choices
+from avatar_core.config import derived_by
+from avatar_core.perception.foreground import Background
+
+KEYPOINTS = {"critics": "avatar_core.perception.critic_keypoints:CriticKeypoints"}
+MASKS = {"grabcut": "avatar_core.perception.foreground:GrabCutMasks"}
+TRACKS = {"optical_flow": "avatar_core.perception.tracks:OpticalFlowTracks"}
+ROLES = {"keypoints": KEYPOINTS, "masks": MASKS, "tracks": TRACKS}
+
+
+class KeypointDetector(Protocol):
+    def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of one person (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2), confidence (B,K) in [0,1]."""
+        ...
+
+
+class MaskDetector(Protocol):
+    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Background]:
+        """One picture (H,W,3) -> which pixels show the person (H,W) bool, and what is behind."""
+        ...
+
+
+class PointTracker(Protocol):
+    def track(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Frames (T,H,W,3) uint8, masks (T,H,W), foreground > 0 -> pixels (T,P,2), NaN where a track is not alive."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """Which detector plays each role; their parameters in sections of their own names."""
+
+    keypoints: str = "critics"
+    masks: str = "grabcut"
+    tracks: str = "optical_flow"
+    chosen: dict[str, Any] = derived_by(lambda: default_backends(ROLES, PerceptionConfig))
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], file: str, key: str) -> PerceptionConfig:
+        """Raises UserError naming `file` and the key below `key`."""
+        return parse_choices(cls, ROLES, raw, file, key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `parse` reads, for a checkpoint's sidecar."""
+        return chosen_backends(ROLES, self)
+
+    @property
+    def keypoint_detector(self) -> KeypointDetector:
+        return cast(KeypointDetector, self.chosen["keypoints"])
+
+    @property
+    def mask_detector(self) -> MaskDetector:
+        return cast(MaskDetector, self.chosen["masks"])
+
+    @property
+    def point_tracker(self) -> PointTracker:
+        return cast(PointTracker, self.chosen["tracks"])
+
+
+def clip_masks(detector: MaskDetector, frames: np.ndarray) -> np.ndarray:
+    """A clip's frames (T,H,W,3) uint8 -> masks (T,H,W) uint8, 0 or 255, each frame on its own."""
+    return np.stack([detector.separate(frame)[0] for frame in frames]).astype(np.uint8) * 255

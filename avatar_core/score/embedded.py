@@ -1,0 +1,31 @@
+"""The embedded score teacher: the small network of `score.network`, trained on the run's own clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avatar_core.score import ScoreClip
+from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.train import evaluate_score, train_score
+from avatar_core.training.loop import History, Progress
+
+
+@dataclass(frozen=True)
+class EmbeddedScore(ScoreConfig):
+    """The network's own config."""
+
+    def train(
+        self, clips: Sequence[ScoreClip], seed: int, checkpoint_dir: Path, progress: Progress
+    ) -> tuple[ScoreNetwork, History]:
+        return train_score(clips, replace(self, seed=seed), checkpoint_dir, progress)
+
+    def load(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> ScoreNetwork:
+        return ScoreNetwork.from_tensors(tensors, config)
+
+    def evaluate(self, teacher: ScoreNetwork, clips: Sequence[ScoreClip], seed: int = 0) -> dict[str, float]:
+        return evaluate_score(teacher, clips, seed)
