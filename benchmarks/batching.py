@@ -22,7 +22,7 @@ from avatar_core.io.atomic import write_json
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.layout import layout_of
 from avatar_core.perception import load_critics
-from avatar_core.speak.speak import CHUNK, render_motion
+from avatar_core.speak.render import CHUNK, render_motion
 from avatar_core.speak.student import load_student
 from avatar_core.template import load_template
 from stages.artifacts import Artifacts

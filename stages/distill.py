@@ -30,7 +30,7 @@ from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, layout_of
 from avatar_core.perception.crop import read_window, whole_window
 from avatar_core.score.network import ScoreTeacher
-from avatar_core.speak.speak import render_motion
+from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses
 from stages.artifacts import Artifacts, Row

@@ -26,7 +26,7 @@ from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.particles.layout import ParticleLayout, layout_of
 from avatar_core.perception import Critics, load_critics
-from avatar_core.speak.speak import render_motion
+from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, load_student
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
