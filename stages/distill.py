@@ -94,10 +94,12 @@ def main(stage: Stage) -> None:
     save_student(out / "student.safetensors", student, config.seed)
     stage.write_csv("loss", history_rows(history))
     tenth = max(1, len(history) // 10)
+    last = {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
     stage.write_metrics(
         {f"{n}_first_tenth": v for n, v in mean_losses(history[:tenth]).items()}
-        | {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
-        | {"clips": len(clips)}
+        | last
+        | {"clips": len(clips)},
+        headline=tuple(last),
     )
     _show(stage, rows, canonicals, layout, before, student)
 
