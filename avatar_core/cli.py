@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 MODEL = Path("data/distill/student.safetensors")
-SEQUENCE_FILES = r"frame_\d{6}\.ply"
 
 app = typer.Typer(
     name="avatar",
@@ -90,17 +89,14 @@ def speak(
 
     Give the voice as a recording (--audio) or as a sentence (--text).
     """
-    from avatar_core.clock import SAMPLE_RATE
-    from avatar_core.speak.speak import check_out, output_camera
+    from avatar_core.speak.render import output_camera
+    from avatar_core.speak.sound import read_sound
     from avatar_core.speak.speak import speak as make_video
     from avatar_core.speak.student import load_student
 
-    check_out(out, ".mp4")
-    sound = _sound(
-        audio, text, language, voice
-    )  # the cheap checks first: nobody waits half a minute for a typo
-    if preview is not None:
-        sound = sound[: max(1, round(preview * SAMPLE_RATE))]
+    _check_out(out, ".mp4")
+    # the cheap checks first: nobody waits half a minute for a typo
+    sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
         student = load_student(model)
@@ -148,7 +144,7 @@ def personalise(
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
-    from avatar_core.speak.speak import render_still
+    from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
 
     check_avatar_folder(out)
@@ -178,16 +174,16 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
-    from avatar_core.io.atomic import atomic_directory, check_replaceable
     from avatar_core.particles.canonical import write_ply
-    from avatar_core.speak.speak import check_out, posed_canonicals
+    from avatar_core.speak.sequence import check_sequence_folder, posed_canonicals, write_sequence
+    from avatar_core.speak.sound import read_sound
     from avatar_core.speak.student import load_student
 
     if format == "ply":
-        check_out(out, ".ply")
+        _check_out(out, ".ply")
     else:
-        check_replaceable(out, SEQUENCE_FILES, "a sequence made by `avatar export`")
-    sound = _sound(audio, text, language, voice) if format == "ply-sequence" else None
+        check_sequence_folder(out)
+    sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
     layout, canonical, _ = _personalise(image, portrait, student)
@@ -195,11 +191,7 @@ def export(
         write_ply(out, canonical)
         out_console.print(f"{out}: {len(canonical.means)} Gaussians")
         return
-    count = 0
-    check_replaceable(out, SEQUENCE_FILES, "a sequence made by `avatar export`")  # minutes have passed
-    with atomic_directory(out) as folder:
-        for count, frame in enumerate(posed_canonicals(student, canonical, layout, sound, seed), 1):
-            write_ply(folder / f"frame_{count - 1:06d}.ply", frame)
+    count = write_sequence(out, posed_canonicals(student, canonical, layout, sound, seed))
     out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 
@@ -215,19 +207,11 @@ def profile(context: typer.Context) -> None:
     _run_in_project("profile", context.args)
 
 
-def _sound(audio: Path | None, text: str | None, language: str, voice: str | None) -> np.ndarray:
-    if (audio is None) == (text is None):
-        raise UserError(
-            f"voice: expected one of --audio and --text, found {'neither' if audio is None else 'both'}"
-        )
-    if audio is not None:
-        from avatar_core.io.audio import read_audio
-
-        return read_audio(audio)
-    from avatar_core.speech import synthesize
-
-    assert text is not None
-    return (synthesize(text, language, voice) if voice else synthesize(text, language)).audio
+def _check_out(path: Path, suffix: str) -> None:
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path}: expected a name ending in {suffix}, found {path.suffix or 'no ending'}")
+    if path.is_dir():
+        raise UserError(f"{path}: expected a file name, found a folder")
 
 
 def _portrait(path: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_json
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.layout import make_layout
-from avatar_core.speak.speak import CHUNK, render_motion
+from avatar_core.speak.render import CHUNK, render_motion
 from avatar_core.speak.student import load_student
 from avatar_core.template import load_template
 from stages.artifacts import Artifacts

@@ -50,6 +50,7 @@ STAGES = (
     "report",
 )
 SHARDED = ("teacher", "fit")
+HEADLINE = 12  # metrics of a stage that `dvc metrics` shows, at most
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,19 @@ class Stage:
     def _work(self) -> Path:
         return self.data / "work" / self.label
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write `metrics.json` of this stage: flat, sorted, numbers to 6 digits. None becomes "unavailable", never 0."""
-        write_json(self.reports / "metrics.json", tidy_metrics(metrics))
+    def write_metrics(self, metrics: Mapping[str, Any], headline: Sequence[str]) -> None:
+        """Write the metrics named in `headline` to `metrics.json`, which `dvc metrics` shows, the others to `details.json`.
+
+        Both flat and sorted, numbers to 6 digits; None becomes "unavailable", never 0. Raises ValueError: more than
+        `HEADLINE` names, a name that is not in `metrics`.
+        """
+        if len(headline) > HEADLINE:
+            raise ValueError(f"headline: expected at most {HEADLINE} metrics, found {len(headline)}")
+        if missing := sorted(set(headline) - set(metrics)):
+            raise ValueError(f"headline: expected names of metrics, found {missing}")
+        tidy = tidy_metrics(metrics)
+        write_json(self.reports / "metrics.json", {k: v for k, v in tidy.items() if k in headline})
+        write_json(self.reports / "details.json", {k: v for k, v in tidy.items() if k not in headline})
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows with the same keys to `<name>.csv` in this stage's reports (a plot for DVC)."""

@@ -28,7 +28,7 @@ from avatar_core.particles.deformation import Deformation, compose, make_rig
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
-from avatar_core.speak.speak import render_motion
+from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses
 from stages.artifacts import Artifacts, Row
@@ -81,10 +81,12 @@ def main(stage: Stage) -> None:
     save_student(out / "student.safetensors", student, config.seed)
     stage.write_csv("loss", history_rows(history))
     tenth = max(1, len(history) // 10)
+    last = {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
     stage.write_metrics(
         {f"{n}_first_tenth": v for n, v in mean_losses(history[:tenth]).items()}
-        | {f"{n}_last_tenth": v for n, v in mean_losses(history[-tenth:]).items()}
-        | {"clips": len(clips)}
+        | last
+        | {"clips": len(clips)},
+        headline=tuple(last),
     )
     _show(stage, rows, canonicals, layout, before, student)
 

@@ -62,7 +62,16 @@ def main(stage: Stage) -> None:
     metrics |= {f"retrieval_{k}_val": v for k, v in _retrieval(embedding, val_faces, stage.seed).items()}
     metrics |= {f"codec_{k}_mm": v for k, v in errors.items()}
     metrics |= {f"codec_{k}_mm_val": v for k, v in val_errors.items()}
-    stage.write_metrics(metrics | {"clips": len(clips)})
+    stage.write_metrics(
+        metrics | {"clips": len(clips)},
+        headline=(
+            "codec_face_mm",
+            "codec_hand_mm",
+            "codec_body_mm",
+            "retrieval_frame_val",
+            "retrieval_patch_val",
+        ),
+    )
     _show(stage, embedding, (val_faces or faces)[:4])
 
 

@@ -178,7 +178,14 @@ def _report(stage: Stage, people, portraits, rows, clips, scratch: Path) -> None
             "clip_psnr_face": mean([m["psnr_face"] for m in faces]),
             "clips": len(rows),
             "rejected": sum(r["status"] == "rejected" for r in rows),
-        }
+        },
+        headline=(
+            "clips",
+            "rejected",
+            "portrait_psnr_foreground",
+            "clip_psnr_foreground",
+            "clip_psnr_face",
+        ),
     )
 
 

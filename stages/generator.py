@@ -58,7 +58,8 @@ def main(stage: Stage) -> None:
     checked = data.fitted_clips("val") or rows[:3]
     metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
     stage.write_metrics(
-        {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)}
+        {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)},
+        headline=("lip_correlation_to_fit", "parameters"),
     )
 
 

@@ -85,7 +85,8 @@ def main(stage: Stage) -> None:
             "foreground_share": float(np.mean([qc["foreground_share"] for _, qc in portraits]))
             if params.backend == "procedural"
             else None,
-        }
+        },
+        headline=("train", "val", "test"),
     )
 
 

@@ -18,7 +18,7 @@ ABOUT = {
     "fit": "A canonical avatar from each portrait alone, then its particles followed through each clip: one camera, no truth.",
     "embed": "The motion code of body, face and hands, its decoder, and the embedding shared with sound.",
     "generator": "The diffusion transformer from sound to motion, and the refiner of face and hands.",
-    "distill": "End-to-end fine-tuning through decoder and renderer, with variational score distillation.",
+    "distill": "End-to-end fine-tuning through decoder and renderer, with video score distillation (VSD).",
     "evaluate": "Unseen people saying unseen sentences. Each number names its backend; what could not run says so.",
 }
 VIDEOS = {"teacher": 8, "evaluate": 16, "distill": 6}  # shown at most
@@ -45,7 +45,7 @@ def stage_section(data: Path, name: str) -> str:
         title = str(path.relative_to(reports))
         plot = report_page.curves(title, rows) if path.stem.startswith("loss") else ""
         parts.append(plot or report_page.table(title, rows))
-    for path in sorted(reports.rglob("metrics.json")):
+    for path in [*sorted(reports.rglob("metrics.json")), *sorted(reports.rglob("details.json"))]:
         parts.append(report_page.metrics(str(path.relative_to(reports)), json.loads(path.read_text())))
     return report_page.section(name, ABOUT[name], parts)
 

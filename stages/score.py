@@ -57,7 +57,10 @@ def main(stage: Stage) -> None:
         measured = {f"{k}_train": v for k, v in backend.evaluate(model, clips, seed=stage.seed).items()}
         measured |= {f"{k}_held_out": v for k, v in backend.evaluate(model, tests, seed=stage.seed).items()}
         _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
-    stage.write_metrics({**measured, "parameters": sum(p.numel() for p in model.parameters())})
+    stage.write_metrics(
+        {**measured, "parameters": sum(p.numel() for p in model.parameters())},
+        headline=("denoise_matched_held_out", "denoise_mismatched_held_out"),
+    )
     stage.write_csv("loss", history_rows(losses))
 
 

@@ -116,7 +116,8 @@ def main(stage: Stage) -> None:
             "languages": len({r["language"] for r in rows}),
             "voices": len({r["voice"] for r in rows}),
             "closures": int(sum(r["qc"]["closures"] for r in rows)),
-        }
+        },
+        headline=("clips", "closures", "voices"),
     )
 
 

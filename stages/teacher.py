@@ -182,7 +182,8 @@ def _report(
             "frames": sum(frames),
             "tracks_alive": float(np.average([qc["tracks_alive"] for qc, _ in done], weights=frames)),
             "foreground_share": float(np.average([qc["foreground_share"] for qc, _ in done], weights=frames)),
-        }
+        },
+        headline=("clips", "tracks_alive"),
     )
 
 

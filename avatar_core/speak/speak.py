@@ -1,34 +1,31 @@
 """A portrait and a voice in, a talking video out: personalise once, generate motion for the whole sound, render in chunks.
 
 Only the motion latents (a few hundred bytes a frame) grow with the length of the sound: particles, pictures and the encoder's
-queue are held for `CHUNK` frames at a time. No skeleton and no pose parameters: sound -> latents -> deformation -> splats.
+queue are held for `render.CHUNK` frames at a time. No skeleton and no pose parameters: sound -> latents -> deformation -> splats.
 
-S samples at 16 kHz, T frames at 25 fps, N particles, H x W pixels.
+S samples at 16 kHz.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from avatar_core.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, pad_to_frames
+from avatar_core.clock import FPS, SAMPLES_PER_FRAME, pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.render import rasterize
+from avatar_core.speak.render import render_motion
+from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
 
-CHUNK = 16
 ProgressFn = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -47,36 +44,6 @@ class SpeakReport:
     @property
     def real_time_factor(self) -> float:
         return (self.generate_s + self.render_s) / max(self.video_s, 1e-9)
-
-
-def render_motion(
-    student: Student, canonical: Canonical, layout: Any, x: torch.Tensor, camera: Camera, chunk: int = CHUNK
-) -> Iterator[np.ndarray]:
-    """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
-    rig = make_rig(canonical, layout)
-    viewmats = torch.from_numpy(np.asarray(camera.viewmat, np.float32))[None]
-    Ks = torch.from_numpy(np.asarray(camera.K, np.float32))[None]
-    background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
-    eps2d = canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K))
-    with torch.no_grad():
-        for start in range(0, len(x), chunk):
-            deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
-            means, quats, log_scales, logit_opacities, colors = compose(canonical, layout, deformation, rig)
-            count = len(means)
-            images, _ = rasterize(
-                means,
-                quats,
-                log_scales.exp(),
-                logit_opacities.sigmoid(),
-                colors,
-                viewmats.expand(count, 4, 4),
-                Ks.expand(count, 3, 3),
-                camera.width,
-                camera.height,
-                eps2d=eps2d,
-                background=background,
-            )
-            yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
 def speak(
@@ -122,86 +89,3 @@ def speak(
             if progress:
                 progress("video", writer.frames, frames)
     return SpeakReport(frames, generated - start, time.monotonic() - generated)
-
-
-def check_sound(audio: np.ndarray) -> None:
-    """Raises UserError unless audio is (S,), finite and at least one frame (0.04 s) long."""
-    audio = np.asarray(audio)
-    if audio.ndim != 1 or len(audio) < SAMPLES_PER_FRAME:
-        raise UserError(f"audio: expected at least 0.04 s of mono sound, found shape {audio.shape}")
-    if not np.isfinite(audio).all():
-        raise UserError("audio: expected finite samples, found NaN or infinity")
-
-
-def output_camera(camera: Camera, longest: int) -> Camera:
-    """The portrait's camera, scaled so that its longest side is `longest` px, both sides even (H.264's colour grid)."""
-    scale = longest / max(camera.width, camera.height)
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (camera.width, camera.height))
-    K = np.array(camera.K, np.float32)
-    K[0] *= width / camera.width
-    K[1] *= height / camera.height
-    return replace(camera, K=K, width=width, height=height)
-
-
-def check_out(path: str | os.PathLike, suffix: str) -> Path:
-    """An output path with the expected ending whose folder can be made. Raises UserError."""
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: expected a name ending in {suffix}, found {path.suffix or 'no ending'}")
-    if path.is_dir():
-        raise UserError(f"{path}: expected a file name, found a folder")
-    return path
-
-
-def seconds(audio: np.ndarray) -> float:
-    """Length of sound at 16 kHz."""
-    return len(audio) / SAMPLE_RATE
-
-
-def posed_canonicals(
-    student: Student, canonical: Canonical, layout: Any, audio: np.ndarray, seed: int
-) -> Iterator[Canonical]:
-    """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
-    check_sound(audio)
-    rig = make_rig(canonical, layout)
-    x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
-    with torch.no_grad():
-        for start in range(0, len(x), CHUNK):
-            deformation = student.codec.decode(x[start : start + CHUNK], float(canonical.stature))
-            means, quats, *rest = (v.numpy() for v in compose(canonical, layout, deformation, rig))
-            count = len(means)
-            # what the deformation leaves alone has no time axis
-            rest = [np.broadcast_to(v, (count, *v.shape)) if len(v) == len(canonical) else v for v in rest]
-            for t in range(count):
-                log_scales, logit_opacities, colors = (v[t] for v in rest)
-                yield replace(
-                    canonical,
-                    means=means[t],
-                    quats=quats[t],
-                    log_scales=log_scales,
-                    logit_opacities=logit_opacities,
-                    colors=colors,
-                )
-
-
-def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
-    """The avatar at rest, (H, W, 3) float in [0, 1]."""
-    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
-    means, quats, log_scales, logit_opacities, colors = (
-        torch.from_numpy(np.asarray(getattr(canonical, name), np.float32)) for name in names
-    )
-    with torch.no_grad():
-        image, _ = rasterize(
-            means,
-            quats,
-            log_scales.exp(),
-            logit_opacities.sigmoid(),
-            colors,
-            torch.from_numpy(np.asarray(camera.viewmat, np.float32)),
-            torch.from_numpy(np.asarray(camera.K, np.float32)),
-            camera.width,
-            camera.height,
-            eps2d=canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K)),
-            background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
-        )
-    return image.clamp(0, 1).numpy()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avatar_core.errors import UserError
-from stages.common import Stage, csv_text, tidy_metrics
+from stages.common import HEADLINE, Stage, csv_text, tidy_metrics
 from stages.params import Params
 from stages.workers import process_map
 
@@ -42,7 +42,7 @@ def main(stage):
     total = sum(stage.map(slow_square, [(str(folder), k) for k in range(6)]))
     out = stage.fresh(stage.out)
     write_text(out / "sum.txt", str(total))
-    stage.write_metrics({"total": total, "missing": None, "a": 1 / 3})
+    stage.write_metrics({"total": total, "missing": None, "a": 1 / 3}, headline=("total", "missing"))
 
 if __name__ == "__main__":
     run_stage("fit", main, sharded=True)
@@ -79,8 +79,9 @@ def test_stage_runs_writes_metrics_and_keeps_times_apart(project):
     code, _, err = finish(command(project, "toy.py", "--shard", "1"))
     assert code == 0, err
     assert (project / "data/fit/shard-1/sum.txt").read_text() == "55"
-    metrics = (project / "data/reports/fit/shard-1/metrics.json").read_text()
-    assert metrics == '{\n  "a": 0.333333,\n  "missing": "unavailable",\n  "total": 55\n}\n'
+    reports = project / "data/reports/fit/shard-1"
+    assert (reports / "metrics.json").read_text() == '{\n  "missing": "unavailable",\n  "total": 55\n}\n'
+    assert (reports / "details.json").read_text() == '{\n  "a": 0.333333\n}\n'
     assert (project / "data/logs/fit-1.json").is_file() and not (project / "data/work/fit-1").exists()
     assert "6/6" in err
 
@@ -142,6 +143,16 @@ def test_metrics_are_flat_finite_and_rounded():
         with pytest.raises(ValueError, match="metric x"):
             tidy_metrics({"x": bad})
     assert csv_text([{"step": 1, "loss": 1 / 3}]) == "step,loss\n1,0.333333\n"
+
+
+def test_a_headline_is_short_and_names_metrics(tmp_path):
+    stage = Stage("embed", None, Params(), tmp_path)
+    many = {f"m{k:02}": k for k in range(HEADLINE + 1)}
+    with pytest.raises(ValueError, match="at most 12 metrics, found 13"):
+        stage.write_metrics(many, headline=tuple(many))
+    with pytest.raises(ValueError, match=r"found \['lips'\]"):
+        stage.write_metrics(many, headline=("m01", "lips"))
+    assert not stage.reports.exists()
 
 
 def refuse_three(k):

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
+from dvc.repo.artifacts import check_name_format
 
+from stages.artifacts import Artifacts
 from stages.deps import code_of, corrected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,9 +42,25 @@ def test_only_evaluate_reads_the_truth():
     assert readers == {"evaluate"}
 
 
-def test_every_stage_has_metrics_and_a_contact_sheet_and_no_uncached_output():
-    for name, stage in PIPELINE.items():
-        assert stage["deps"] and stage["outs"] and "cache: false" not in str(stage)
-        if name != "report":
-            assert any("metrics.json" in m for m in stage["metrics"]), name
-            assert any("contact_sheet.png" in str(p) for p in stage["plots"]), name
+@pytest.mark.parametrize("stage", sorted(set(PIPELINE) - {"report"}))
+def test_a_headline_is_the_metric_and_details_lie_beside_it(stage):
+    (metrics,) = PIPELINE[stage]["metrics"]
+    assert metrics.endswith("/metrics.json")
+    assert metrics.replace("metrics.json", "details.json") in PIPELINE[stage]["outs"]
+    assert any("contact_sheet.png" in str(p) for p in PIPELINE[stage]["plots"])
+
+
+def test_every_stage_has_dependencies_and_outputs_in_the_cache():
+    for stage in PIPELINE.values():
+        assert stage["deps"] and stage["outs"] and "cache" not in str([stage["outs"], stage.get("metrics")])
+
+
+def test_the_student_is_a_model_of_the_registry():
+    """As DVC reads it: `dvc artifacts get`, Studio and GTO find the student by this name."""
+    artifacts = Repo(str(ROOT)).artifacts.read()["dvc.yaml"]
+    (name,) = artifacts
+    check_name_format(name)
+    student = artifacts[name]
+    assert student.type == "model" and student.desc and student.labels
+    assert student.path == str(Artifacts(Path("data"), [0]).student_file)
+    assert any(student.path.startswith(f"{out}/") for out in PIPELINE["distill"]["outs"])

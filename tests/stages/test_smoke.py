@@ -24,8 +24,12 @@ def test_every_stage_leaves_metrics_a_picture_and_its_artifacts(smoke):
     plain = ("identities", "speech", "score", "embed", "generator", "distill", "evaluate")
     folders = [*plain, *(f"{s}/shard-{k}" for s in ("teacher", "fit") for k in SHARDS)]
     for folder in folders:
-        metrics = json.loads((data / "reports" / folder / "metrics.json").read_text())
-        assert metrics and list(metrics) == sorted(metrics), folder
+        metrics, details = (
+            json.loads((data / "reports" / folder / f"{name}.json").read_text())
+            for name in ("metrics", "details")
+        )
+        assert 0 < len(metrics) <= 12 and list(metrics) == sorted(metrics), folder
+        assert details and not metrics.keys() & details.keys(), folder
         assert read_image(data / "reports" / folder / "contact_sheet.png", max_side=20_000).std() > 0.01, (
             folder
         )
@@ -66,9 +70,15 @@ def test_fit_writes_plys_in_the_inria_layout(smoke):
 
 
 def test_metrics_say_unavailable_never_zero(smoke):
-    metrics = json.loads((smoke.root / "data/reports/evaluate/metrics.json").read_text())
-    assert any(isinstance(v, float) for v in metrics.values())
-    assert all(isinstance(v, (int, float, str)) for v in metrics.values())
+    headline, details = (
+        json.loads((smoke.root / "data/reports/evaluate" / name).read_text())
+        for name in ("metrics.json", "details.json")
+    )
+    measured = {k for k, v in headline.items() if isinstance(v, (int, float))}
+    assert {"ours.lip_correlation", "ours.LVE_mm", "ours.CSIM"} <= measured
+    assert set((headline | details).values()) - {"unavailable"} and all(
+        v == "unavailable" for v in (headline | details).values() if isinstance(v, str)
+    )
 
 
 def test_report_is_self_contained(smoke):
@@ -89,6 +99,7 @@ def test_repro_again_runs_nothing(smoke):
 def test_dvc_shows_metrics_and_plots(smoke):
     shown = smoke.run("dvc", "metrics", "show", "--json")
     assert shown.returncode == 0 and "reports" in shown.stdout.replace("\\\\", "/")
+    assert "details" not in shown.stdout
 
 
 def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):

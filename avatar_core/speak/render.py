@@ -1,0 +1,84 @@
+"""Pictures of an avatar: moved by latents, chunk by chunk, or at rest; the camera that they are seen through.
+
+T frames, D latents, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from avatar_core.geometry.camera import Camera
+from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.render import rasterize
+from avatar_core.speak.student import Student
+
+CHUNK = 16
+
+
+def render_motion(
+    student: Student, canonical: Canonical, layout: Any, x: torch.Tensor, camera: Camera, chunk: int = CHUNK
+) -> Iterator[np.ndarray]:
+    """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
+    rig = make_rig(canonical, layout)
+    viewmats = torch.from_numpy(np.asarray(camera.viewmat, np.float32))[None]
+    Ks = torch.from_numpy(np.asarray(camera.K, np.float32))[None]
+    background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
+    eps2d = canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K))
+    with torch.no_grad():
+        for start in range(0, len(x), chunk):
+            deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
+            means, quats, log_scales, logit_opacities, colors = compose(canonical, layout, deformation, rig)
+            count = len(means)
+            images, _ = rasterize(
+                means,
+                quats,
+                log_scales.exp(),
+                logit_opacities.sigmoid(),
+                colors,
+                viewmats.expand(count, 4, 4),
+                Ks.expand(count, 3, 3),
+                camera.width,
+                camera.height,
+                eps2d=eps2d,
+                background=background,
+            )
+            yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
+    """The avatar at rest, (H, W, 3) float in [0, 1]."""
+    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
+    means, quats, log_scales, logit_opacities, colors = (
+        torch.from_numpy(np.asarray(getattr(canonical, name), np.float32)) for name in names
+    )
+    with torch.no_grad():
+        image, _ = rasterize(
+            means,
+            quats,
+            log_scales.exp(),
+            logit_opacities.sigmoid(),
+            colors,
+            torch.from_numpy(np.asarray(camera.viewmat, np.float32)),
+            torch.from_numpy(np.asarray(camera.K, np.float32)),
+            camera.width,
+            camera.height,
+            eps2d=canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K)),
+            background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
+        )
+    return image.clamp(0, 1).numpy()
+
+
+def output_camera(camera: Camera, longest: int) -> Camera:
+    """The portrait's camera, scaled so that its longest side is `longest` px, both sides even (H.264's colour grid)."""
+    scale = longest / max(camera.width, camera.height)
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (camera.width, camera.height))
+    K = np.array(camera.K, np.float32)
+    K[0] *= width / camera.width
+    K[1] *= height / camera.height
+    return replace(camera, K=K, width=width, height=height)
