@@ -10,10 +10,13 @@ from stages.deps import imported_files
 ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of the floors below it. `avatar_core/render` and `flows` included; top-level modules by their names.
 FLOORS = (
-    ("clock", "errors", "geometry", "networks", "render"),
+    ("clock", "errors", "progress"),
+    ("config",),
+    ("backends", "geometry", "networks", "render"),
     ("io", "template"),
+    ("particles",),
     ("audio", "perception", "speech", "training"),
-    ("metrics", "particles", "procedural", "score"),
+    ("metrics", "procedural", "score"),
     ("embed", "fit", "personalise", "teacher"),
     ("generator",),
     ("distill", "speak", "recipes"),

@@ -18,7 +18,7 @@ import numpy as np
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import write_bytes
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.perception.foreground import Background
+from avatar_core.particles.background import Background
 
 PORTRAIT_BLUR = 0.3  # px^2, the renderer's default eps2d, which portraits are fitted with
 SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc

@@ -10,42 +10,14 @@ Source: Rother et al., "GrabCut" (SIGGRAPH 2004) for the second case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
+
+from avatar_core.particles.background import Background, polynomial_terms
 
 DEGREE = 4
 DIFFERENCE = 0.035  # largest channel difference to the backdrop that still counts as backdrop
 ROUGH_BORDER = 0.06  # a border this far from smooth is no plain backdrop
-
-
-def _terms(height: int, width: int, degree: int) -> np.ndarray:
-    """(H, W, C) monomials of the pixel position in [-1, 1]."""
-    y = ((np.arange(height) + 0.5) / height * 2 - 1)[:, None]
-    x = ((np.arange(width) + 0.5) / width * 2 - 1)[None]
-    return np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], -1)
-
-
-@dataclass(frozen=True)
-class Background:
-    """A smooth backdrop: coefficients (C, 3) of a polynomial in the position over the picture, each in [-1, 1]."""
-
-    coefficients: np.ndarray
-
-    @property
-    def degree(self) -> int:
-        return round((np.sqrt(8 * len(self.coefficients) + 1) - 3) / 2)
-
-    def image(self, width: int, height: int) -> np.ndarray:
-        """(H, W, 3) float32 in [0, 1] at any size."""
-        terms = _terms(height, width, self.degree)
-        return np.clip(terms @ self.coefficients, 0, 1).astype(np.float32)
-
-    @staticmethod
-    def plain(color: np.ndarray) -> Background:
-        """One colour (3,) everywhere."""
-        return Background(np.asarray(color, np.float32).reshape(1, 3))
 
 
 def _solve(terms: np.ndarray, colors: np.ndarray, tolerances: tuple[float, ...]) -> tuple[np.ndarray, float]:
@@ -74,20 +46,24 @@ def separate(image: np.ndarray) -> tuple[np.ndarray, Background]:
     border = np.zeros((h, w), bool)
     border[:band] = True
     border[: int(0.8 * h), :band] = border[: int(0.8 * h), -band:] = True
-    rough, error = _solve(_terms(h, w, 2)[border], small[border], (0.25, 0.12, 0.08))
+    rough, error = _solve(polynomial_terms(h, w, 2)[border], small[border], (0.25, 0.12, 0.08))
     if error > ROUGH_BORDER:
         mask = _grab_cut(small)
         color = np.median(small[~mask], 0) if (~mask).any() else np.full(3, 0.75)
         background = Background.plain(color)
     else:
         # The person's own pale clothes must not pull the backdrop up: nothing inside the convex hull takes part.
-        person = _largest(np.abs(small - _terms(h, w, 2) @ rough).max(-1) > 2 * DIFFERENCE).astype(np.uint8)
+        person = _largest(np.abs(small - polynomial_terms(h, w, 2) @ rough).max(-1) > 2 * DIFFERENCE).astype(
+            np.uint8
+        )
         hull = np.zeros_like(person)
         contours, _ = cv2.findContours(person, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         if contours:
             cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(contours)), 1)
         outside = cv2.dilate(hull, np.ones((5, 5), np.uint8)) == 0
-        coefficients, _ = _solve(_terms(h, w, DEGREE)[outside], small[outside], (0.08, 0.05, 0.035, 0.025))
+        coefficients, _ = _solve(
+            polynomial_terms(h, w, DEGREE)[outside], small[outside], (0.08, 0.05, 0.035, 0.025)
+        )
         background = Background(coefficients.astype(np.float32))
         # A pixel on its own proves nothing: half a pixel of blur takes the coding noise of a video down.
         difference = np.abs(cv2.GaussianBlur(image, (0, 0), 0.6) - background.image(width, height)).max(-1)

@@ -11,9 +11,9 @@ from scipy.spatial import cKDTree
 
 from avatar_core.fit.rig import canonical_surface
 from avatar_core.geometry.camera import Camera, look_at
+from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import make_layout
-from avatar_core.perception.foreground import Background
 from avatar_core.render import rasterize
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
