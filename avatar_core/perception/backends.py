@@ -16,7 +16,7 @@ import numpy as np
 
 from avatar_core.backends import chosen_backends, default_backends, parse_choices
 from avatar_core.config import derived_by
-from avatar_core.perception.foreground import Background
+from avatar_core.particles.background import Background
 
 KEYPOINTS = {"critics": "avatar_core.perception.critic_keypoints:CriticKeypoints"}
 MASKS = {"grabcut": "avatar_core.perception.foreground:GrabCutMasks"}
