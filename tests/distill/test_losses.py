@@ -43,7 +43,7 @@ def test_vsd_gradient_is_the_formula():
 def test_variational_vsd_vanishes_when_both_scores_agree():
     teacher, mel, reference = _setup()
     frames = torch.randn(1, 2, 3, 8, 8).requires_grad_()
-    loss = vsd_loss(frames, teacher, mel, reference, torch.Generator().manual_seed(1), own_score=teacher)
+    loss = vsd_loss(frames, teacher, mel, reference, torch.Generator().manual_seed(1), fake_score=teacher)
     loss.backward()
     assert loss == 0 and (frames.grad == 0).all()
 
