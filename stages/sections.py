@@ -119,17 +119,18 @@ def check_backends(
     people: IdentitiesParams, sounds: SpeechParams, teachers: TeacherParams, file: str
 ) -> None:
     """Raise UserError when a backend needs what those before it do not give."""
-    before = [("identities.backend", people.backend, people.source)]
-    _refuse(file, "speech.backend", sounds.backend, sounds.source, before)
-    before.append(("speech.backend", sounds.backend, sounds.source))
-    for name, source in teachers.sources.items():
-        _refuse(file, "teacher.backends", name, source, before)
-
-
-def _refuse(file: str, key: str, name: str, source: Any, before: list[tuple[str, str, Any]]) -> None:
-    lacking = missing_capabilities(source.needs, (c for _, _, maker in before for c in maker.provides))
-    if lacking:
-        makers = ", ".join(f"{at} {maker}" for at, maker, _ in before)
-        raise UserError(
-            f"{file}: {key}: expected a backend that does without {' and '.join(lacking)}: {makers} give none; found {name}"
-        )
+    makers = {
+        "attributes": f"identities.backend {people.backend}",
+        "phonemes": f"speech.backend {sounds.backend}",
+    }
+    users: list[tuple[str, str, Any, frozenset[str]]] = [
+        ("speech.backend", sounds.backend, sounds.source, people.source.provides)
+    ]
+    given = people.source.provides | sounds.source.provides
+    users += [("teacher.backends", name, source, given) for name, source in teachers.sources.items()]
+    for key, name, source, gives in users:
+        for lacking in missing_capabilities(source.needs, gives):
+            maker = makers.get(lacking, "what comes before it")
+            raise UserError(
+                f"{file}: {key}: expected a backend that does without {lacking} ({maker} gives none), found {name}"
+            )
