@@ -36,6 +36,11 @@ def one_of(default: str, *options: str) -> Any:
     return field(default=default, metadata={"options": (default, *(o for o in options if o != default))})
 
 
+def given(what: str) -> Any:
+    """A text without a value of its own, e.g. given("a folder of portraits"): whoever uses the section must give it."""
+    return field(default="", metadata={"given": what})
+
+
 def list_of(*default: Any) -> Any:
     """A list of values of one type."""
     return field(default_factory=lambda: list(default))
@@ -92,13 +97,15 @@ def parse(cls: type[C], raw: Any, file: str, key: str = "") -> C:
 
 
 def check_ranges(values: Any, file: str, prefix: str = "") -> None:
-    """Raise UserError for the first value outside its range or its options."""
+    """Raise UserError for the first value outside its range or its options, or not given."""
     for name, described in fields_of(type(values)).items():
         value, where, meta = getattr(values, name), f"{file}: {prefix}{name}", described.metadata
         if dataclasses.is_dataclass(value):
             check_ranges(value, file, f"{prefix}{name}.")
         elif "options" in meta and value not in meta["options"]:
             raise UserError(f"{where}: expected one of {', '.join(meta['options'])}; found {value!r}")
+        elif "given" in meta and not value:
+            raise UserError(f"{where}: expected {meta['given']}, found an empty name")
         elif "low" in meta and not (meta["low"] <= value <= meta["high"] and math.isfinite(value)):
             low, high = meta["low"], meta["high"]
             wanted = f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"

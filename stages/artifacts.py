@@ -71,9 +71,13 @@ class Artifacts:
             )
         return [PersonRecord(**row) for row in json.loads(path.read_text())]
 
+    def portrait_file(self, identity: str) -> Path:
+        """The picture of a person."""
+        return self.data / "identities" / "portraits" / f"{identity}.png"
+
     def portrait(self, identity: str) -> np.ndarray:
         """(H,W,3) in [0,1]."""
-        return read_image(self.data / "identities" / "portraits" / f"{identity}.png")
+        return read_image(self.portrait_file(identity))
 
     # speech
 

@@ -1,13 +1,15 @@
 """Which code a stage depends on, read from the imports: `python -m stages.deps` checks dvc.yaml, `--write` corrects it.
 
-Every import is followed, lazy ones and other stages' modules too. Not listed is the plumbing that every stage shares and that
-carries no result: command line, progress, processes, checking of parameters, errors. Data and assets stay as dvc.yaml has them.
+Every import is followed, lazy ones, backends in registries and other stages' modules too. Not listed is the plumbing that every
+stage shares and that carries no result: command line, progress, processes, checking of parameters, errors. Data and assets stay as
+dvc.yaml has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 PIPELINE = Path("dvc.yaml")
-PLUMBING = {"avatar_core/errors.py", *(f"stages/{n}.py" for n in ("common", "params", "progress", "workers"))}
+PLUMBING = {
+    *(f"avatar_core/{n}.py" for n in ("errors", "config", "backends")),
+    *(f"stages/{n}.py" for n in ("common", "params", "sections", "progress", "workers")),
+}
 PACKAGES = ("avatar_core", "stages")
+REGISTERED = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+):\w+")
 
 
 def code_of(stage: str, root: Path = Path(".")) -> list[str]:
@@ -32,20 +38,40 @@ def code_of(stage: str, root: Path = Path(".")) -> list[str]:
 
 
 def imported_files(path: Path, root: Path) -> set[Path]:
-    """The project's files that one module imports anywhere in it; a package's `__init__.py` runs too, so it counts."""
+    """The project's files that one module imports anywhere in it; a package's `__init__.py` runs too, so it counts.
+
+    Who imports a registry by its module's name can load what the "package.module:Class" strings in it name; a package that only
+    lies on the way hands on none, and the registry's own package is made of them.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    files: set[Path] = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] in PACKAGES:
-            places = [root.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
-            files |= {f for p in places for f in (p.with_suffix(".py"), p / "__init__.py") if _holds_code(f)}
-    return files
+    modules = {m for name in names for m in _files_of(name, root) if m.parent not in path.parents}
+    backends = {b for m in modules for b in _registered(m)}
+    return {f for name in names | backends for f in _files_on_the_way(name, root)}
+
+
+def _files_on_the_way(name: str, root: Path) -> set[Path]:
+    parts = name.split(".")
+    return {f for n in range(1, len(parts) + 1) for f in _files_of(".".join(parts[:n]), root)}
+
+
+def _files_of(name: str, root: Path) -> set[Path]:
+    """The file of the module or package `name`, if it is ours and holds code."""
+    if name.split(".")[0] not in PACKAGES:
+        return set()
+    place = root.joinpath(*name.split("."))
+    return {f for f in (place.with_suffix(".py"), place / "__init__.py") if _holds_code(f)}
+
+
+def _registered(module: Path) -> set[str]:
+    """Names of the modules in the registry strings of a module."""
+    texts = (n.value for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Constant))
+    found = (REGISTERED.fullmatch(text) for text in texts if isinstance(text, str))
+    return {match[1] for match in found if match}
 
 
 def _holds_code(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import yaml
 
 from avatar_core.backends import default_backends, parse_choices
-from avatar_core.config import derived_by, list_of, one_of, parse, ranged, section
+from avatar_core.config import derived_by, list_of, parse, ranged, section
 from avatar_core.distill.train import DistillConfig
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.contrastive import ContrastiveConfig
@@ -31,6 +31,7 @@ from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.personalise import PersonaliseConfig
 from avatar_core.score import BACKENDS as SCORE_TEACHERS
 from avatar_core.score import ScoreBackend
+from stages.sections import IdentitiesParams, SpeechParams, TeacherParams, check_backends
 
 PARAMS = Path("params.yaml")
 
@@ -43,43 +44,6 @@ class RunParams:
     shards: list[int] = list_of(0, 1)  # a list because DVC's matrix is made from it; always 0, 1, 2, ...
     workers: int = ranged(2, 1, 256)
     threads: int = ranged(2, 1, 256)
-
-
-@dataclass(frozen=True)
-class IdentitiesParams:
-    backend: str = one_of("procedural", "procedural", "folder")
-    folder: str = ""  # backend folder: your portraits, one file a person
-    train: int = ranged(6, 1)
-    val: int = ranged(1)
-    test: int = ranged(3, 1)
-    portrait_size: int = ranged(768, 256, 4096)
-
-    @property
-    def total(self) -> int:
-        return self.train + self.val + self.test
-
-
-@dataclass(frozen=True)
-class SpeechParams:
-    backend: str = one_of("espeak", "espeak", "folder")
-    folder: str = ""  # backend folder: your recordings
-    languages: list[str] = list_of("en", "de", "es", "fr", "cmn")
-    face_clips: int = ranged(60, 1)  # close to the face, over all train identities: lips need many short ones
-    waist_up_clips: int = ranged(12)  # gestures need fewer
-    full_body_clips: int = ranged(3)
-    val_clips: int = ranged(3)
-    test_clips: int = ranged(2, 1)  # sentences per test identity
-    max_seconds: float = ranged(4.0, 0.5, 60)
-
-
-@dataclass(frozen=True)
-class TeacherParams:
-    backend: str = one_of("procedural", "procedural", "folder")
-    folder: str = ""  # backend folder: your recorded clips
-    size: int = ranged(256, 96, 2048)  # px, face and waist-up frames
-    full_body_size: int = ranged(256, 96, 2048)
-    supersample: int = ranged(2, 1, 4)
-    crf: int = ranged(12, 0, 40)
 
 
 @dataclass(frozen=True)
@@ -200,9 +164,4 @@ def check(params: Params, name: str) -> None:
         raise UserError(
             f"{name}: distill.vsd_tau: expected [least, most] within 0 to 1, found {params.distill.vsd_tau}"
         )
-    for key in ("identities", "speech", "teacher"):
-        values = getattr(params, key)
-        if values.backend == "folder" and not values.folder:
-            raise UserError(
-                f"{name}: {key}.folder: expected a folder for backend 'folder', found an empty name"
-            )
+    check_backends(params.identities, params.speech, params.teacher, name)

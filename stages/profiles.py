@@ -53,7 +53,11 @@ def active_profile(root: Path = Path(".")) -> tuple[str | None, dict[str, tuple[
     differences = {}
     for name in NAMES:
         wanted = _flat(profile_values(name, root))
-        differences[name] = {k: (wanted[k], current[k]) for k in sorted(wanted) if wanted[k] != current[k]}
+        differences[name] = {
+            k: (wanted.get(k), current.get(k))
+            for k in sorted(wanted | current)
+            if wanted.get(k) != current.get(k)
+        }
     nearest = min(NAMES, key=lambda n: len(differences[n]))
     return (nearest if not differences[nearest] else None), differences[nearest]
 

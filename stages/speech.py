@@ -2,7 +2,7 @@
 
 Writes `catalog.parquet` (one row a clip: the plan that all later stages follow), `wav/<clip>.wav` (16 kHz mono) and
 `phonemes/<clip>.json`. Test sentences, voices and people appear in no training clip.
-Backends: `espeak` speaks the scripts of data/scripts, `folder` takes recordings (wav or flac, with .txt and .json beside).
+Sentences and their sound come from a backend: `avatar_core.speech`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import matplotlib
 import numpy as np
 
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
-from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
@@ -25,52 +24,47 @@ from avatar_core.speech import (
     Line,
     Phoneme,
     Speech,
-    list_recordings,
-    load_scripts,
+    SpeechBackend,
     phonemes_from_json,
     phonemes_to_json,
-    read_recording,
-    synthesize,
-    voice_names,
 )
-from stages.artifacts import Artifacts, PersonRecord
+from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
-
-SCRIPTS = Path("data/scripts")
 
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip: who, how framed, and what is said (a script line, or a recording for the folder backend)."""
+    """One clip: who, how framed, what is said and in whose voice."""
 
     id: str
     person: PersonRecord
     framing: str
     line: Line
     voice: str
-    recording: Path | None = None
 
 
-def plan_clips(stage: Stage, people: list[PersonRecord], lines: list[Line]) -> list[PlannedClip]:
+def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
     """Deal sentences and framings to people: training people in turn, so that each gets every framing."""
     params = stage.params.speech
+    framings = {
+        "train": {
+            "face": params.face_clips,
+            "waist_up": params.waist_up_clips,
+            "full_body": params.full_body_clips,
+        },
+        "val": {"face": params.val_clips},
+    }
+    groups = {split: [p for p in people if p.split == split] for split in ("train", "val", "test")}
+    wanted = {split: sum(counts.values()) for split, counts in framings.items()}
+    wanted["test"] = params.test_clips * len(groups["test"])
+    wanted = {split: count for split, count in wanted.items() if count and groups[split]}
+    lines = params.source.lines(wanted)
     plan: list[PlannedClip] = []
-    for split, counts in (
-        (
-            "train",
-            {
-                "face": params.face_clips,
-                "waist_up": params.waist_up_clips,
-                "full_body": params.full_body_clips,
-            },
-        ),
-        ("val", {"face": params.val_clips}),
-    ):
-        group = [p for p in people if p.split == split]
-        if not group:
+    for split, counts in framings.items():
+        if split not in wanted:
             continue
-        sentences = cycle(_shuffled(stage, lines, split))
-        voices = _voices(group, split)
+        group = groups[split]
+        sentences, voices = cycle(_shuffled(stage, lines, split)), _voices(params.source, group, split)
         turn = 0
         for framing, count in counts.items():
             for _ in range(count):
@@ -79,8 +73,8 @@ def plan_clips(stage: Stage, people: list[PersonRecord], lines: list[Line]) -> l
                 plan.append(PlannedClip(name, person, framing, next(sentences), next(voices[person.id])))
                 turn += 1
     # Unseen people say the same sentence twice, close and at a distance, so that lips and gestures can both be judged.
-    group = [p for p in people if p.split == "test"]
-    sentences, voices = cycle(_shuffled(stage, lines, "test")), _voices(group, "test")
+    group = groups["test"]
+    sentences, voices = cycle(_shuffled(stage, lines, "test")), _voices(params.source, group, "test")
     for k in range(params.test_clips):
         for person in group:
             line, voice = next(sentences), next(voices[person.id])
@@ -94,16 +88,10 @@ def main(stage: Stage) -> None:
     params = stage.params.speech
     people = Artifacts.of(stage).people()
     out = stage.fresh(stage.out)
-    if params.backend == "folder":
-        recordings = list_recordings(params.folder)
-        lines = [
-            Line("", split, str(k)) for split in ("train", "val", "test") for k in range(len(recordings))
-        ]
-        plan = _deal_recordings(plan_clips(stage, people, lines), recordings)
-    else:
-        lines = [line for line in load_scripts(SCRIPTS) if line.language in params.languages]
-        plan = plan_clips(stage, people, lines)
-    rows = stage.map(_speak, [(clip, params.max_seconds, params.backend, out) for clip in plan])
+    plan = plan_clips(stage, people)
+    rows = stage.map(
+        _speak, [(clip, params.max_seconds, params.backend, params.source, out) for clip in plan]
+    )
     write_catalog(out / "catalog.parquet", rows)
     _draw(stage, [row["id"] for row in rows][:12])
     frames = {
@@ -121,13 +109,9 @@ def main(stage: Stage) -> None:
     )
 
 
-def _speak(item: tuple[PlannedClip, float, str, Path]) -> dict:
-    clip, max_seconds, backend, out = item
-    if clip.recording is not None:
-        speech = read_recording(clip.recording)
-    else:
-        speech = synthesize(clip.line.text, clip.line.language, clip.voice)
-    speech = _cut(speech, max_seconds)
+def _speak(item: tuple[PlannedClip, float, str, SpeechBackend, Path]) -> Row:
+    clip, max_seconds, backend, source, out = item
+    speech = _cut(source.speak(clip.line, clip.voice), max_seconds)
     wav = out / "wav" / f"{clip.id}.wav"
     write_wav(wav, speech.audio)
     write_text(out / "phonemes" / f"{clip.id}.json", phonemes_to_json(speech))
@@ -141,7 +125,7 @@ def _speak(item: tuple[PlannedClip, float, str, Path]) -> dict:
         "framing": clip.framing,
         "text": speech.text,
         "language": speech.language,
-        "voice": clip.voice,
+        "voice": speech.voice,
         "backend": backend,
         "sha256": sha256_file(wav),
         "qc": {
@@ -170,43 +154,17 @@ def _cut(speech: Speech, max_seconds: float) -> Speech:
 
 def _shuffled(stage: Stage, lines: list[Line], split: str) -> list[Line]:
     group = [line for line in lines if line.split == split]
-    if not group:
-        raise UserError(
-            f"{SCRIPTS}: expected sentences marked `{split}` in {stage.params.speech.languages}, found none"
-        )
     return [group[k] for k in stage.rng("sentences", split).permutation(len(group))]
 
 
-def _voices(group: list[PersonRecord], split: str) -> dict[str, Iterator[str]]:
+def _voices(source: SpeechBackend, group: list[PersonRecord], split: str) -> dict[str, Iterator[str]]:
     """For each person the voices of its sex in turn, started at another one each."""
     voices = {}
     for k, person in enumerate(group):
-        names = voice_names(split, person.attributes.get("sex"))
+        names = source.voices(split, person.attributes.get("sex"))
         start = k % len(names)
         voices[person.id] = cycle(names[start:] + names[:start])
     return voices
-
-
-def _deal_recordings(plan: list[PlannedClip], recordings: list[Path]) -> list[PlannedClip]:
-    """Recordings in turn; the last ones are kept for test, so that no test sound is heard in training."""
-    keys = {
-        split: sorted({c.line.text for c in plan if c.line.split == split})
-        for split in ("train", "val", "test")
-    }
-    wanted = [(split, key) for split, group in keys.items() for key in group]
-    if len(recordings) < len([k for k in wanted if k[0] == "test"]) + 1:
-        raise UserError(
-            f"speech.folder: expected more recordings than test sentences, found {len(recordings)}"
-        )
-    tests = [k for k in wanted if k[0] == "test"]
-    others = [k for k in wanted if k[0] != "test"]
-    left = recordings[: -len(tests)]
-    table = {key: recordings[-len(tests) + i] for i, key in enumerate(tests)}
-    table |= {key: left[i % len(left)] for i, key in enumerate(others)}
-    return [
-        replace(c, recording=table[c.line.split, c.line.text], voice=table[c.line.split, c.line.text].stem)
-        for c in plan
-    ]
 
 
 def _draw(stage: Stage, clips: list[str]) -> None:

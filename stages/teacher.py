@@ -1,9 +1,9 @@
 """Stage 3, teacher: talking videos of the planned clips, with foreground masks and point tracks.
 
 Writes per shard `<clip>.mp4` (25 fps, H.264 + AAC), `aux.zarr` (masks/<clip>, tracks/<clip>, cameras/<clip>) and
-`catalog.parquet`; apart from them `data/truth/shard-<k>.zarr`, the true surface, which only evaluation reads.
-Backends: `procedural` renders the performance; `folder` takes videos made elsewhere (one `<clip>.mp4` for each clip of
-the speech catalogue, e.g. by a video diffusion model given our portrait and wav): those come without truth.
+`catalog.parquet`; apart from them `data/truth/shard-<k>.zarr`, the true surface where
+a clip comes with it, which only evaluation reads.
+Videos come from backends: `avatar_core.teacher`; several share the clips by weight.
 """
 
 from __future__ import annotations
@@ -11,35 +11,31 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
 from avatar_core.perception.backends import PerceptionConfig, clip_masks
-from avatar_core.procedural.people import Identity, Person, neutral_face
-from avatar_core.procedural.performance import perform, sample_style
-from avatar_core.speech import phonemes_from_json
-from avatar_core.teacher.procedural import play, truth_vertex_ids
-from stages.artifacts import Artifacts, PersonRecord
+from avatar_core.speech.types import phonemes_from_json
+from avatar_core.teacher import MAX_FRAMES, ClipRequest, TeacherBackend, TeacherClip, deal_teacher
+from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
-from stages.params import TeacherParams
-
-MAX_RECORDED_FRAMES = 1500  # a recorded clip's frames are held in memory at once
 
 
 @dataclass(frozen=True)
 class Job:
     """What one worker needs for one clip."""
 
-    row: dict[str, Any]
+    row: Row
     person: PersonRecord
-    params: TeacherParams
+    teacher: str
+    source: TeacherBackend
+    size: int
+    crf: int
     perception: PerceptionConfig
     seed: int
     data: Artifacts
@@ -48,15 +44,11 @@ class Job:
 
 def main(stage: Stage) -> None:
     """Make the talking videos of one shard."""
-    params = stage.params.teacher
     data = Artifacts.of(stage)
     people = {p.id: p for p in data.people()}
     rows = [row for row in data.planned_clips() if row["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", stage.data / "speech")
-    jobs = [
-        Job(r, people[r["identity"]], params, stage.params.perception, _clip_seed(stage, r), data, scratch)
-        for r in rows
-    ]
+    jobs = [_job(stage, row, people[row["identity"]], data, scratch) for row in rows]
     done = stage.map(_make, jobs)
 
     out, truth = stage.fresh(stage.out), {}
@@ -69,34 +61,39 @@ def main(stage: Stage) -> None:
             truth[row["id"]] = store.read("positions")
             for name in ("viewmat", "K"):
                 truth[f"{name}/{row['id']}"] = store.read(name)
+            truth.setdefault("vertex_ids", store.read("vertex_ids"))
+            if not np.array_equal(truth["vertex_ids"], store.read("vertex_ids")):
+                raise ValueError(f"{row['id']}: expected the truth of the same vertices as in other clips")
     write_arrays(out / "aux.zarr", arrays)
     # Evaluation needs to find an empty store, not none, when the videos come without truth.
-    write_arrays(
-        stage.data / "truth" / f"shard-{stage.shard}.zarr", {**truth, "vertex_ids": truth_vertex_ids()}
-    )
+    write_arrays(stage.data / "truth" / f"shard-{stage.shard}.zarr", truth)
     write_catalog(
         out / "catalog.parquet",
         [
-            row | {"backend": params.backend, "sha256": sha256_file(out / f"{row['id']}.mp4"), "qc": qc}
-            for row, (qc, _) in zip(rows, done, strict=True)
+            job.row | {"backend": job.teacher, "sha256": sha256_file(out / f"{job.row['id']}.mp4"), "qc": qc}
+            for job, (qc, _) in zip(jobs, done, strict=True)
         ],
     )
     _report(stage, rows, done)
 
 
-def _clip_seed(stage: Stage, row: dict[str, Any]) -> int:
-    # A sentence seen close and at a distance is one performance.
-    return stage.entropy("performance", row["identity"], row["text"]) % 2**31
-
-
-_built: dict[str, Person] = {}  # the last person a worker built: its clips come one after the other
-
-
-def _person(record: PersonRecord) -> Person:
-    if record.id not in _built:
-        _built.clear()
-        _built[record.id] = Person.build(Identity(record.id, record.seed, record.attributes))
-    return _built[record.id]
+def _job(stage: Stage, row: Row, person: PersonRecord, data: Artifacts, scratch: Path) -> Job:
+    params = stage.params.teacher
+    # A sentence seen close and at a distance is one performance, by one teacher.
+    keys = row["identity"], row["text"] or row["sha256"]
+    teacher = deal_teacher(params.backends, stage.entropy("teacher", *keys))
+    return Job(
+        row=row,
+        person=person,
+        teacher=teacher,
+        source=params.sources[teacher],
+        size=params.full_body_size if row["framing"] == "full_body" else params.size,
+        crf=params.crf,
+        perception=stage.params.perception,
+        seed=stage.entropy("performance", *keys) % 2**31,
+        data=data,
+        scratch=scratch,
+    )
 
 
 def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
@@ -105,13 +102,17 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
     video, store = job.scratch / f"{name}.mp4", job.scratch / f"{name}.zarr"
     if not (video.is_file() and store.is_dir()):
         audio = job.data.audio(name)
-        if job.params.backend == "folder":
-            arrays, frames = _recorded(job)
-        else:
-            arrays, frames = _procedural(job, audio)
+        clip = _clip(job, audio)
+        masks = clip.masks
+        if masks is None:
+            masks = clip_masks(job.perception.mask_detector, clip.frames)
+        arrays = {"masks": masks, "tracks": job.perception.point_tracker.track(clip.frames, masks)}
+        if clip.truth is not None:
+            arrays |= {"vertex_ids": clip.truth.vertex_ids, "positions": clip.truth.positions}
+            arrays |= {"viewmat": clip.truth.camera.viewmat, "K": clip.truth.camera.K}
         write_arrays(store, arrays)
-        write_mp4(video, frames, audio=audio, crf=job.params.crf)
-    frames = read_video(video, MAX_RECORDED_FRAMES)
+        write_mp4(video, clip.frames, audio=audio, crf=job.crf)
+    frames = read_video(video, MAX_FRAMES)
     masks, tracks = Store(store).read("masks"), Store(store).read("tracks")
     alive = np.isfinite(tracks[..., 0])
     qc = {
@@ -127,45 +128,31 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
     return qc, picture
 
 
-def _procedural(job: Job, audio: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    row, params = job.row, job.params
-    speech = phonemes_from_json(job.data.phonemes_file(row["id"]), audio)
-    performance = perform(speech, row["t_len"], job.seed, sample_style(job.person.seed))
-    size = params.full_body_size if row["framing"] == "full_body" else params.size
-    clip, truth = play(
-        _person(job.person),
-        performance,
-        row["framing"],
-        size,
-        neutral=neutral_face(),
-        supersample=params.supersample,
-        vertex_ids=truth_vertex_ids(),
-        tracks=job.perception.point_tracker,
+def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
+    """The teacher's clip; ValueError when it is not what the backend declares: a programmer's error."""
+    name, person = job.row["id"], job.person
+    request = ClipRequest(
+        name=name,
+        identity=person.id,
+        person_seed=person.seed,
+        attributes=person.attributes,
+        portrait=job.data.portrait_file(person.id),
+        speech=phonemes_from_json(job.data.phonemes_file(name), audio),
+        framing=job.row["framing"],
+        size=job.size,
+        seed=job.seed,
     )
-    arrays = {"masks": clip.masks, "tracks": clip.tracks, "positions": truth.positions}
-    return arrays | {"viewmat": truth.camera.viewmat, "K": truth.camera.K}, clip.frames
-
-
-def _recorded(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    path = Path(job.params.folder) / f"{job.row['id']}.mp4"
-    if not path.is_file():
-        raise UserError(f"{path}: expected the video of clip {job.row['id']}, found no such file")
-    frames = read_video(path, MAX_RECORDED_FRAMES)
-    if abs(len(frames) - job.row["t_len"]) > 1:
-        raise UserError(
-            f"{path}: expected {job.row['t_len']} frames at 25 fps as its sound, found {len(frames)}"
+    clip = job.source.make(request)
+    given = {kind for kind in ("masks", "truth") if getattr(clip, kind) is not None}
+    if given != job.source.provides or len(clip.frames) != job.row["t_len"]:
+        raise ValueError(
+            f"teacher {job.teacher}: expected {job.row['t_len']} frames and {sorted(job.source.provides)} as declared, "
+            f"found {len(clip.frames)} and {sorted(given)}"
         )
-    frames = frames[: job.row["t_len"]]
-    masks = clip_masks(job.perception.mask_detector, frames)
-    return {
-        "masks": masks,
-        "tracks": job.perception.point_tracker.track(frames, masks),
-    }, frames
+    return clip
 
 
-def _report(
-    stage: Stage, rows: list[dict[str, Any]], done: list[tuple[dict[str, float], np.ndarray]]
-) -> None:
+def _report(stage: Stage, rows: list[Row], done: list[tuple[dict[str, float], np.ndarray]]) -> None:
     captions = [f"{row['id']}\n{(row['text'] or '')[:40]}" for row in rows]
     contact_sheet(
         stage.reports / "contact_sheet.png",

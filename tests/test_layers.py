@@ -17,7 +17,7 @@ FLOORS = (
     ("particles",),
     ("audio", "perception", "speech", "training"),
     ("metrics", "procedural", "score"),
-    ("embed", "fit", "personalise", "teacher"),
+    ("embed", "fit", "identities", "personalise", "teacher"),
     ("generator",),
     ("distill", "speak", "recipes"),
     ("cli", "stages"),

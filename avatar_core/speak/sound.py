@@ -12,7 +12,7 @@ import numpy as np
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
-from avatar_core.speech import synthesize
+from avatar_core.speech.espeak import synthesize
 
 
 def read_sound(

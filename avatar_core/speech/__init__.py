@@ -1,26 +1,57 @@
-"""Speech: sentences -> 16 kHz audio with phoneme timings, by eSpeak NG (in a process of its own) or from a folder."""
+"""Speech: sentences -> 16 kHz audio, with phoneme times where they are known. A backend is one file here and one line below."""
 
-from avatar_core.speech.espeak import clean_text, synthesize
-from avatar_core.speech.folder import list_recordings, read_recording
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
 from avatar_core.speech.scripts import Line, load_scripts
 from avatar_core.speech.types import Phoneme, Speech, phonemes_from_json, phonemes_to_json
 from avatar_core.speech.voices import LANGUAGES, SPLITS, VOICES, Voice, find_voice, voice_names
 
+BACKENDS = {
+    "espeak": "avatar_core.speech.espeak_source:EspeakSpeech",
+    "folder": "avatar_core.speech.folder:FolderSpeech",
+}
+
+
+class SpeechBackend(Protocol):
+    """Where sentences and their sound come from. `provides` "phonemes" when each `Speech` has their times."""
+
+    @property
+    def provides(self) -> frozenset[str]: ...
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def lines(self, wanted: Mapping[str, int]) -> list[Line]:
+        """What can be said, by split ("train", "val", "test"); no sentence is in two.
+
+        wanted: how many sentences of each split will be said. With fewer lines some are said again, none at all is a UserError.
+        """
+        ...
+
+    def voices(self, split: str, sex: str | None) -> list[str]:
+        """Names of the speakers of a split, of one sex where it is known; at least one."""
+        ...
+
+    def speak(self, line: Line, voice: str) -> Speech:
+        """The sound of one sentence; the same bytes every time."""
+        ...
+
+
 __all__ = [
+    "BACKENDS",
     "LANGUAGES",
     "SPLITS",
     "VOICES",
     "Line",
     "Phoneme",
     "Speech",
+    "SpeechBackend",
     "Voice",
-    "clean_text",
     "find_voice",
-    "list_recordings",
     "load_scripts",
     "phonemes_from_json",
     "phonemes_to_json",
-    "read_recording",
-    "synthesize",
     "voice_names",
 ]

@@ -7,14 +7,60 @@ name.json                optional: phoneme timings, [{"start_s", "end_s", "ipa",
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from avatar_core.clock import pad_to_frames
+from avatar_core.config import given
 from avatar_core.errors import UserError
-from avatar_core.io.audio import read_audio
+from avatar_core.speech.scripts import Line
 from avatar_core.speech.types import Speech, phonemes_from_json
 
 _SUFFIXES = (".wav", ".flac")
+
+
+@dataclass(frozen=True)
+class FolderSpeech:
+    """Recordings of `path`, each in one split: by name, the last are for test, those before for val.
+
+    phonemes: a name.json lies beside every recording, so that teachers that need phoneme times can be used.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    path: str = given("a folder of recordings")
+    phonemes: bool = False
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"phonemes"} if self.phonemes else ())
+
+    def lines(self, wanted: Mapping[str, int]) -> list[Line]:
+        """One line a recording, its file's name as text. Raises UserError when they are too few, or lack their times."""
+        names = [path.name for path in list_recordings(self.path)]
+        kept = {split: wanted.get(split, 0) for split in ("val", "test")}
+        if len(names) <= sum(kept.values()):
+            raise UserError(
+                f"{self.path}: expected more recordings than the {kept['val']} val and {kept['test']} test sentences, "
+                f"found {len(names)}"
+            )
+        for path in (Path(self.path, name) for name in names if self.phonemes):
+            if not path.with_suffix(".json").is_file():
+                raise UserError(
+                    f"{path.with_suffix('.json')}: expected phoneme times as speech.folder.phonemes says, found no such file"
+                )
+        first_val = len(names) - sum(kept.values())
+        splits = ["train"] * first_val + ["val"] * kept["val"] + ["test"] * kept["test"]
+        return [Line("", split, name) for split, name in zip(splits, names, strict=True)]
+
+    def voices(self, split: str, sex: str | None) -> list[str]:
+        """Recordings bring their own: the voice that name.json gives, else the recording's name."""
+        return [""]
+
+    def speak(self, line: Line, voice: str) -> Speech:
+        """Read the recording that `line` names."""
+        return read_recording(Path(self.path, line.text))
 
 
 def list_recordings(folder: Path | str) -> list[Path]:
@@ -38,6 +84,8 @@ def read_recording(path: Path | str, language: str = "", voice: str = "") -> Spe
     Raises:
         UserError: the sound or the files beside it cannot be read.
     """
+    from avatar_core.io.audio import read_audio
+
     path = Path(path)
     audio = pad_to_frames(read_audio(path))
     timings, words = path.with_suffix(".json"), path.with_suffix(".txt")

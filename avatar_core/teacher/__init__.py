@@ -1,0 +1,85 @@
+"""Teachers: who makes the talking videos that are learnt from. A backend is one file here and one line below.
+
+Legend: T frames at 25 fps, H height, W width, Q truth vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from avatar_core.geometry.camera import Camera
+from avatar_core.speech.types import Speech
+
+BACKENDS = {
+    "procedural": "avatar_core.teacher.procedural:ProceduralTeacher",
+    "folder": "avatar_core.teacher.folder:FolderTeacher",
+}
+MAX_FRAMES = 1500  # a clip's frames are held in memory at once
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip to make: `identity` (portrait file; sampled attributes, empty for photos) says `speech`.
+
+    size: side of the square frame in px. seed: of the performance, the same for a sentence seen close and at a distance;
+    person_seed: of the person's manner.
+    """
+
+    name: str
+    identity: str
+    person_seed: int
+    attributes: dict[str, Any]
+    portrait: Path
+    speech: Speech
+    framing: str
+    size: int
+    seed: int
+
+    @property
+    def num_frames(self) -> int:
+        return self.speech.num_frames
+
+
+@dataclass(frozen=True)
+class ClipTruth:
+    """What only evaluation may see: vertex_ids (Q,) int32 in base.obj numbering, the same in all clips of a run; positions
+    (T,Q,3) float32 metres, world; the true camera."""
+
+    vertex_ids: np.ndarray
+    positions: np.ndarray
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class TeacherClip:
+    """frames (T,H,W,3) uint8 RGB, even sides; foreground masks (T,H,W) uint8 0..255 or None; truth or None."""
+
+    frames: np.ndarray
+    masks: np.ndarray | None = None
+    truth: ClipTruth | None = None
+
+
+class TeacherBackend(Protocol):
+    """Makes clips. `needs` of "attributes" and "phonemes" what `make` reads; `provides` of "masks" and "truth" what it returns."""
+
+    @property
+    def provides(self) -> frozenset[str]: ...
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def make(self, request: ClipRequest) -> TeacherClip:
+        """`request.num_frames` frames, in step with the sound; the same for the same request."""
+        ...
+
+
+def deal_teacher(weights: Mapping[str, float], seed: int) -> str:
+    """One of the names, drawn with these weights; each seed draws for itself, so no clip's teacher depends on other clips."""
+    names = sorted(name for name, weight in weights.items() if weight > 0)
+    shares = np.cumsum([weights[name] for name in names])
+    drawn = np.random.default_rng(seed).random() * shares[-1]
+    return names[int(np.searchsorted(shares[:-1], drawn, side="right"))]

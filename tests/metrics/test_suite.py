@@ -17,7 +17,7 @@ from avatar_core.metrics.suite import HIGHER_IS_BETTER, METRICS, Clip, judge, su
 from avatar_core.perception import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
-from avatar_core.speech import synthesize
+from avatar_core.speech.espeak import synthesize
 
 torch.set_num_threads(1)
 

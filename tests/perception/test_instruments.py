@@ -17,7 +17,7 @@ from avatar_core.perception.instruments import ASSETS, NAMES
 from avatar_core.perception.warp import splats
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
-from avatar_core.speech import synthesize
+from avatar_core.speech.espeak import synthesize
 from avatar_core.template.landmarks import keypoints_from_vertices
 
 torch.set_num_threads(1)

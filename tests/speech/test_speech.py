@@ -18,16 +18,14 @@ from avatar_core.speech import (
     LANGUAGES,
     SPLITS,
     VOICES,
-    clean_text,
-    list_recordings,
     load_scripts,
     phonemes_from_json,
     phonemes_to_json,
-    read_recording,
-    synthesize,
     voice_names,
 )
 from avatar_core.speech import espeak as espeak_module
+from avatar_core.speech.espeak import clean_text, synthesize
+from avatar_core.speech.folder import list_recordings, read_recording
 from avatar_core.speech.voices import espeak_voice, find_voice
 
 pytest.importorskip("espeakng_loader")
@@ -50,7 +48,7 @@ def test_same_bytes_whatever_was_said_before():
 
 def test_same_bytes_in_another_process():
     code = (
-        f"import hashlib; from avatar_core.speech import synthesize; s = synthesize({TEXT!r});"
+        f"import hashlib; from avatar_core.speech.espeak import synthesize; s = synthesize({TEXT!r});"
         "print(hashlib.sha256(s.audio.tobytes() + repr(s.phonemes).encode()).hexdigest())"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONHASHSEED="7")
@@ -217,9 +215,7 @@ def test_a_dead_worker_is_replaced():
 
 
 def test_the_library_does_not_load_the_gpl_code():
-    code = (
-        "import sys, avatar_core.speech as s; s.synthesize('Hello.'); print('espeakng_loader' in sys.modules)"
-    )
+    code = "import sys, avatar_core.speech.espeak as s; s.synthesize('Hello.'); print('espeakng_loader' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -53,14 +53,16 @@ def test_laptop_profile_equals_the_defaults_and_is_what_is_committed(laptop):
         ("identities.train", -3),
         ("identities.backend", "magic"),
         ("identities.backend", "folder"),
-        ("speech.languages", "en"),
-        ("speech.folder", "${oc.env:HOME}"),
+        ("speech.espeak.languages", "en"),
+        ("speech.espeak.languages", ["${oc.env:HOME}"]),
         ("speech.max_seconds", float("inf")),
         ("fit.weights.l1", float("nan")),
         ("fit.weights", 3),
         ("fit.weights.arap", "much"),
         ("generator.heads", 5),
-        ("teacher.tracks.points", -4),
+        ("teacher.procedural.supersample", 9),
+        ("teacher.backends", {"procedural": -1}),
+        ("perception.optical_flow.points", -4),
     ],
 )
 def test_mistakes_are_one_line_naming_file_key_expected_and_found(laptop, key, value):
@@ -72,9 +74,9 @@ def test_mistakes_are_one_line_naming_file_key_expected_and_found(laptop, key, v
     assert key in message or (key == "identities.backend" and "identities.folder" in message)
 
 
-def test_missing_key_file_and_broken_yaml(laptop, tmp_path):
-    del laptop["fit"]["batch"]
-    with pytest.raises(UserError, match=r"fit\.batch: expected a value"):
+def test_missing_section_file_and_broken_yaml(laptop, tmp_path):
+    del laptop["fit"]
+    with pytest.raises(UserError, match=r"fit: expected a section, found none"):
         parse_params(laptop)
     with pytest.raises(UserError, match="no such file"):
         load_params(tmp_path / "params.yaml")

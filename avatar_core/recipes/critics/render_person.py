@@ -20,7 +20,8 @@ from avatar_core.procedural.people import Person, framing_camera
 from avatar_core.procedural.performance import ARKIT_NAMES, BONE_INDEX, Performance, perform, sample_style
 from avatar_core.recipes.critics.cameras import crop_to, shake_camera
 from avatar_core.recipes.critics.poses import random_body, random_expression, random_head
-from avatar_core.speech import Line, synthesize, voice_names
+from avatar_core.speech import Line, voice_names
+from avatar_core.speech.espeak import synthesize
 
 FLAT = 128  # grey level behind the people
 KINDS = {"talk": (75, 192), "face": (28, 192), "body": (30, 256), "scene": (16, 160), "hand": (20, 112)}

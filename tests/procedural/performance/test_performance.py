@@ -24,7 +24,8 @@ from avatar_core.procedural.performance.arms import LEFT_BONES, Arm, left_arm, p
 from avatar_core.procedural.performance.bones import LEFT_ARM_HEADS
 from avatar_core.procedural.performance.curves import smooth_noise
 from avatar_core.procedural.performance.poses import GESTURES, POSE_NAMES, arm_pose
-from avatar_core.speech import Phoneme, Speech, synthesize
+from avatar_core.speech import Phoneme, Speech
+from avatar_core.speech.espeak import synthesize
 
 pytest.importorskip("espeakng_loader")
 

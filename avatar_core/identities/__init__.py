@@ -1,0 +1,41 @@
+"""Identities: who the people are and what they look like in one portrait. A backend is one file here and one line below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+BACKENDS = {
+    "procedural": "avatar_core.identities.procedural:ProceduralIdentities",
+    "folder": "avatar_core.identities.folder:FolderIdentities",
+}
+
+
+@dataclass(frozen=True)
+class NewPerson:
+    """A person before the splits: a unique id, a seed of its own, what it looks like (JSON-able), or the photo that shows it."""
+
+    id: str
+    seed: int = 0
+    attributes: dict[str, Any] = field(default_factory=dict)
+    photo: Path | None = None
+
+
+class IdentityBackend(Protocol):
+    """Where people come from. `provides` "attributes" when `NewPerson.attributes` says what a person looks like."""
+
+    @property
+    def provides(self) -> frozenset[str]: ...
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def people(self, count: int, seed: int) -> list[NewPerson]:
+        """`count` different people; the same for the same seed. Raises UserError when there are not so many."""
+        ...
+
+    def portrait(self, person: NewPerson, size: int) -> tuple[np.ndarray, dict[str, float]]:
+        """Picture (H,W,3), uint8 or float in [0, 1], and numbers for quality control. `size` px is asked for, not promised."""
+        ...

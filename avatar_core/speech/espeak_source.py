@@ -1,0 +1,46 @@
+"""Speech backend `espeak`: the scripts of data/scripts, spoken by eSpeak NG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from avatar_core.config import list_of, ranged
+from avatar_core.errors import UserError
+from avatar_core.speech.scripts import Line, load_scripts
+from avatar_core.speech.types import Speech
+from avatar_core.speech.voices import voice_names
+
+SCRIPTS = Path("data/scripts")
+
+
+@dataclass(frozen=True)
+class EspeakSpeech:
+    """languages: of the scripts to be spoken; rate: words a minute. Splits share neither sentences nor speakers."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"phonemes"})
+    needs: ClassVar[frozenset[str]] = frozenset()
+    languages: list[str] = list_of("en", "de", "es", "fr", "cmn")
+    rate: int = ranged(165, 80, 400)
+
+    def lines(self, wanted: Mapping[str, int]) -> list[Line]:
+        """All sentences of the scripts in these languages."""
+        lines = [line for line in load_scripts(SCRIPTS) if line.language in self.languages]
+        for split in wanted:
+            if not any(line.split == split for line in lines):
+                raise UserError(
+                    f"{SCRIPTS}: expected sentences marked `{split}` in {self.languages}, found none"
+                )
+        return lines
+
+    def voices(self, split: str, sex: str | None) -> list[str]:
+        """The speakers of a split."""
+        return voice_names(split, sex)
+
+    def speak(self, line: Line, voice: str) -> Speech:
+        """Synthesised in a worker process; raises UserError when eSpeak NG is not installed."""
+        from avatar_core.speech.espeak import synthesize
+
+        return synthesize(line.text, line.language, voice, rate=self.rate)
