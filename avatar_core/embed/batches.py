@@ -52,7 +52,7 @@ class MotionClip:
 class Batches:
     """Windows drawn from the clips and from a bank of silence; all chance comes from the generator given to draw."""
 
-    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig):
+    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig) -> None:
         if not clips:
             raise UserError("generator: expected at least one training clip, found none")
         self.config = config

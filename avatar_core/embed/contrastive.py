@@ -57,7 +57,7 @@ class ContrastiveConfig:
 class Embedding(nn.Module):
     """Two encoders into one unit sphere: embed_audio (B,4T,80) and embed_motion (B,T,D) -> (B,T,E)."""
 
-    def __init__(self, config: ContrastiveConfig):
+    def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__()
         self.config = config
         c = config.motion_channels

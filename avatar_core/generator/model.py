@@ -50,7 +50,7 @@ class Generator(nn.Module):
     unit: Tensor
     motion: Tensor
 
-    def __init__(self, config: GeneratorConfig):
+    def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
         self.dit = DiT(config.dit)

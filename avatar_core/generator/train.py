@@ -55,7 +55,7 @@ class TrainConfig(MotionLossConfig):
 class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
 
-    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig):
+    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig) -> None:
         self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
         self.shown = batches.shown
         row, _ = codec.aperture_row()
