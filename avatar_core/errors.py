@@ -8,5 +8,5 @@ exit with code 2; everything else is a programmer's error and keeps its tracebac
 class UserError(ValueError):
     """Something the user gave (a file, a text, a parameter) cannot be used. The message is one line."""
 
-    def __init__(self, message: str):
+    def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))

@@ -9,8 +9,6 @@ S = samples at 16 kHz; K = S // 160 feature frames (4 T for a clip of T pictures
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +20,6 @@ HOP = 160
 WINDOW = 400
 FFT_SIZE = 1024  # zero-padded, so that the narrow low bands each hold a bin
 NUM_MELS = 80
-FRAMES_PER_PICTURE = 4
 LOW_HZ, HIGH_HZ = 40.0, 7800.0
 FLOOR = 1e-7
 _BLOCK = 4096  # frames worked on at once: an hour of sound needs no more memory than a minute
@@ -36,11 +33,6 @@ def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
 def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
     """Inverse of `hz_to_mel`."""
     return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
-
-
-def mel_centers_hz() -> np.ndarray:
-    """(M,) centre frequency of each band in Hz."""
-    return mel_to_hz(np.linspace(hz_to_mel(LOW_HZ), hz_to_mel(HIGH_HZ), NUM_MELS + 2))[1:-1]
 
 
 @lru_cache(maxsize=1)
@@ -94,43 +86,3 @@ def log_mel_numpy(audio: np.ndarray) -> np.ndarray:
         power = np.abs(np.fft.rfft(block * _window(), n=FFT_SIZE)) ** 2
         out[first : first + count] = np.log(power @ _filters() + FLOOR)
     return out
-
-
-@dataclass(frozen=True)
-class MelNorm:
-    """One mean and standard deviation per band for the whole training set.
-
-    Global on purpose: a clip's own mean depends on its share of silence, and cannot be known while streaming.
-    mean, std: (M,) float32.
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    def apply(self, features: torch.Tensor) -> torch.Tensor:
-        """(..., M) log-mel -> zero mean, unit deviation."""
-        mean = torch.as_tensor(self.mean, dtype=features.dtype, device=features.device)
-        std = torch.as_tensor(self.std, dtype=features.dtype, device=features.device)
-        return (features - mean) / std
-
-    def to_lists(self) -> dict[str, list[float]]:
-        """For a JSON sidecar; read back by `from_lists`."""
-        return {"mean": [float(x) for x in self.mean], "std": [float(x) for x in self.std]}
-
-    @staticmethod
-    def from_lists(lists: dict[str, list[float]]) -> MelNorm:
-        return MelNorm(np.asarray(lists["mean"], np.float32), np.asarray(lists["std"], np.float32))
-
-
-def fit_mel_norm(features: Iterable[np.ndarray]) -> MelNorm:
-    """Mean and deviation over clips of (K_i, M) log-mel features. Needs at least one frame."""
-    count, total, squares = 0, np.zeros(NUM_MELS), np.zeros(NUM_MELS)
-    for clip in features:
-        clip = np.asarray(clip, dtype=np.float64)
-        count += len(clip)
-        total += clip.sum(0)
-        squares += (clip**2).sum(0)
-    assert count > 0, "no features to take the mean of"
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))
-    return MelNorm(mean.astype(np.float32), std.astype(np.float32))

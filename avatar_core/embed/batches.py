@@ -50,9 +50,9 @@ class MotionClip:
 
 
 class Batches:
-    """Windows drawn from the clips and from a bank of silence; all chance comes from the generator given to draw."""
+    """Windows drawn from the clips and from a bank of silence; all randomness comes from the rng given to draw."""
 
-    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig):
+    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig) -> None:
         if not clips:
             raise UserError("generator: expected at least one training clip, found none")
         self.config = config
@@ -86,12 +86,12 @@ class Batches:
         self.neutral = codec.neutral()
         self.silence = silence_bank(config.window, config.seed)
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log_mel (B,4W,80), x (B,W,D), weight (B,W), kind (B,)."""
         config, window = self.config, self.config.window
-        chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=generator).tolist()
-        place = torch.rand(config.batch, generator=generator).tolist()
-        silent = (torch.rand(config.batch, generator=generator) < config.silence).tolist()
+        chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
+        place = torch.rand(config.batch, generator=rng).tolist()
+        silent = (torch.rand(config.batch, generator=rng) < config.silence).tolist()
         mels, xs, weights, kinds = [], [], [], []
         for clip, where, is_silent in zip(chosen, place, silent, strict=True):
             if is_silent:

@@ -75,7 +75,7 @@ class MotionCodec(nn.Module):
 
     def __init__(
         self, config: CodecConfig, n_particles: int, sizes: Mapping[str, int], lips: int, carriers: int
-    ):
+    ) -> None:
         super().__init__()
         self.config, self.n_particles = config, n_particles
         if not 0 < config.head_dims < config.body_dims:

@@ -16,12 +16,12 @@ from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, Cod
 from avatar_core.embed.pca import ridge
 from avatar_core.embed.region import fit_region
 from avatar_core.errors import UserError
-from avatar_core.particles.deformation import HEAD
+from avatar_core.particles.layout import ParticleLayout
 
 
 def fit_codec(
     clips: Sequence[ClipMotion],
-    layout,
+    layout: ParticleLayout,
     config: CodecConfig | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> MotionCodec:
@@ -37,8 +37,7 @@ def fit_codec(
         for k in ("lips_upper", "lips_lower")
     }
     n_lips = min(len(v) for v in lips.values())
-    head = layout.carriers[HEAD] if HEAD in layout.carriers else layout.carriers["head"]
-    index["head"] = np.sort(np.asarray(head)).astype(np.int64)
+    index["head"] = np.sort(np.asarray(layout.carriers["head"])).astype(np.int64)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         sizes = {r: len(index[r]) for r in DECODED}

@@ -57,7 +57,7 @@ class ContrastiveConfig:
 class Embedding(nn.Module):
     """Two encoders into one unit sphere: embed_audio (B,4T,80) and embed_motion (B,T,D) -> (B,T,E)."""
 
-    def __init__(self, config: ContrastiveConfig):
+    def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__()
         self.config = config
         c = config.motion_channels
@@ -125,7 +125,7 @@ def train_embedding(
 ) -> tuple[Embedding, History]:
     """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)
-    chance = torch.Generator().manual_seed(config.seed + 1)
+    rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0))
     model = Embedding(config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
@@ -133,9 +133,9 @@ def train_embedding(
     model.trunk.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
 
     def losses() -> dict[str, Tensor]:
-        log_mel, x, _, _ = batches.draw(chance)
+        log_mel, x, _, _ = batches.draw(rng)
         if augment is not None:
-            log_mel = augment(log_mel, chance)
+            log_mel = augment(log_mel, rng)
         return {"loss": embedding_loss(model, log_mel, x)}
 
     with one_thread():
@@ -143,7 +143,7 @@ def train_embedding(
             Loop("embed", config.steps, config.learning_rate, config.ema, config.checkpoint_every),
             model,
             torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.05),
-            chance,
+            rng,
             losses,
             fingerprint=fingerprint_of(config, *(np.asarray(c.x) for c in clips)),
             checkpoint_dir=checkpoint_dir,

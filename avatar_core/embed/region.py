@@ -27,7 +27,7 @@ class RegionCodec(nn.Module):
 
     def __init__(
         self, n_particles: int, dims: int, extra: int, hidden: int, channels: Sequence[str], channel_dims: int
-    ):
+    ) -> None:
         super().__init__()
         self.dims, self.channels = dims, tuple(channels)
         self.register_buffer("index", torch.zeros(n_particles, dtype=torch.int64))

@@ -29,11 +29,11 @@ from avatar_core.generator.model import UNBOUNDED, Generator
 from avatar_core.generator.sampler import SampleConfig, sample
 from avatar_core.geometry.filters import low_pass, slow_velocity
 
-WIDTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
+SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
 TEMPO_HZ = 4.0  # above it fits are mostly noise
 MOST_CLIPS = 24
 LEAST_FRAMES = 30
-LIVELY = 0.75  # quantile of the fits' energies that bounds an utterance's
+CAP_QUANTILE = 0.75  # quantile of the fits' energies that bounds an utterance's
 RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly moves
 
 
@@ -41,65 +41,73 @@ RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly 
 def calibrate_motion(
     generator: Generator, clips: Sequence[MotionClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
-    """Set `generator.smooth`, `mix`, `unit` and `lively` so that motion sampled for the clips' sound moves as their own does.
+    """Set the generator's `sigma_frames`, `covariance_map`, `head_scale` and `head_energy_cap` so that motion sampled for the
+    clips' sound moves as their fits do.
 
-    Only clips that show a region count for it; what none shows gets the least width and no map. The face is left alone.
+    Only clips that show a region count for it; what none shows gets the least sigma and no map. The face is left alone.
     """
     generator.eval()
-    generator.smooth.fill_(0.0)
-    generator.mix.copy_(torch.eye(codec.dims))
-    generator.lively.fill_(UNBOUNDED)
+    generator.sigma_frames.fill_(0.0)
+    generator.covariance_map.copy_(torch.eye(codec.dims))
+    generator.head_energy_cap.fill_(UNBOUNDED)
     long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
-    some = [long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))]
-    own = [_tensor(clip.x) for clip in some]
-    made = []
-    for clip in some:
+    chosen = [
+        long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))
+    ]
+    fits = [_tensor(clip.x) for clip in chosen]
+    generated = []
+    for clip in chosen:
         features = generator.dit.encode_audio(_tensor(clip.log_mel)[None])[0]
-        made.append(sample(generator, features, seed, replace(config, guidance=1.0)))
-    generator.smooth.fill_(WIDTHS[0])
+        generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
+    generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):
-        part, rows = codec.slices[region], [n for n, clip in enumerate(some) if clip.valid[region]]
+        part, rows = codec.slices[region], [n for n, clip in enumerate(chosen) if clip.valid[region]]
         if not rows:
             continue
-        wanted, raw = [own[n][:, part] for n in rows], [made[n][:, part] for n in rows]
+        fitted, sampled = [fits[n][:, part] for n in rows], [generated[n][:, part] for n in rows]
         if region == "head":
             # In metres, so that what moves particles most is matched best.
-            unit = codec.region(region).std[: codec.region(region).dims]
-            width, turn = _rigid([x * unit for x in wanted], [x * unit for x in raw])
-            generator.smooth[part] = width
-            generator.mix[part, part] = unit[:, None] * _tensor(turn) / unit
-            generator.unit[part] = unit
-            energies = [float((slow_velocity((x * unit).numpy()) ** 2).sum(1).mean()) for x in wanted]
-            generator.lively.fill_(float(np.quantile(energies, LIVELY)))
+            scale = codec.region(region).std[: codec.region(region).dims]
+            sigma, turn = _rigid([x * scale for x in fitted], [x * scale for x in sampled])
+            generator.sigma_frames[part] = sigma
+            generator.covariance_map[part, part] = scale[:, None] * _tensor(turn) / scale
+            generator.head_scale[part] = scale
+            energies = [float((slow_velocity((x * scale).numpy()) ** 2).sum(1).mean()) for x in fitted]
+            generator.head_energy_cap.fill_(float(np.quantile(energies, CAP_QUANTILE)))
         else:
-            generator.smooth[part] = _tensor(_widths(wanted, raw))
+            generator.sigma_frames[part] = _tensor(_sigmas(fitted, sampled))
 
 
-def coupling_map(made: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The symmetric M (K,K), nearest to no change, for which rows x of covariance `made` give x @ M of covariance `wanted`.
+def coupling_map(generated: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """The symmetric M (K,K), nearest to no change, for which rows x of covariance `generated` give x @ M of
+    covariance `fitted`.
 
-    The optimal transport between two Gaussians [Dowson and Landau 1982], M = R^-1 (R wanted R)^1/2 R^-1 with R = made^1/2.
-    Where `made` is nearly singular the coupling is only approached, but the sum of the variances is always that of `wanted`.
+    The optimal transport between two Gaussians [Dowson and Landau 1982], M = R^-1 (R fitted R)^1/2 R^-1 with
+    R = generated^1/2.
+    Where `generated` is nearly singular the coupling is only approached, but the sum of the variances is always
+    that of `fitted`.
     """
-    ridge = RIDGE * (np.trace(wanted) + 1e-12) / len(wanted) * np.eye(len(wanted))
-    root, inverse = _power(made + ridge, 0.5), _power(made + ridge, -0.5)
-    turn = inverse @ _power(root @ (wanted + ridge) @ root, 0.5) @ inverse
-    return turn * np.sqrt(np.trace(wanted) / (np.trace(turn @ made @ turn) + 1e-18))
+    ridge = RIDGE * (np.trace(fitted) + 1e-12) / len(fitted) * np.eye(len(fitted))
+    root, inverse = _power(generated + ridge, 0.5), _power(generated + ridge, -0.5)
+    turn = inverse @ _power(root @ (fitted + ridge) @ root, 0.5) @ inverse
+    return turn * np.sqrt(np.trace(fitted) / (np.trace(turn @ generated @ turn) + 1e-18))
 
 
-def _rigid(wanted: list[Tensor], raw: list[Tensor]) -> tuple[float, np.ndarray]:
-    """The one width for all latents (T,K) of the clips, and the map that follows it."""
-    target = np.median([_tempo(x) for x in wanted])
-    tempo = [np.median([_tempo(low_pass(x, width)) for x in raw]) for width in WIDTHS]
-    width = WIDTHS[int(np.abs(np.log(np.divide(tempo, target + 1e-12) + 1e-12)).argmin())]
-    return width, coupling_map(_covariance([low_pass(x, width) for x in raw]), _covariance(wanted))
+def _rigid(fitted: list[Tensor], sampled: list[Tensor]) -> tuple[float, np.ndarray]:
+    """The one sigma for all latents (T,K) of the clips, and the map that follows it."""
+    target = np.median([_tempo(x) for x in fitted])
+    tempo = [np.median([_tempo(low_pass(x, sigma)) for x in sampled]) for sigma in SIGMAS]
+    sigma = SIGMAS[int(np.abs(np.log(np.divide(tempo, target + 1e-12) + 1e-12)).argmin())]
+    return sigma, coupling_map(_covariance([low_pass(x, sigma) for x in sampled]), _covariance(fitted))
 
 
-def _widths(wanted: list[Tensor], raw: list[Tensor]) -> np.ndarray:
-    """(K,): for each latent the width with which its energy, the median clip's, is nearest to the fits'."""
-    target = np.median([_energies(x) for x in wanted], axis=0)
-    energy = np.stack([np.median([_energies(low_pass(x, width)) for x in raw], axis=0) for width in WIDTHS])
-    return np.take(WIDTHS, np.abs(np.log((energy + 1e-12) / (target + 1e-12))).argmin(0))
+def _sigmas(fitted: list[Tensor], sampled: list[Tensor]) -> np.ndarray:
+    """(K,): for each latent the sigma with which its energy, the median clip's, is nearest to the fits'."""
+    target = np.median([_energies(x) for x in fitted], axis=0)
+    energy = np.stack(
+        [np.median([_energies(low_pass(x, sigma)) for x in sampled], axis=0) for sigma in SIGMAS]
+    )
+    return np.take(SIGMAS, np.abs(np.log((energy + 1e-12) / (target + 1e-12))).argmin(0))
 
 
 def _energies(x: Tensor) -> np.ndarray:

@@ -46,7 +46,7 @@ class DiT(nn.Module):
     The output is a prior read from the audio alone plus what the noisy motion adds to it.
     """
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
         c = config.channels
@@ -78,7 +78,7 @@ class DiT(nn.Module):
 class DiTBlock(nn.Module):
     """Convolution and banded attention, both modulated by the diffusion step; the attention starts closed."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         c = config.channels
         self.film = nn.Linear(c, 5 * c)

@@ -37,32 +37,34 @@ class Generator(nn.Module):
     The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
     slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
 
-    smooth (D,): frames, standard deviation of the last low-pass over each body and hand latent; never the face.
-    mix (D,D): what the low-passed latents are multiplied by then, x @ mix; leaves the face alone.
-    lively (): most mean squared slow speed that an utterance's head may have, in latents times unit (D,), 0 where not the
-    head (all four: see calibrate).
+    noise_velocity (D,): mean speed a frame of each latent's noise, in units of its deviation; see train.latent_speed.
+    The other four put generated motion right, and calibrate sets them:
+    sigma_frames (D,): standard deviation, in frames, of the last low-pass over each body and hand latent; never the face.
+    covariance_map (D,D): x @ covariance_map follows the low-pass, on all latents but the face's; it sets the covariance.
+    head_scale (D,): metres per unit of each head latent, 0 for the others.
+    head_energy_cap (): the most that an utterance's mean squared slow head velocity may be, (m/s)^2.
     """
 
-    speed: Tensor
-    smooth: Tensor
-    mix: Tensor
-    lively: Tensor
-    unit: Tensor
+    noise_velocity: Tensor
+    sigma_frames: Tensor
+    covariance_map: Tensor
+    head_energy_cap: Tensor
+    head_scale: Tensor
     motion: Tensor
 
-    def __init__(self, config: GeneratorConfig):
+    def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
         self.dit = DiT(config.dit)
         sizes = (config.dit.dims, config.dit.channels, config.body_dims)
         self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None
         self.register_buffer(
-            "speed", torch.full((config.dit.dims,), 0.1)
+            "noise_velocity", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
-        self.register_buffer("smooth", torch.ones(config.dit.dims))
-        self.register_buffer("mix", torch.eye(config.dit.dims))
-        self.register_buffer("lively", torch.tensor(UNBOUNDED))
-        self.register_buffer("unit", torch.zeros(config.dit.dims))
+        self.register_buffer("sigma_frames", torch.ones(config.dit.dims))
+        self.register_buffer("covariance_map", torch.eye(config.dit.dims))
+        self.register_buffer("head_energy_cap", torch.tensor(UNBOUNDED))
+        self.register_buffer("head_scale", torch.zeros(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
         motion[self.face] = False
         self.register_buffer("motion", motion, persistent=False)  # body and hand latents
@@ -73,25 +75,25 @@ class Generator(nn.Module):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
         """F: x0 (B,T,D) of noisy motion, before the refiner."""
-        return self._steady(self.dit(noisy, timesteps, audio))
+        return self._low_pass_body(self.dit(noisy, timesteps, audio))
 
     def prior(self, audio: Tensor) -> Tensor:
         """x0 (B,T,D) read from audio features (B,T,C) alone."""
-        return self._steady(self.dit.prior(audio))
+        return self._low_pass_body(self.dit.prior(audio))
 
     def refine(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
         """x0 with face and hands refined (as it is without a refiner); time (B,T) frames since the start."""
         if self.refiner is None:
             return x0
-        return x0 + self._steady(self.refiner(x0, audio, time) - x0)
+        return x0 + self._low_pass_body(self.refiner(x0, audio, time) - x0)
 
-    def _steady(self, x: Tensor) -> Tensor:
+    def _low_pass_body(self, x: Tensor) -> Tensor:
         return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
 
-    def noise(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+    def noise(self, batch: int, frames: int, rng: torch.Generator) -> Tensor:
         """Diffusion noise (B,T,D) of unit variance."""
-        out = torch.randn(batch, frames, len(self.speed), generator=generator)
-        speed = self.speed[self.motion].clamp(0.04, 0.4)
+        out = torch.randn(batch, frames, len(self.noise_velocity), generator=rng)
+        speed = self.noise_velocity[self.motion].clamp(0.04, 0.4)
         slow = torch.zeros(batch, frames, len(speed))
         # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
         for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
@@ -99,7 +101,7 @@ class Generator(nn.Module):
             radius = int(np.ceil(3 * float(sigma.max())))
             kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
             kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
-            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=generator)
+            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=rng)
             slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
         out[..., self.motion] = slow
         return out

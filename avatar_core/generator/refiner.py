@@ -34,7 +34,7 @@ class RefinerConfig:
 class Refiner(nn.Module):
     """forward(x0 (B,T,D), audio (B,T,C), time (B,T) frames) -> x0 with face and hand latents refined."""
 
-    def __init__(self, config: RefinerConfig, dims: int, audio_channels: int, start: int):
+    def __init__(self, config: RefinerConfig, dims: int, audio_channels: int, start: int) -> None:
         """Latents from `start` on (face, then hand) are refined; those before it (body) pass through."""
         super().__init__()
         c, self.start = config.channels, start

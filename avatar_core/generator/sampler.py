@@ -31,7 +31,7 @@ class SampleConfig:
     guidance: float = ranged(1.0, 0, 20)  # 1 = no guidance; above, lips lose accuracy and the head speeds up
     temperature_face: float = ranged(
         0.5, 0, 2
-    )  # scale of the initial noise: lips follow the audio, not chance
+    )  # scale of the initial noise: lips follow the audio, not the noise
     temperature_motion: float = ranged(1.0, 0, 2)  # body and hands keep their full variety
     window: int = ranged(250, 1)  # frames a network call
 
@@ -87,20 +87,26 @@ def sample(
         return _refined(model, x0[a:b], features[a:b], a)
 
     x0 = _windows(refine, frames, config.window, model.context)
-    for width in model.smooth[model.motion].unique().tolist():
-        chosen = model.motion & (model.smooth == width)
-        x0[:, chosen] = low_pass(x0[:, chosen], width)
-    return calm(torch.where(model.motion, x0 @ model.mix, x0), model.unit, float(model.lively))
+    for sigma in model.sigma_frames[model.motion].unique().tolist():
+        chosen = model.motion & (model.sigma_frames == sigma)
+        x0[:, chosen] = low_pass(x0[:, chosen], sigma)
+    return cap_energy(
+        torch.where(model.motion, x0 @ model.covariance_map, x0),
+        model.head_scale,
+        float(model.head_energy_cap),
+    )
 
 
-def calm(x: Tensor, unit: Tensor, lively: float) -> Tensor:
-    """Latents (T,D) with those of unit (D,) > 0 drawn toward their mean as far as their slow energy exceeds `lively`."""
+def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
+    """Latents (T,D); those with scale (D,) > 0 are drawn to their mean until their slow energy is `cap` or less.
+
+    scale: physical units per latent; cap: mean square of the scaled latents' slow velocity, summed over them."""
     if len(x) < 4:
         return x
-    energy = float((slow_velocity((x * unit).numpy()) ** 2).sum(1).mean())
-    gain = min(1.0, (lively / max(energy, 1e-12)) ** 0.5)
+    energy = float((slow_velocity((x * scale).numpy()) ** 2).sum(1).mean())
+    gain = min(1.0, (cap / max(energy, 1e-12)) ** 0.5)
     mean = x.mean(0)
-    return torch.where(unit > 0, mean + gain * (x - mean), x)
+    return torch.where(scale > 0, mean + gain * (x - mean), x)
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:

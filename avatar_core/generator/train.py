@@ -55,7 +55,7 @@ class TrainConfig(MotionLossConfig):
 class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
 
-    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig):
+    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig) -> None:
         self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
         self.shown = batches.shown
         row, _ = codec.aperture_row()
@@ -83,18 +83,18 @@ def train_generator(
 ) -> tuple[Generator, History]:
     """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)
-    chance = torch.Generator().manual_seed(config.seed + 1)
+    rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, config)
     loss_of = MotionLoss(batches, codec, config)
     model = Generator(model_config)
     normalise_audio(model, clips)
-    model.speed.copy_(latent_speed(clips, codec))
+    model.noise_velocity.copy_(latent_speed(clips, codec))
 
     def losses() -> dict[str, Tensor]:
-        mel, x, weight, kind = batches.draw(chance)
+        mel, x, weight, kind = batches.draw(rng)
         if augment is not None:
-            mel = augment(mel, chance)
-        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, kind, config, chance)}
+            mel = augment(mel, rng)
+        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, kind, config, rng)}
 
     with one_thread():
         history = run_loop(
@@ -106,7 +106,7 @@ def train_generator(
             torch.optim.AdamW(
                 model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
             ),
-            chance,
+            rng,
             losses,
             fingerprint=fingerprint_of(config, model.config, *(np.asarray(c.x) for c in clips)),
             checkpoint_dir=checkpoint_dir,
@@ -123,16 +123,16 @@ def diffusion_loss(
     weight: Tensor,
     kind: Tensor,
     config: MotionLossConfig,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Tensor:
     """L_simple of F, of its audio prior and of the refiner on one batch."""
     batch, frames = x.shape[:2]
-    timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=generator)
-    pure = torch.rand(batch, generator=generator) < config.pure_noise
+    timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng)
+    pure = torch.rand(batch, generator=rng) < config.pure_noise
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
-    noise = model.noise(batch, frames, generator)
-    dropped = torch.rand(batch, generator=generator) < config.drop_audio
-    offset = torch.randint(0, 4096, (batch, 1), generator=generator)
+    noise = model.noise(batch, frames, rng)
+    dropped = torch.rand(batch, generator=rng) < config.drop_audio
+    offset = torch.randint(0, 4096, (batch, 1), generator=rng)
     features = model.dit.encode_audio(mel)
     audio = model.dit.drop_audio(features, dropped)
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.

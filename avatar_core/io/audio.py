@@ -86,10 +86,9 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
 def _decode(path: Path, max_seconds: float) -> np.ndarray:
     # rematrix_maxval: without it, two channels become their sum over sqrt(2), not their mean
     mono = f"aresample={SAMPLE_RATE}:ochl=mono:osf=flt:rematrix_maxval=1.0"
-    node = ffmpeg.open_input(path, "audio").audio.output(
-        "pipe:", format="f32le", acodec="pcm_f32le", af=mono, t=max_seconds + 1, threads=1
+    process = ffmpeg.decode(
+        path, "audio", format="f32le", acodec="pcm_f32le", af=mono, t=max_seconds + 1, threads=1
     )
-    process = ffmpeg.Process(node, reads=True)
     try:
         assert process.process.stdout is not None
         data = process.process.stdout.read()

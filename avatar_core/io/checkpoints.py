@@ -98,14 +98,6 @@ def has_checkpoint(path: str | os.PathLike) -> bool:
     return True
 
 
-def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Load `tensors` into `module`; raises UserError naming `name` when keys or shapes do not match."""
-    try:
-        module.load_state_dict(dict(tensors), strict=True)
-    except RuntimeError as error:
-        raise UserError(f"{name}: expected this version's tensors, found a mismatch: {error}") from None
-
-
 def _checked_suffix(path: str | os.PathLike) -> Path:
     path = Path(path)
     assert path.suffix == ".safetensors", f"checkpoints end in .safetensors, got {path}"

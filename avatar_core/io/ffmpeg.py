@@ -10,14 +10,14 @@ import functools
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
+from ffmpeg.nodes import Stream
 
 from avatar_core.errors import UserError
 
-BITEXACT: dict[str, Any] = {
+BITEXACT: dict[str, str] = {
     "fflags": "+bitexact",
     "flags:v": "+bitexact",
     "flags:a": "+bitexact",
@@ -70,15 +70,10 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def open_input(path: Path, kind: str, **options: Any) -> Any:
-    """An ffmpeg-python input node for a user's file: forced demuxer, local files only."""
-    return ffmpeg.input(str(path), f=demuxer(path, kind), protocol_whitelist="file", **options)
-
-
 class Process:
     """A running ffmpeg whose messages go to a temporary file (a pipe that nobody reads would fill up and block)."""
 
-    def __init__(self, node: Any, *, feeds: bool = False, reads: bool = False):
+    def __init__(self, node: Stream, *, feeds: bool = False, reads: bool = False) -> None:
         self._log = tempfile.TemporaryFile()
         program, *arguments = [str(a) for a in ffmpeg.compile(node, cmd=executable(), overwrite_output=True)]
         quiet = ["-hide_banner", "-loglevel", "error"] + ([] if feeds else ["-nostdin"])
@@ -113,3 +108,11 @@ class Process:
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         return lines[-1].strip() if lines else "no message"
+
+
+def decode(path: Path, kind: str, **options: str | float) -> Process:
+    """A running ffmpeg that writes the "video" or "audio" of a user's file to its stdout, as the output options say: forced
+    demuxer, local files only."""
+    source = ffmpeg.input(str(path), f=demuxer(path, kind), protocol_whitelist="file")
+    stream = source.audio if kind == "audio" else source.video
+    return Process(ffmpeg.output(stream, "pipe:", **options), reads=True)

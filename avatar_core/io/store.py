@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 import zarr.codecs
 from numcodecs import blosc  # pyright: ignore
+from numpy.typing import DTypeLike
 from zarr.storage import LocalStore
 
 from avatar_core.errors import UserError
@@ -47,7 +48,7 @@ def _new_store(path: Path, attrs: Mapping[str, Any]) -> Iterator[zarr.Group]:
 
 
 def _create(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, chunks: tuple[int, ...]
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: DTypeLike, chunks: tuple[int, ...]
 ) -> zarr.Array:
     dtype = np.dtype(dtype)
     if dtype.kind not in "fiub":
@@ -88,7 +89,7 @@ def _auto_chunks(array: np.ndarray) -> tuple[int, ...]:
 class Store:
     """A finished store, opened for verified reading."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         """Raises UserError: no such store, damaged metadata, files missing or of another size than when written."""
         self.path = Path(path)
         if not (self.path / MANIFEST).is_file():
@@ -148,7 +149,7 @@ class Store:
         assert isinstance(array, zarr.Array), f"{name} is a group"
         return array
 
-    def _guard(self, name: str, read: Any, start: int, stop: int) -> np.ndarray:
+    def _guard(self, name: str, read: Callable[[], np.ndarray], start: int, stop: int) -> np.ndarray:
         # The files may have changed since opening: look again at the ones this read needs.
         for file, size in self._chunk_files(name, start, stop):
             self._check_file(file, size)
@@ -182,11 +183,6 @@ class Store:
         return self.path / name
 
 
-def read_array(path: str | os.PathLike, name: str) -> np.ndarray:
-    """One whole array of a store; see `Store.read`."""
-    return Store(path).read(name)
-
-
 TRAJECTORY_ATTRS: dict[str, Any] = {
     "fps": 25.0,
     "units": "metres, radians, sRGB",
@@ -217,7 +213,7 @@ def write_trajectories(
 class TrajectoryWriter:
     """Appends clips along time, writing whole chunks only. Made by `write_trajectories`."""
 
-    def __init__(self, group: zarr.Group, arrays: Mapping[str, tuple[str, int, int]], window: int):
+    def __init__(self, group: zarr.Group, arrays: Mapping[str, tuple[str, int, int]], window: int) -> None:
         self.group, self.window = group, window
         self.clips: dict[str, list[int]] = {}
         self.length = 0
@@ -273,7 +269,7 @@ class TrajectoryWriter:
 class Trajectories(Store):
     """A shard's trajectories: `.clips` {id: (t_start, t_len)}, `.read_clip(id)` -> {name: (T, N, C)}."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         if "clips" not in self.attrs:
             raise UserError(f"{self.path}: expected a trajectory store, found a store without clips")

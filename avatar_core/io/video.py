@@ -40,7 +40,7 @@ class VideoWriter:
         fps: int = FPS,
         crf: int = 16,
         preset: str = "medium",
-    ):
+    ) -> None:
         if width % 2 or height % 2 or not (2 <= width <= MAX_SIDE and 2 <= height <= MAX_SIDE):
             raise UserError(f"{path}: expected even sides of 2 to {MAX_SIDE} px, found {width} x {height}")
         self.path, self.width, self.height, self.frames = Path(path), width, height, 0
@@ -142,10 +142,16 @@ def iterate_video(
     """
     path = Path(path)
     # PPM frames say their own size, so the file need not be probed first.
-    node = ffmpeg.open_input(path, "video").video.output(
-        "pipe:", format="image2pipe", vcodec="ppm", r=fps, pix_fmt="rgb24", frames=max_frames + 1, threads=1
+    process = ffmpeg.decode(
+        path,
+        "video",
+        format="image2pipe",
+        vcodec="ppm",
+        r=fps,
+        pix_fmt="rgb24",
+        frames=max_frames + 1,
+        threads=1,
     )
-    process = ffmpeg.Process(node, reads=True)
     try:
         assert process.process.stdout is not None
         count = 0
@@ -174,8 +180,3 @@ def read_video(
 ) -> np.ndarray:
     """All frames of a short video, (T, H, W, 3) uint8 at 25 fps; errors as `iterate_video`."""
     return np.stack(list(iterate_video(path, max_frames=max_frames, max_side=max_side)))
-
-
-def read_video_audio(path: str | os.PathLike) -> np.ndarray:
-    """The sound of a video, (S,) float32 mono at 16 kHz; errors as `read_audio`."""
-    return audio_io.read_audio(path)

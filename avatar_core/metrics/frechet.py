@@ -37,8 +37,8 @@ def frechet_distance(ours: NDArray, truth: NDArray) -> Frechet:
     x = (a - a.mean(0)) / np.sqrt(len(a) - 1)
     y = (b - b.mean(0)) / np.sqrt(len(b) - 1)
     # Reduce both to D x D factors first, so that the cost does not grow with N1*N2.
-    rx = np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
-    ry = np.linalg.qr(y, mode="r") if len(y) > y.shape[1] else y
+    rx = np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x
+    ry = np.asarray(np.linalg.qr(y, mode="r")) if len(y) > y.shape[1] else y
     cross = np.linalg.svd(rx @ ry.T, compute_uv=False).sum()
     value = float(mean @ mean + (x**2).sum() + (y**2).sum() - 2 * cross)
     need = 2 * a.shape[1]

@@ -52,11 +52,6 @@ class Closures:
     segments: int
     false_share: float
 
-    @property
-    def recall(self) -> float:
-        """closed / segments, NaN without segments."""
-        return self.closed / self.segments if self.segments else float("nan")
-
 
 def closing_segments(phonemes: Sequence) -> list[tuple[float, float]]:
     """(start_s, end_s) of the p, b, m among phonemes that have start_s, end_s, ipa."""

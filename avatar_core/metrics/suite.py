@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ from avatar_core.perception import Critics, warp
 from avatar_core.perception.boxes import head_box
 
 METRICS = ("IQA", "ASE", "SyncC", "SyncD", "HKC", "CSIM", "SSIM", "PSNR", "FID", "FVD")
-HIGHER_IS_BETTER = {name: name not in ("SyncD", "FID", "FVD") for name in METRICS}
 FRAME_STEP = 3  # every third frame for IQA, ASE, CSIM, FID: neighbours say the same
 
 
@@ -97,7 +95,7 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     references = references or {}
     out = Judged(clip.id, {}, {})
 
-    def run(names: Sequence[str], compute: Callable[[], Sequence[Any]], missing: str = "") -> None:
+    def run(names: Sequence[str], compute: Callable[[], Sequence[float]], missing: str = "") -> None:
         names = [n for n in names if n not in references]
         if not names:
             return
@@ -105,22 +103,22 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
             out.missing.update(dict.fromkeys(names, missing))
             return
         try:
-            out.scores.update(zip(names, (float(v) for v in compute()), strict=True))
+            out.scores.update(zip(names, compute(), strict=True))
         except (ValueError, UserError) as error:
             out.missing.update(dict.fromkeys(names, str(error)))
 
     sparse = clip.frames[::FRAME_STEP]
     xy, confidence = critics.keypoints(clip.frames)
-    run(["IQA"], lambda: [np.mean(critics.quality(sparse))])
-    run(["ASE"], lambda: [np.mean(critics.aesthetics(sparse))])
+    run(["IQA"], lambda: [float(np.mean(critics.quality(sparse)))])
+    run(["ASE"], lambda: [float(np.mean(critics.aesthetics(sparse)))])
     hands = np.concatenate([critics.layout.hand_left, critics.layout.hand_right])
     run(
         ["HKC"],
-        lambda: [confidence[:, hands].mean()],
+        lambda: [float(confidence[:, hands].mean())],
         "" if clip.hands_seen else "hands are not in the framing",
     )
 
-    def sync() -> list[Any]:
+    def sync() -> list[float]:
         assert clip.log_mel is not None
         scores = sync_scores(*critics.sync(clip.frames, clip.log_mel, xy))
         return [scores.confidence, scores.distance]
@@ -134,7 +132,7 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     )
     run(["SyncC", "SyncD"], sync, why)
 
-    def similarity() -> list[Any]:
+    def similarity() -> list[float]:
         assert clip.portrait is not None
         if "CSIM_network" in networks:
             there, _ = critics.keypoints(clip.portrait)
@@ -156,10 +154,10 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
     same = clip.truth is not None and clip.truth.shape == clip.frames.shape
     why = "" if same else "no ground-truth frames of the same size and length"
 
-    def paired() -> list[Any]:
+    def paired() -> list[float]:
         assert clip.truth is not None
         pairs = [(_float(a), _float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
-        return [np.mean([ssim(a, b) for a, b in pairs]), np.mean([psnr(a, b) for a, b in pairs])]
+        return [float(np.mean([metric(a, b) for a, b in pairs])) for metric in (ssim, psnr)]
 
     run(["SSIM", "PSNR"], paired, why)
     if "FID" in references or "frame" in critics.nets:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from avatar_core.geometry.rotations import quat_to_matrix, rigid_fit
 from avatar_core.metrics.mouth import correlation, lip_aperture, slope
+from avatar_core.particles.layout import ParticleLayout
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
+from avatar_core.template.mesh import Template
 
 AROUND = 6
 REBUILT = 1.5e-3  # m by which the particles around it may miss a vertex on the template
@@ -46,7 +48,11 @@ class Correspondence:
 
 
 def correspond(
-    vertex_ids: np.ndarray, positions: np.ndarray, template, layout, means: np.ndarray
+    vertex_ids: np.ndarray,
+    positions: np.ndarray,
+    template: Template,
+    layout: ParticleLayout,
+    means: np.ndarray,
 ) -> Correspondence:
     """Match particles means (T,N,3) to true positions (T,Q,3) of vertex_ids (Q,), base.obj numbering."""
     vertex_ids, positions = np.asarray(vertex_ids), np.asarray(positions)
@@ -73,8 +79,8 @@ def correspond(
 def truth_report(
     vertex_ids: np.ndarray,
     positions: np.ndarray,
-    template,
-    layout,
+    template: Template,
+    layout: ParticleLayout,
     means: np.ndarray,
     valid: Mapping[str, bool] | None = None,
 ) -> dict[str, float]:
@@ -107,14 +113,14 @@ def truth_report(
     return out
 
 
-def particle_aperture(means: np.ndarray, layout) -> np.ndarray:
+def particle_aperture(means: np.ndarray, layout: ParticleLayout) -> np.ndarray:
     """(T,) metres, signed: the middles of the inner lips of base particles (T,N,3), see metrics.mouth."""
     up = _upward(means[:, np.asarray(layout.carriers["head"])])
     upper, lower = means[:, layout.lips_upper].mean(1), means[:, layout.lips_lower].mean(1)
     return lip_aperture(upper, lower, up)
 
 
-def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template) -> np.ndarray | None:
+def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template: Template) -> np.ndarray | None:
     """(T,) metres, signed: the same two points of the true surface (T,Q,3); None if the truth lacks them."""
     ids = np.asarray(vertex_ids)
     upper, lower = (np.flatnonzero(ids == v) for v in (UPPER_LIP_MIDDLE, LOWER_LIP_MIDDLE))
@@ -135,15 +141,16 @@ def _upward(skull: np.ndarray) -> np.ndarray:
     return quat_to_matrix(quat)[:, :, 2].numpy()
 
 
-def _interpolation(places: np.ndarray, layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _interpolation(places: np.ndarray, layout: ParticleLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Particles (Q,k), weights (Q,k) that reproduce places (Q,3) of the template from particles there, region (Q,)."""
     points, regions = np.asarray(layout.template_positions, np.float64), np.asarray(layout.region)
-    distance, nearest = cKDTree(points).query(places)
+    distance, nearest = KDTree(points, leafsize=16).query(places)
+    nearest = np.asarray(nearest)
     region = regions[nearest]
     index = np.zeros((len(places), AROUND), np.int64)
     for code in np.unique(region):
         rows, pool = np.flatnonzero(region == code), np.flatnonzero(regions == code)
-        index[rows] = pool[cKDTree(points[pool]).query(places[rows], k=AROUND)[1]]
+        index[rows] = pool[KDTree(points[pool], leafsize=16).query(places[rows], k=AROUND)[1]]
     # Affine weights of least norm: sum 1, reproduce the place; damped against flat neighbourhoods.
     local = (points[index] - places[:, None]) * 100  # centimetres, so that both conditions weigh alike
     rows = np.concatenate([local, np.ones((*index.shape, 1))], -1)  # (Q,k,4)

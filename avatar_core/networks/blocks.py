@@ -18,7 +18,7 @@ class AudioTrunk(nn.Module):
     mel_mean: Tensor
     mel_std: Tensor
 
-    def __init__(self, mels: int, channels: int, blocks: int, kernel: int, dropout: float):
+    def __init__(self, mels: int, channels: int, blocks: int, kernel: int, dropout: float) -> None:
         super().__init__()
         c = channels
         self.register_buffer("mel_mean", torch.zeros(mels))
@@ -38,7 +38,7 @@ class AudioTrunk(nn.Module):
 class ConvBlock(nn.Module):
     """Depthwise convolution in time, then a two-layer perceptron; residual."""
 
-    def __init__(self, channels: int, kernel: int, dropout: float):
+    def __init__(self, channels: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels)
@@ -57,7 +57,7 @@ class ConvBlock(nn.Module):
 class BandedAttention(nn.Module):
     """Multi-head self-attention over the frames within `radius`, with rotary positions."""
 
-    def __init__(self, channels: int, heads: int, radius: int):
+    def __init__(self, channels: int, heads: int, radius: int) -> None:
         super().__init__()
         self.heads, self.radius = heads, radius
         self.qkv = nn.Linear(channels, 3 * channels)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,8 +30,10 @@ NAMES = ("body", "face", "hand", "identity", "sync", "frame", "clip")
 CHUNK = 32
 SEEN = 0.3  # mean confidence from which a face or hand counts as present
 
+_Net = TypeVar("_Net", bound=nn.Module)
 
-def _images(images: Any) -> NDArray:
+
+def _images(images: NDArray | Tensor) -> NDArray:
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     if array.ndim == 3:
         array = array[None]
@@ -62,24 +64,26 @@ class Critics:
     sidecars: dict[str, dict[str, Any]]
     layout: Layout
 
-    def _net(self, name: str) -> Any:
-        if name not in self.nets:
+    def _net(self, name: str, kind: type[_Net]) -> _Net:
+        net = self.nets.get(name)
+        if net is None:
             raise UserError(
                 f"avatar_core/assets/critics_{name}.safetensors: expected a critic's weights, found none"
             )
-        return self.nets[name]
+        assert isinstance(net, kind)
+        return net
 
     @torch.inference_mode()
     def _points(
         self, name: str, images: NDArray, found: NDArray, angle: float = 0.0
     ) -> tuple[NDArray, NDArray]:
         """Run net `name` on square boxes (B,3) of images -> pixels (B,P,2), confidence (B,P)."""
-        net: KeypointNet = self._net(name)
+        net = self._net(name, KeypointNet)
         matrices = [A.crop_matrix(b[:2], b[2], net.size, angle) for b in found]
         xy, confidence, _ = net(_crops(images, matrices, net.size))
         return _back(xy, matrices), torch.sigmoid(confidence).numpy()
 
-    def keypoints(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def keypoints(self, images: NDArray | Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Images of one person -> positions (B,K,2) in pixels, confidence (B,K) in [0,1].
 
         Whole image first, then each face and hand in its own crop. Confidence is the learnt probability that the
@@ -117,7 +121,7 @@ class Critics:
                     xy[np.ix_(seen, hand)], confidence[np.ix_(seen, hand)] = points, trust
         return xy.astype(np.float32), confidence.astype(np.float32)
 
-    def face(self, images: Any, face_boxes: NDArray, looks: int = 2) -> tuple[NDArray, NDArray]:
+    def face(self, images: NDArray | Tensor, face_boxes: NDArray, looks: int = 2) -> tuple[NDArray, NDArray]:
         """Face landmarks (B,F,2) px and confidence (B,F) inside square boxes (B,3) = cx, cy, side.
 
         Each further look crops round the landmarks of the one before: the crop then does not depend on the box.
@@ -130,9 +134,9 @@ class Critics:
         return xy, confidence
 
     @torch.inference_mode()
-    def hand(self, images: Any, hand_boxes: NDArray, *, left: bool) -> tuple[NDArray, NDArray]:
+    def hand(self, images: NDArray | Tensor, hand_boxes: NDArray, *, left: bool) -> tuple[NDArray, NDArray]:
         """Hand points (B,21,2) px and confidence (B,21) inside boxes (B,3); left hands are mirrored for the net."""
-        net: KeypointNet = self._net("hand")
+        net = self._net("hand", KeypointNet)
         array = _images(images)
         matrices = [A.crop_matrix(b[:2], b[2], net.size) for b in np.asarray(hand_boxes, np.float64)]
         crops = _crops(array, matrices, net.size)
@@ -142,14 +146,14 @@ class Critics:
         return _back(xy, matrices), torch.sigmoid(confidence).numpy()
 
     @torch.inference_mode()
-    def identity(self, images: Any, keypoints: NDArray | None = None) -> NDArray[np.float32]:
+    def identity(self, images: NDArray | Tensor, keypoints: NDArray | None = None) -> NDArray[np.float32]:
         """Images of one person with a visible face -> unit embeddings (B,E); keypoints (B,K,2) if known."""
         array = _images(images)
         if keypoints is None:
             keypoints, _ = self.keypoints(array)
         found = boxes.head_box(np.asarray(keypoints, np.float64)[:, self.layout.face])
         size = int(self.sidecars["identity"]["config"]["net"]["size"]) if "identity" in self.sidecars else 0
-        net = self._net("identity")
+        net = self._net("identity", IdentityNet)
         out = []
         for k in range(0, len(array), CHUNK):
             matrices = [A.crop_matrix(b[:2], b[2], size) for b in found[k : k + CHUNK]]
@@ -158,14 +162,14 @@ class Critics:
 
     @torch.inference_mode()
     def sync(
-        self, frames: Any, log_mel: NDArray, keypoints: NDArray | None = None
+        self, frames: NDArray | Tensor, log_mel: NDArray, keypoints: NDArray | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A talking clip (T,H,W,3) at 25 fps and its log-mel (4T,M) -> embeddings (T-4,E) of mouth and of audio.
 
         Row k belongs to the window of frames k..k+4. The mouth crop's place is smoothed over a second.
         """
         array = _images(frames)
-        net: SyncNet = self._net("sync")
+        net = self._net("sync", SyncNet)
         count = len(array)
         mel = np.asarray(log_mel, np.float32)
         if count < 5 or len(mel) < 4 * count:
@@ -194,9 +198,9 @@ class Critics:
         return _crops(images, [matrix] * len(images), size)
 
     @torch.inference_mode()
-    def _frame(self, images: Any) -> dict[str, NDArray]:
+    def _frame(self, images: NDArray | Tensor) -> dict[str, NDArray]:
         array = _images(images)
-        net: FrameNet = self._net("frame")
+        net = self._net("frame", FrameNet)
         parts: dict[str, list[NDArray]] = {}
         for k in range(0, len(array), CHUNK):
             out = net(self._squares(array[k : k + CHUNK], 128))
@@ -204,15 +208,15 @@ class Critics:
                 parts.setdefault(key, []).append(out[key].numpy())
         return {key: np.concatenate(value) for key, value in parts.items()}
 
-    def frame_features(self, images: Any) -> NDArray[np.float32]:
+    def frame_features(self, images: NDArray | Tensor) -> NDArray[np.float32]:
         """Images -> features (B,128) for the Frechet distance between frames."""
         return self._frame(images)["features"]
 
-    def aesthetics(self, images: Any) -> NDArray[np.float32]:
+    def aesthetics(self, images: NDArray | Tensor) -> NDArray[np.float32]:
         """Images -> embedded ASE (B,) in [1,5]: falls with bad exposure, contrast, casts, framing and damage."""
         return self._frame(images)["aesthetics"]
 
-    def quality(self, images: Any) -> NDArray[np.float32]:
+    def quality(self, images: NDArray | Tensor) -> NDArray[np.float32]:
         """Images -> embedded IQA (B,) in [1,5]: mean of the whole frame and its four overlapping 60% corners.
 
         Corners see finer damage than the whole frame, which is read at 128 px.
@@ -225,13 +229,13 @@ class Critics:
         return 0.5 * scores[0] + 0.5 * np.mean(scores[1:], axis=0)
 
     @torch.inference_mode()
-    def clip_features(self, frames: Any, hop: int = 8) -> NDArray[np.float32]:
+    def clip_features(self, frames: NDArray | Tensor, hop: int = 8) -> NDArray[np.float32]:
         """A clip (T,H,W,3) at 25 fps -> features (N,128) of its 16-frame windows every `hop` frames.
 
         Raises ValueError when T < 16.
         """
         array = _images(frames)
-        net: ClipNet = self._net("clip")
+        net = self._net("clip", ClipNet)
         if len(array) < ClipNet.FRAMES:
             raise ValueError(f"clip_features: expected {ClipNet.FRAMES} frames or more, found {len(array)}")
         small = self._squares(array, 64)

@@ -5,7 +5,7 @@ Legend: B clips, F frames a clip, H = W pixels, T frames of a whole clip. Clips 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -68,7 +68,7 @@ class ScoreTeacher(Protocol):
         """Another with parameters of its own, to learn another distribution."""
         ...
 
-    def parameters(self) -> Any:
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Its trainable tensors."""
         ...
 

@@ -53,7 +53,7 @@ class ScoreNetwork(nn.Module):
     mel_std: Tensor
     spread: Tensor
 
-    def __init__(self, config: ScoreConfig):
+    def __init__(self, config: ScoreConfig) -> None:
         super().__init__()
         self.config = config
         c, a = config.channels, config.audio_channels
@@ -187,6 +187,7 @@ class ScoreNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(len(reference), frames, 3, size, size, generator=generator)
         schedule = DDIMScheduler.from_config(self.scheduler.config)
+        assert isinstance(schedule, DDIMScheduler)
         schedule.set_timesteps(steps)
         for step in schedule.timesteps:
             eps = self.predict(x, step.expand(len(x)), log_mel, reference, guidance)
@@ -212,7 +213,7 @@ class ScoreNetwork(nn.Module):
 class _Level(nn.Module):
     """Residual block, then (if attend) attention over audio tokens and over time."""
 
-    def __init__(self, c_in: int, c_out: int, config: ScoreConfig, attend: bool):
+    def __init__(self, c_in: int, c_out: int, config: ScoreConfig, attend: bool) -> None:
         super().__init__()
         self.block = ResnetBlock2D(
             in_channels=c_in, out_channels=c_out, temb_channels=2 * config.audio_channels, groups=8,

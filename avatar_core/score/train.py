@@ -31,7 +31,7 @@ def train_score(
     Raises UserError where clips are not config.size pixels wide, or none has config.frames frames.
     """
     torch.manual_seed(config.seed)
-    chance = torch.Generator().manual_seed(config.seed + 1)
+    rng = torch.Generator().manual_seed(config.seed + 1)
     model = ScoreNetwork(config)
     data = _prepare(clips, config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
@@ -45,10 +45,8 @@ def train_score(
             ),
             model,
             torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
-            chance,
-            lambda: {
-                "loss": _loss(model, *_varied(*_draw(data, config, chance), chance), chance, config.drop)
-            },
+            rng,
+            lambda: {"loss": _loss(model, *_varied(*_draw(data, config, rng), rng), rng, config.drop)},
             fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
             checkpoint_dir=checkpoint_dir,
             progress=progress,
@@ -125,13 +123,13 @@ def _spread(data: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _varied(
-    frames: Tensor, log_mel: Tensor, reference: Tensor, chance: torch.Generator
+    frames: Tensor, log_mel: Tensor, reference: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirrored and recoloured clips: a handful of people must not be all the faces there are."""
     count = len(frames)
-    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
-    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=chance) - 0.5)
-    mirrored = (torch.rand(count, generator=chance) < 0.5).view(-1, 1, 1, 1)
+    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5)
+    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5)
+    mirrored = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)
     frames, reference = gain[:, None] * frames + bias[:, None], gain * reference + bias
     frames = torch.where(mirrored[:, None], frames.flip(-1), frames)
     return frames, log_mel, torch.where(mirrored, reference.flip(-1), reference)
@@ -142,13 +140,11 @@ def _loss(
     frames: Tensor,
     log_mel: Tensor,
     reference: Tensor,
-    chance: torch.Generator,
+    rng: torch.Generator,
     drop: float,
 ) -> Tensor:
     # Steps from 100 on, and more of the late ones: that is where the sound says what the noise hides.
-    timesteps = (
-        (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=chance)).sqrt()).long().clamp_max(999)
-    )
-    noise = torch.randn(frames.shape, generator=chance)
-    dropped = torch.rand(len(frames), generator=chance) < drop
+    timesteps = (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=rng)).sqrt()).long().clamp_max(999)
+    noise = torch.randn(frames.shape, generator=rng)
+    dropped = torch.rand(len(frames), generator=rng) < drop
     return model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)

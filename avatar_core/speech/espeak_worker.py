@@ -89,7 +89,9 @@ class _Engine:
         self._callback = _Callback(self._on_audio)  # the library keeps only the address: hold the object
         lib.espeak_SetSynthCallback(self._callback)
 
-    def _on_audio(self, samples, count, events) -> int:
+    def _on_audio(
+        self, samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]
+    ) -> int:
         if samples and count > 0:
             self._pcm += ctypes.string_at(samples, 2 * count)
         i = 0
@@ -103,7 +105,7 @@ class _Engine:
     def has_voice(self, voice: str) -> bool:
         return self._lib.espeak_SetVoiceByName(voice.encode()) == 0
 
-    def _fix_chance(self) -> None:
+    def _fix_seed(self) -> None:
         """Breathy voices draw noise from a generator that starts at the time of day: start it at a fixed place."""
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(ctypes.c_uint(1))
@@ -113,7 +115,7 @@ class _Engine:
             return {"error": f"eSpeak NG has no voice {voice!r}", "kind": "voice"}
         for parameter, value in ((_PARAM_RATE, rate), (_PARAM_PITCH, pitch), (_PARAM_RANGE, pitch_range)):
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._fix_chance()
+        self._fix_seed()
         data = text.encode("utf-8") + b"\0"
         self._lib.espeak_Synth(data, len(data), 0, 1, 0, _CHARS_UTF8 | _END_PAUSE, None, None)
         self._lib.espeak_Synchronize()

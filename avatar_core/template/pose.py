@@ -65,7 +65,7 @@ class PosedTemplate:
     `keypoint_template()`.
     """
 
-    def __init__(self, template: Template | None = None, vertex_ids: np.ndarray | None = None):
+    def __init__(self, template: Template | None = None, vertex_ids: np.ndarray | None = None) -> None:
         template = template or load_template()
         self.template = template
         ids = np.arange(len(template.vertices)) if vertex_ids is None else np.asarray(vertex_ids, np.int64)
@@ -125,7 +125,7 @@ class PosedTemplate:
 class KeypointTemplate(PosedTemplate):
     """The vertices that keypoints need, and the keypoints themselves."""
 
-    def __init__(self, template: Template | None = None):
+    def __init__(self, template: Template | None = None) -> None:
         template = template or load_template()
         ids = np.unique(np.concatenate([np.asarray(v) for _, v in KEYPOINT_VERTICES]))
         chosen = template.vertex_of_base[ids]

@@ -1,6 +1,6 @@
 """The training loop of every network here: schedule, clipping, averaged weights, NaN guard, checkpoints that resume exactly.
 
-A caller brings its model, its optimizer and a function that draws a batch and gives the loss. All chance must come from
+A caller brings its model, its optimizer and a function that draws a batch and gives the loss. All randomness must come from
 torch's global generator or from the one given: both are part of the checkpoint, so that stopping and going on gives
 the same bytes as not stopping.
 """
@@ -47,7 +47,7 @@ def run_loop(
     loop: Loop,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    chance: torch.Generator,
+    rng: torch.Generator,
     losses: Callable[[], Mapping[str, Tensor]],
     *,
     fingerprint: str,
@@ -62,7 +62,7 @@ def run_loop(
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     history: History = []
-    state = TrainingState(model, optimizer, average, chance, history, fingerprint)
+    state = TrainingState(model, optimizer, average, rng, history, fingerprint)
     start = load_latest(checkpoint_dir, state) if checkpoint_dir else 0
     bad = 0
     for step in range(start, loop.steps):

@@ -21,14 +21,14 @@ from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 class TrainingState:
     """All that decides how a run goes on. Saving reads the parts, restoring changes them in place.
 
-    average: the averaged weights; generator: the chance of the batches; curve: JSON-able, one entry a step; fingerprint:
+    average: the averaged weights; rng: draws the batches; curve: JSON-able, one entry a step; fingerprint:
     of the configuration and the data, only states with the same one are restored.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
-    generator: torch.Generator
+    rng: torch.Generator
     curve: list
     fingerprint: str
 
@@ -41,7 +41,7 @@ def save_state(folder: Path, step: int, state: TrainingState) -> None:
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in values.items()}
     tensors["random/global"] = torch.get_rng_state()
-    tensors["random/batches"] = state.generator.get_state()
+    tensors["random/batches"] = state.rng.get_state()
     save_checkpoint(
         folder / f"train-{step:08d}.safetensors",
         tensors,
@@ -71,7 +71,7 @@ def load_latest(folder: Path, state: TrainingState) -> int:
             moments.setdefault(int(index), {})[key] = value
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random/global"])
-        state.generator.set_state(tensors["random/batches"])
+        state.rng.set_state(tensors["random/batches"])
         state.curve[:] = config["curve"]
         return int(config["step"])
     return 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avatar_core.errors import UserError
-from avatar_core.io.store import Store, Trajectories, read_array, write_arrays, write_trajectories
+from avatar_core.io.store import Store, Trajectories, write_arrays, write_trajectories
 
 
 def digest(folder):
@@ -59,7 +59,7 @@ def test_nested_arrays_and_nan_survive(tmp_path):
     )
     store = Store(tmp_path / "a.zarr")
     assert store.names() == ["masks/x", "n", "tracks/x"] and store.attrs["note"] == "n" and "masks/x" in store
-    np.testing.assert_array_equal(read_array(tmp_path / "a.zarr", "tracks/x"), tracks)
+    np.testing.assert_array_equal(Store(tmp_path / "a.zarr").read("tracks/x"), tracks)
     np.testing.assert_array_equal(store.read("masks/x", 4, 9), masks[4:9])
     assert store.read("n").tolist() == [3]
 

@@ -51,7 +51,7 @@ def person():
     layout = SimpleNamespace(
         frame=frame,
         region=np.repeat([0, 1, 2, 3], [200, 150, 40, 40]).astype(np.uint8),
-        carriers={1: np.arange(40), 2: np.arange(40, 55), 3: np.arange(55, 70)},
+        carriers={"head": np.arange(40), "wrist_left": np.arange(40, 55), "wrist_right": np.arange(55, 70)},
         lips_upper=np.arange(200, 210),
         lips_lower=np.arange(210, 220),
         template_positions=means,

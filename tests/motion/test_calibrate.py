@@ -6,7 +6,7 @@ import torch
 
 from avatar_core.generator.calibrate import calibrate_motion, coupling_map
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import SampleConfig, calm, generate
+from avatar_core.generator.sampler import SampleConfig, cap_energy, generate
 from avatar_core.geometry.filters import slow_velocity
 from avatar_core.metrics.motion import acceleration, slow_energy
 from tests.motion.small import MODEL
@@ -48,7 +48,7 @@ def test_every_head_particle_gets_the_energy_of_the_fits(clips, data, codec, ner
     assert (before > 5).all()
     assert (after > 0.67).all() and (after < 1.5).all()
     # One tempo: latents of one movement must not fall out of step.
-    assert len(nervous.smooth[HEAD].unique()) == 1
+    assert len(nervous.sigma_frames[HEAD].unique()) == 1
 
 
 def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nervous):
@@ -72,26 +72,26 @@ def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nerv
     assert np.corrcoef(v[:, 0], v[:, 1])[0, 1] < -0.75
 
 
-def test_calm_clips_make_calm_motion_and_the_face_is_left_alone(clips, data, codec, nervous):
+def test_quiet_clips_make_quiet_motion_and_the_face_is_left_alone(clips, data, codec, nervous):
     audio = clips[0][0]
     raw = generate(nervous, audio, seed=1)
     calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
-    lively, moves = nervous.smooth.clone(), generate(nervous, audio, seed=1)
-    calm = [dataclasses.replace(c, x=np.asarray(c.x) * np.float32(0.3)) for c in data]
-    calibrate_motion(nervous, calm, codec, SampleConfig(), seed=1)
+    before, moves = nervous.sigma_frames.clone(), generate(nervous, audio, seed=1)
+    quiet = [dataclasses.replace(c, x=np.asarray(c.x) * np.float32(0.3)) for c in data]
+    calibrate_motion(nervous, quiet, codec, SampleConfig(), seed=1)
     still = generate(nervous, audio, seed=1)
-    assert (nervous.smooth >= lively).all()
+    assert (nervous.sigma_frames >= before).all()
     assert slow_energy(skull(codec, still)) < 0.15 * slow_energy(skull(codec, moves))
     # Calmer means smaller, not slower: the head keeps its tempo.
     assert acceleration(skull(codec, still)) > 0.2 * acceleration(skull(codec, moves))
-    assert torch.equal(raw[:, FACE], still[:, FACE]) and (nervous.smooth[FACE] == 1).all()
+    assert torch.equal(raw[:, FACE], still[:, FACE]) and (nervous.sigma_frames[FACE] == 1).all()
 
 
 def test_regions_that_no_clip_shows_are_left_alone(data, codec, nervous):
     hidden = [dataclasses.replace(c, valid={**c.valid, "hand": False, "head": False}) for c in data]
     calibrate_motion(nervous, hidden, codec, SampleConfig(), seed=1)
-    assert torch.equal(nervous.mix, torch.eye(16))
-    assert (nervous.smooth[HEAD] == 1).all() and (nervous.smooth[14:] == 1).all()
+    assert torch.equal(nervous.covariance_map, torch.eye(16))
+    assert (nervous.sigma_frames[HEAD] == 1).all() and (nervous.sigma_frames[14:] == 1).all()
 
 
 def test_coupling_map_gives_the_wanted_covariance_and_is_no_change_where_none_is_needed():
@@ -107,15 +107,15 @@ def test_coupling_map_gives_the_wanted_covariance_and_is_no_change_where_none_is
     assert np.abs(coupling_map(np.diag([1.0, 1e-9]), np.eye(2))).max() < 50
 
 
-def test_calm_bounds_the_head_and_nothing_else():
+def test_the_cap_bounds_the_head_and_nothing_else():
     rng = np.random.default_rng(5)
     x = torch.from_numpy(np.cumsum(rng.standard_normal((80, 6)), 0).astype(np.float32))
     unit = torch.tensor([0.5, 2.0, 0, 0, 0, 0])
     energy = slow_energy((x * unit).numpy()[:, None])
-    half = calm(x, unit, 0.5 * energy)
+    half = cap_energy(x, unit, 0.5 * energy)
     assert slow_energy((half * unit).numpy()[:, None]) == pytest.approx(0.5 * energy, rel=1e-4)
     torch.testing.assert_close(half[:, :2].mean(0), x[:, :2].mean(0))
     assert torch.equal(half[:, 2:], x[:, 2:])
     # It never livens up: silence must stay still.
-    torch.testing.assert_close(calm(x, unit, 2 * energy), x)
-    assert torch.equal(calm(x[:2], unit, 0.0), x[:2])
+    torch.testing.assert_close(cap_energy(x, unit, 2 * energy), x)
+    assert torch.equal(cap_energy(x[:2], unit, 0.0), x[:2])

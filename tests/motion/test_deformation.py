@@ -31,7 +31,7 @@ def test_rigid_head_motion_leaves_the_face_still_and_carries_its_hair(person):
     turn = quat_to_matrix(quat_from_rotvec(torch.tensor([0.2, -0.4, 0.3])))
     rest = torch.from_numpy(canonical.means)
     offset = torch.zeros(1, 430, 3)
-    skull = torch.from_numpy(layout.carriers[1])
+    skull = torch.from_numpy(layout.carriers["head"])
     moved = rest @ turn.T + torch.tensor([0.1, 0.2, -0.1])
     offset[0, skull] = moved[skull] - rest[skull]
     rotation = torch.zeros_like(offset)
@@ -56,7 +56,7 @@ def test_compose_has_finite_gradients_at_rest(person):
     means, quats, *_ = compose(canonical, layout, Deformation(offset, rotation))
     (means.square().sum() + quats[..., 1].sum()).backward()
     assert torch.isfinite(offset.grad).all() and torch.isfinite(rotation.grad).all()
-    assert offset.grad[:, layout.carriers[1]].abs().sum() > 0
+    assert offset.grad[:, layout.carriers["head"]].abs().sum() > 0
 
 
 def test_rotvec_round_trip_up_to_half_a_turn():
@@ -77,6 +77,6 @@ def test_opacity_and_colour_offsets_reach_base_particles_only(person):
 
 def test_carriers_must_be_world_particles(person):
     canonical, layout = person
-    broken = type(layout)(**{**vars(layout), "carriers": {**layout.carriers, 1: np.arange(200, 240)}})
+    broken = type(layout)(**{**vars(layout), "carriers": {**layout.carriers, "head": np.arange(200, 240)}})
     with pytest.raises(ValueError, match="carriers"):
         make_rig(canonical, broken)

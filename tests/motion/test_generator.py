@@ -131,7 +131,7 @@ def test_silence_bank_is_quiet_and_repeatable():
 
 def test_noise_has_unit_variance_and_the_speed_of_the_motion():
     model = Generator(MODEL)
-    model.speed[:8] = 0.05
+    model.noise_velocity[:8] = 0.05
     noise = model.noise(8, 2000, torch.Generator().manual_seed(0))
     assert torch.allclose(noise.std((0, 1)), torch.ones(16), atol=0.12)
     speed = noise.diff(dim=1).std((0, 1))

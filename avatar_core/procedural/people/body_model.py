@@ -32,6 +32,8 @@ _LEVELS = {
     "cupsize": ("mincup", "averagecup", "maxcup"),
     "firmness": ("minfirmness", "averagefirmness", "maxfirmness"),
 }
+# rotation vectors, radians: all bones (B, 3), or bone -> (3,) with the others at rest; None is the rest pose
+Pose = Mapping[str, np.ndarray] | np.ndarray | None
 YOUNGEST = 2 / 3  # Anny's "young" anchor (about 25 years); the export holds adults only
 
 
@@ -210,7 +212,7 @@ def rotation_matrices(rotvecs: np.ndarray) -> np.ndarray:
     return np.eye(3) + a * k + b * (k @ k)
 
 
-def pose_array(rotvecs: Mapping[str, np.ndarray] | np.ndarray | None) -> np.ndarray:
+def pose_array(rotvecs: Pose) -> np.ndarray:
     """Rotation vectors as (B, 3) float64 from a (B, 3) array or a bone -> (3,) mapping."""
     model = load_body_model()
     n = len(model.bone_names)
@@ -260,7 +262,7 @@ def _spread_twist(rotation: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 def skin_transforms(
     heads: np.ndarray,
-    rotvecs: Mapping[str, np.ndarray] | np.ndarray | None,
+    rotvecs: Pose,
     translation: np.ndarray | None = None,
 ) -> np.ndarray:
     """(B, 3, 4) rest -> posed transforms: T_b = T_parent . translate(h_b) . R_b . translate(-h_b)."""

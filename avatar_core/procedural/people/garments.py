@@ -7,6 +7,7 @@ which gives smooth hems and necklines on a coarse mesh. All patterns live in tem
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,9 @@ from avatar_core.procedural.people.body_model import RestShape, load_body_model
 from avatar_core.procedural.people.noise import smoothstep
 from avatar_core.procedural.people.raster import vertex_normals
 from avatar_core.procedural.people.regions import regions
+
+# a trim scalar: template points (n, 3), arm coordinate (n,) -> (n,), negative where there is cloth
+Cut = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 # top: sleeve end on the arm coordinate, hem above the hip joint, neckline height, depth and width of the neck opening
 TOPS = {
@@ -102,7 +106,7 @@ def shell(name: str) -> Shell:
     k = model.weights.shape[1]
     owner = (np.repeat(np.arange(n), k), model.weights_index.ravel())
     dense = rows @ sparse.csr_matrix((model.weights.ravel(), owner), shape=(n, len(model.bone_names)))
-    dense = np.asarray(dense.todense())
+    dense = sparse.csr_matrix(dense).toarray()
     top = np.argsort(-dense, 1, kind="stable")[:, :8]
     weights = np.take_along_axis(dense, top, 1)
     weights /= weights.sum(1, keepdims=True)
@@ -159,7 +163,9 @@ def cut_shoe(points: np.ndarray, _arm: np.ndarray, kind: str) -> np.ndarray:
     return points[:, 2] - (r.z["ankle"] + (0.09 if kind == "boot" else -0.02))
 
 
-def _ease_legs(points, template, arm, rest: RestShape, radii) -> np.ndarray:
+def _ease_legs(
+    points: np.ndarray, template: np.ndarray, arm: np.ndarray, rest: RestShape, radii: tuple[float, float]
+) -> np.ndarray:
     """Push legs out to a radius round the bone (hip radius, ankle radius): leggings become trousers."""
     model, r = load_body_model(), regions()
     out = points.copy()
@@ -182,7 +188,9 @@ def _ease_legs(points, template, arm, rest: RestShape, radii) -> np.ndarray:
     return out
 
 
-def _ease_arms(points, template, arm, rest: RestShape, wanted: float) -> np.ndarray:
+def _ease_arms(
+    points: np.ndarray, template: np.ndarray, arm: np.ndarray, rest: RestShape, wanted: float
+) -> np.ndarray:
     """Loosen sleeves to a minimum radius round the arm bones."""
     model = load_body_model()
     out = points.copy()
@@ -202,8 +210,16 @@ def _ease_arms(points, template, arm, rest: RestShape, wanted: float) -> np.ndar
     return out
 
 
-def sew(base: str, cut, rest: RestShape, offset: float, smoothing: int, leg=None, sleeve: float | None = None,
-        tuck: tuple[float, float] | None = None) -> Piece:  # fmt: skip
+def sew(
+    base: str,
+    cut: Cut,
+    rest: RestShape,
+    offset: float,
+    smoothing: int,
+    leg: tuple[float, float] | None = None,
+    sleeve: float | None = None,
+    tuck: tuple[float, float] | None = None,
+) -> Piece:
     """Build one garment on the shell `base`. cut(template points, arm coordinate) -> (n,); offset in metres.
 
     tuck: template heights between which the offset fades to nothing downwards (a top under a skirt)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from avatar_core.procedural.people.anny_export import BODY_VERTICES, TEXTURE_SIZE
 from avatar_core.procedural.people.body_model import RestShape, load_body_model
@@ -48,7 +48,9 @@ class Hair:
     width: float
 
 
-def _roots(rng, count: int, rest: RestShape, normals: np.ndarray, receding: float):
+def _roots(
+    rng: np.random.Generator, count: int, rest: RestShape, normals: np.ndarray, receding: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Random area-uniform points on the scalp: positions and normals, (count, 3) each."""
     model, r = load_body_model(), regions()
     vertex = model.skin_vertex
@@ -68,7 +70,18 @@ def _roots(rng, count: int, rest: RestShape, normals: np.ndarray, receding: floa
     return (points[chosen] * w).sum(1), n / np.linalg.norm(n, axis=1, keepdims=True)
 
 
-def _direction(style: str, k: int, nodes: int, p, p0, n0, eye, part: float, phase, crown) -> np.ndarray:
+def _direction(
+    style: str,
+    k: int,
+    nodes: int,
+    p: np.ndarray,
+    p0: np.ndarray,
+    n0: np.ndarray,
+    eye: np.ndarray,
+    part: float,
+    phase: np.ndarray,
+    crown: np.ndarray,
+) -> np.ndarray:
     """Growth direction of every strand at node k, (n, 3), not normalised."""
     one = np.ones(len(p))
     if style in ("crop", "buzz"):
@@ -101,7 +114,15 @@ def _direction(style: str, k: int, nodes: int, p, p0, n0, eye, part: float, phas
     return n0 + 0.75 * curl
 
 
-def _push_out(p, tree, surface, normals, margin, hug, hug_floor):
+def _push_out(
+    p: np.ndarray,
+    tree: KDTree,
+    surface: np.ndarray,
+    normals: np.ndarray,
+    margin: np.ndarray,
+    hug: np.ndarray,
+    hug_floor: np.ndarray,
+) -> np.ndarray:
     """Keep strands outside the body by `margin`; pull them down to the shell where hug is positive."""
     distance, near = tree.query(p, k=3)
     w = 1 / (distance + 1e-4)
@@ -114,7 +135,7 @@ def _push_out(p, tree, surface, normals, margin, hug, hug_floor):
     return p - n * (np.maximum(0, height - hug_floor) * hug)[:, None]
 
 
-def _bun_ball(rng, centre, strands: int, nodes: int) -> np.ndarray:
+def _bun_ball(rng: np.random.Generator, centre: np.ndarray, strands: int, nodes: int) -> np.ndarray:
     """A knot of wrapped strands, (strands, nodes, 3)."""
     start = rng.random(strands) * 2 * math.pi
     latitude = rng.uniform(-1, 1, strands)
@@ -153,7 +174,7 @@ def grow_hair(look: Mapping, rest: RestShape, seed: int) -> Hair | None:
     near = (r.neck[:BODY_VERTICES] > 0.2) | (
         (model.neutral[:BODY_VERTICES, 2] > r.z["shoulder"] - 0.35) & (r.arm[:BODY_VERTICES] < 0.8)
     )
-    tree, surface, normals = cKDTree(surface[near]), surface[near], normals[near]
+    tree, surface, normals = KDTree(surface[near], leafsize=16), surface[near], normals[near]
     lock, lock_bend = rng.integers(0, 260, count), rng.normal(size=(260, 3))
     phase = rng.random(count) * 2 * math.pi
     layer = thickness * look["volume"] * rng.random(count) ** 0.6
@@ -194,7 +215,17 @@ def grow_hair(look: Mapping, rest: RestShape, seed: int) -> Hair | None:
     return _finish(look, rest, rng, strands, p0, skull, tree, length, width)
 
 
-def _finish(look, rest: RestShape, rng, strands, p0, skull, tree, length, width) -> Hair:
+def _finish(
+    look: Mapping,
+    rest: RestShape,
+    rng: np.random.Generator,
+    strands: np.ndarray,
+    p0: np.ndarray,
+    skull: np.ndarray,
+    tree: KDTree,
+    length: float,
+    width: float,
+) -> Hair:
     """Colour, occlusion, shading normals and skin weights of grown strands."""
     model = load_body_model()
     style, n = look["hair_style"], len(strands)
@@ -237,7 +268,9 @@ def _lip_skin() -> np.ndarray:
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def ribbons(points, eye, width, vertices, tangents):
+def ribbons(
+    points: np.ndarray, eye: np.ndarray, width: float, vertices: np.ndarray, tangents: np.ndarray
+) -> None:
     """Camera-facing ribbons: points (n, S, 3) -> vertices and tangents (n * S * 2, 3)."""
     n, nodes = points.shape[0], points.shape[1]
     for i in range(n):

@@ -29,13 +29,13 @@ def lights() -> np.ndarray:
 
 
 @njit(inline="always")
-def srgb(a):
+def srgb(a: float) -> float:
     a = min(max(a, 0.0), 1.0)
     return 12.92 * a if a < 0.0031308 else 1.055 * a ** (1 / 2.4) - 0.055
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def key_light(shadow, to_shadow, x, y, z, bias):
+def key_light(shadow: np.ndarray, to_shadow: np.ndarray, x: float, y: float, z: float, bias: float) -> float:
     """Fraction of the key light that arrives: 3 x 3 taps with a sliding box filter."""
     size = shadow.shape[0]
     sx = to_shadow[0, 0] * x + to_shadow[0, 1] * y + to_shadow[0, 2] * z + to_shadow[0, 3] - 0.5

@@ -6,10 +6,11 @@ in the action basis (52, K, 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from avatar_core.procedural.people import parts
 from avatar_core.procedural.people.anny_export import BODY_VERTICES
@@ -67,32 +68,45 @@ class Mesh:
 class _Builder:
     """Collects mesh chunks; arrays are concatenated once at the end."""
 
-    def __init__(self, rest: RestShape):
+    def __init__(self, rest: RestShape) -> None:
         self.rest, self.model = rest, load_body_model()
         self.rows: list[list[float]] = []
         self.chunks: dict[str, list[np.ndarray]] = {}
         self.count = 0
 
-    def add_material(self, kind, spec, gloss, wrap, second=(0, 0, 0), pattern=0.0, scale=0.0, fold=0.0, folds=0.0,
-                     bias=0.006, fresnel=0.0, closure=(0, 0, 0)) -> int:  # fmt: skip
+    def add_material(
+        self,
+        kind: int,
+        spec: float,
+        gloss: float,
+        wrap: float,
+        second: Sequence[float] | np.ndarray = (0, 0, 0),
+        pattern: float = 0.0,
+        scale: float = 0.0,
+        fold: float = 0.0,
+        folds: float = 0.0,
+        bias: float = 0.006,
+        fresnel: float = 0.0,
+        closure: tuple[float, float, float] = (0, 0, 0),
+    ) -> int:
         row = [kind, spec, gloss, wrap, *second, pattern, scale, fold, folds, bias, fresnel, *closure]
         self.rows.append([float(v) for v in row] + [0.0] * (16 - len(row)))
         return len(self.rows) - 1
 
     def add(
         self,
-        points,
-        triangles,
-        material,
-        template,
-        color,
-        cut,
-        index,
-        weights,
-        uv=None,
-        source=None,
-        moves=None,
-    ):
+        points: np.ndarray,
+        triangles: np.ndarray,
+        material: int,
+        template: np.ndarray,
+        color: np.ndarray,
+        cut: np.ndarray,
+        index: np.ndarray,
+        weights: np.ndarray,
+        uv: np.ndarray | None = None,
+        source: np.ndarray | None = None,
+        moves: np.ndarray | None = None,
+    ) -> None:
         """source: base.obj vertex that welds and drives face motion (-1 none); moves: face motion only."""
         n = len(points)
         pad = MAX_WEIGHTS - index.shape[1]
@@ -126,13 +140,13 @@ class _Builder:
         self.add(part.vertices, part.triangles, material, part.template, part.color, part.cut, index, weights,
                  source=source, moves=part.source)  # fmt: skip
 
-    def add_piece(self, piece: Piece, material: int, color) -> None:
+    def add_piece(self, piece: Piece, material: int, color: ArrayLike) -> None:
         n = len(piece.vertices)
         tint = np.repeat(linear_rgb(color)[None], n, 0)
         self.add(piece.vertices, piece.triangles, material, piece.template, tint, piece.cut, piece.weights_index,
                  piece.weights)  # fmt: skip
 
-    def take(self, name: str, dtype) -> np.ndarray:
+    def take(self, name: str, dtype: DTypeLike) -> np.ndarray:
         return np.ascontiguousarray(np.concatenate(self.chunks[name]).astype(dtype))
 
 
@@ -154,7 +168,7 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
     top = look["top"]
     assert top["kind"] in TOPS
 
-    def top_cut(p, a):
+    def top_cut(p: np.ndarray, a: np.ndarray) -> np.ndarray:
         return cut_top(p, a, top["kind"], hem_lift)
 
     tuck = (r.z["hip"] + 0.03, r.z["hip"] + 0.13) if skirt else None
@@ -165,7 +179,7 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
     bottom = look["bottom"]
     assert bottom["kind"] in BOTTOMS
 
-    def bottom_cut(p, a):
+    def bottom_cut(p: np.ndarray, a: np.ndarray) -> np.ndarray:
         return cut_bottom(p, a, bottom["kind"])
 
     if skirt:
@@ -180,7 +194,7 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
     over = look.get("over")
     if over:
 
-        def over_cut(p, a):
+        def over_cut(p: np.ndarray, a: np.ndarray) -> np.ndarray:
             return cut_top(p, a, over["kind"])
 
         piece = sew(
@@ -189,7 +203,7 @@ def _dress(b: _Builder, look: Mapping) -> np.ndarray:
         b.add_piece(piece, cloth(over), over["color"])
     shoes = look["shoes"]
 
-    def shoe_cut(p, a):
+    def shoe_cut(p: np.ndarray, a: np.ndarray) -> np.ndarray:
         return cut_shoe(p, a, shoes["kind"])
 
     leather = b.add_material(SHOE, 0.8, 30, 0.15, linear_rgb(shoes["sole"]), 0, r.z["floor"] + 0.016, bias=0.006,

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
 
 
 @njit(inline="always")
-def _hash(ix, iy, iz):
+def _hash(ix: int, iy: int, iz: int) -> float:
     n = (ix * 73856093) ^ (iy * 19349663) ^ (iz * 83492791)
     n = (n ^ (n >> 13)) * 1274126177
     n = (n ^ (n >> 16)) & 0xFFFF
@@ -17,7 +18,7 @@ def _hash(ix, iy, iz):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def noise3(x, y, z):
+def noise3(x: float, y: float, z: float) -> float:
     """Smooth value noise in [-1, 1] with unit lattice spacing."""
     fx = math.floor(x)
     fy = math.floor(y)
@@ -41,7 +42,7 @@ def noise3(x, y, z):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def _fill_noise(points, fx, fy, fz, out):
+def _fill_noise(points: np.ndarray, fx: float, fy: float, fz: float, out: np.ndarray) -> None:
     for i in range(points.shape[0]):
         out[i] = noise3(points[i, 0] * fx + 3, points[i, 1] * fy + 5, points[i, 2] * fz + 9)
 
@@ -54,18 +55,18 @@ def noise_at(points: np.ndarray, fx: float, fy: float, fz: float) -> np.ndarray:
     return out.reshape(points.shape[:-1])
 
 
-def smoothstep(a: float, b: float, x):
+def smoothstep(a: float, b: float, x: np.ndarray) -> np.ndarray:
     """0 below a, 1 above b (or the other way round when a > b), cubic in between."""
     t = np.clip((x - a) / (b - a), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def bump(x, sigma: float):
+def bump(x: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian bump exp(-(x / sigma)^2)."""
     return np.exp(-((x / sigma) ** 2))
 
 
-def linear_rgb(color) -> np.ndarray:
+def linear_rgb(color: ArrayLike) -> np.ndarray:
     """sRGB 0..255 triple -> linear float32 triple."""
     c = np.asarray(color, np.float64) / 255
     return np.where(c < 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)

@@ -24,7 +24,18 @@ def _directions(n: int) -> np.ndarray:
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def _accumulate(screen, normals, direction, depth, bias, full, reach, chosen, total, blocked):
+def _accumulate(
+    screen: np.ndarray,
+    normals: np.ndarray,
+    direction: np.ndarray,
+    depth: np.ndarray,
+    bias: float,
+    full: float,
+    reach: float,
+    chosen: np.ndarray,
+    total: np.ndarray,
+    blocked: np.ndarray,
+) -> None:
     size = depth.shape[0]
     for i in range(screen.shape[0]):
         if not chosen[i]:
@@ -73,7 +84,7 @@ def ambient_occlusion(
         basis = np.stack([across * scale, along * scale, direction]).astype(np.float32)
         offset = np.array([size / 2, size / 2, 100.0]) - basis @ centre
 
-        def to_map(p, basis=basis, offset=offset):
+        def to_map(p: np.ndarray, basis: np.ndarray = basis, offset: np.ndarray = offset) -> np.ndarray:
             out = np.empty((len(p), 3), np.float32)
             for row in range(3):
                 out[:, row] = (

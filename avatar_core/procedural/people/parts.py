@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from numpy.typing import ArrayLike
+from scipy.spatial import KDTree
 
 from avatar_core.procedural.people.body_model import RestShape, load_body_model
 from avatar_core.procedural.people.garments import quads_to_triangles
@@ -31,7 +32,13 @@ class Part:
     bone: int = -1
 
 
-def _helper(name: str, rest: RestShape, color, template=None, cut=None) -> Part:
+def _helper(
+    name: str,
+    rest: RestShape,
+    color: ArrayLike,
+    template: np.ndarray | None = None,
+    cut: np.ndarray | None = None,
+) -> Part:
     model = load_body_model()
     quads = model.quads[name]
     ids, inverse = np.unique(quads, return_inverse=True)
@@ -108,7 +115,7 @@ def teeth(rest: RestShape) -> list[Part]:
                 template=template,
                 cut=np.full(len(template), -1.0),
                 color=linear_rgb((226, 219, 206)) * enamel + linear_rgb((170, 92, 90)) * (1 - enamel),
-                source=ids[cKDTree(model.neutral[ids]).query(template)[1]],
+                source=ids[KDTree(model.neutral[ids], leafsize=16).query(template)[1]],
                 bone=head,
             )
         )

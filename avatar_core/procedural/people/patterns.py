@@ -14,12 +14,12 @@ from avatar_core.procedural.people.noise import noise3
 
 
 @njit(inline="always")
-def _soft(x, width):
+def _soft(x: float, width: float) -> float:
     return min(1.0, max(0.0, 0.5 + x / width))
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def pattern(kind, scale, x, y, z, pixel):
+def pattern(kind: int, scale: float, x: float, y: float, z: float, pixel: float) -> float:
     """Blend factor in [0, 1] of the second cloth colour at a template-space point; edges are `pixel` metres soft."""
     ramp = scale * pixel + 1e-6
     if kind == 1:
@@ -48,12 +48,14 @@ def pattern(kind, scale, x, y, z, pixel):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def folds(x, y, z, f):
+def folds(x: float, y: float, z: float, f: float) -> float:
     return noise3(x * f, y * f, z * f * 0.55) + 0.5 * noise3(x * f * 2.3 + 7, y * f * 2.3, z * f * 1.4)
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def closure_shade(kind, low, x, y, z, front, pixel):
+def closure_shade(
+    kind: int, low: float, x: float, y: float, z: float, front: float, pixel: float
+) -> tuple[float, float]:
     """Brightness factor and gloss of a placket with buttons (or a zip) down the front, above template height `low`."""
     if kind == 0 or y > front or z < low:
         return 1.0, 0.0
@@ -72,7 +74,7 @@ def closure_shade(kind, low, x, y, z, front, pixel):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def hem_shade(cut, pixel):
+def hem_shade(cut: float, pixel: float) -> float:
     """Brightness factor near a trimmed edge: a folded rim with a stitch line behind it. cut: about metres to the edge."""
     if cut < -0.03:
         return 1.0

@@ -8,7 +8,6 @@ Legend: M mesh vertices (skin, parts, clothes), R hair ribbon vertices, V = 19,1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +15,13 @@ import numpy as np
 
 from avatar_core.geometry.camera import Camera
 from avatar_core.procedural.people.backdrop import backdrop_image
-from avatar_core.procedural.people.body_model import RestShape, load_body_model, pose_array, skin_transforms
+from avatar_core.procedural.people.body_model import (
+    Pose,
+    RestShape,
+    load_body_model,
+    pose_array,
+    skin_transforms,
+)
 from avatar_core.procedural.people.hair import Hair, grow_hair, ribbon_triangles, ribbons
 from avatar_core.procedural.people.identity import Identity, body_of
 from avatar_core.procedural.people.lighting import KEY, lights
@@ -55,7 +60,7 @@ class Person:
 
     def __init__(
         self, identity: Identity, rest: RestShape, mesh: Mesh, hair: Hair | None, texture: np.ndarray
-    ):
+    ) -> None:
         self.identity = identity
         self.rest = rest
         self.mesh = mesh
@@ -80,10 +85,15 @@ class Person:
 
     # ---- geometry -------------------------------------------------------------------------------------------------
 
-    def _transforms(self, rotvecs, translation) -> np.ndarray:
+    def _transforms(self, rotvecs: Pose, translation: np.ndarray | None) -> np.ndarray:
         return skin_transforms(self.rest.heads, rotvecs, translation).astype(np.float32)
 
-    def vertices(self, face_weights=None, rotvecs=None, translation=None) -> np.ndarray:
+    def vertices(
+        self,
+        face_weights: np.ndarray | None = None,
+        rotvecs: Pose = None,
+        translation: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Posed base.obj vertices (19158, 3) float32, metres (helper vertices included)."""
         model = load_body_model()
         points = self.rest.vertices.copy()
@@ -93,7 +103,7 @@ class Person:
         skin_points(points, model.weights_index, model.weights, self._transforms(rotvecs, translation), out)
         return out
 
-    def joints(self, rotvecs=None, translation=None) -> dict[str, np.ndarray]:
+    def joints(self, rotvecs: Pose = None, translation: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Posed bone heads, bone name -> (3,) float32 metres."""
         model = load_body_model()
         transforms = skin_transforms(self.rest.heads, rotvecs, translation)
@@ -151,7 +161,14 @@ class Person:
         )
         return self._drawables[lod]
 
-    def _pose(self, d: _Drawable, face_weights, rotvecs, translation, eye) -> None:
+    def _pose(
+        self,
+        d: _Drawable,
+        face_weights: np.ndarray | None,
+        rotvecs: Pose,
+        translation: np.ndarray | None,
+        eye: np.ndarray,
+    ) -> None:
         """Fill d.points, d.unit and the hair tangents for one frame."""
         m = self.mesh
         transforms = self._transforms(rotvecs, translation)
@@ -220,7 +237,7 @@ class Person:
     def render(
         self,
         face_weights: np.ndarray | None,
-        rotvecs: Mapping[str, np.ndarray] | np.ndarray | None,
+        rotvecs: Pose,
         translation: np.ndarray | None,
         camera: Camera,
         supersample: int = 2,
@@ -263,7 +280,14 @@ class Person:
         return rgb, alpha
 
 
-def draw_owners(person: Person, face_weights, rotvecs, translation, camera: Camera, samples: int):
+def draw_owners(
+    person: Person,
+    face_weights: np.ndarray | None,
+    rotvecs: Pose,
+    translation: np.ndarray | None,
+    camera: Camera,
+    samples: int,
+) -> tuple[np.ndarray, np.ndarray, _Drawable]:
     """Visibility of one frame: depth (H S, W S) of 1/metres, owner triangle ids (-1 none), and the posed drawable."""
     lod = int(np.clip(round(person._pixel_metres(camera) / samples / 0.0005), 1, 6))
     d = person._drawable(lod)

@@ -14,7 +14,14 @@ from numba import njit
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def rasterize_triangles(screen, triangles, cut, depth, owner, quick_from):
+def rasterize_triangles(
+    screen: np.ndarray,
+    triangles: np.ndarray,
+    cut: np.ndarray,
+    depth: np.ndarray,
+    owner: np.ndarray,
+    quick_from: int,
+) -> None:
     """Fill depth (H, W) float32 (start at 0) and owner (H, W) int32 triangle ids (start at -1).
 
     screen (V, 3); triangles (F, 3) int32; cut (V,): samples whose interpolated cut is positive are discarded.
@@ -130,7 +137,7 @@ def rasterize_triangles(screen, triangles, cut, depth, owner, quick_from):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def vertex_normals(points, triangles, normals):
+def vertex_normals(points: np.ndarray, triangles: np.ndarray, normals: np.ndarray) -> None:
     """Area-weighted unit normals of a triangle mesh, written to normals (V, 3)."""
     normals[:] = 0
     for t in range(triangles.shape[0]):
@@ -158,7 +165,13 @@ def vertex_normals(points, triangles, normals):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def skin_points(points, weights_index, weights, transforms, out):
+def skin_points(
+    points: np.ndarray,
+    weights_index: np.ndarray,
+    weights: np.ndarray,
+    transforms: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Linear blend skinning: points (V, 3), weights (V, K), transforms (B, 3, 4) -> out (V, 3)."""
     m = np.empty(12, np.float32)
     for i in range(points.shape[0]):
@@ -180,7 +193,7 @@ def skin_points(points, weights_index, weights, transforms, out):
 
 
 @njit(cache=True, nogil=True)
-def chain_transforms(parents, heads, rotations, out):
+def chain_transforms(parents: np.ndarray, heads: np.ndarray, rotations: np.ndarray, out: np.ndarray) -> None:
     """Forward kinematics: out[b] = out[parent] . translate(h_b) . R_b . translate(-h_b); out (B, 3, 4), root preset."""
     for b in range(heads.shape[0]):
         p = parents[b]
@@ -201,7 +214,7 @@ def chain_transforms(parents, heads, rotations, out):
 
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-def add_scaled(points, index, shapes, weights):
+def add_scaled(points: np.ndarray, index: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> None:
     """points[index] += sum_k weights[k] * shapes[k], summed in order; shapes (K, n, 3), index (n,)."""
     for k in range(shapes.shape[0]):
         w = weights[k]

@@ -6,6 +6,7 @@ identity. Heights are metres in that space.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,7 +33,7 @@ class Regions:
     lips: np.ndarray  # centre of the lips
 
 
-def _weight_of(model: BodyModel, belongs) -> np.ndarray:
+def _weight_of(model: BodyModel, belongs: Callable[[str], bool]) -> np.ndarray:
     chosen = np.array([bool(belongs(name)) for name in model.bone_names])
     return (model.weights * chosen[model.weights_index]).sum(1)
 
@@ -96,12 +97,12 @@ def scalp(points: np.ndarray, receding: float = 0.0) -> np.ndarray:
 @lru_cache(maxsize=1)
 def limb_maps() -> tuple[np.ndarray, np.ndarray]:
     """Hand and foot weight of every texel of the skin texture, two (1024, 1024) float32 arrays."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     model, r = load_body_model(), regions()
     size = model.position_map.shape[0]
     coarse = model.position_map[::4, ::4]  # smooth masks: a quarter of the resolution is enough
-    _, nearest = cKDTree(model.neutral[:BODY_VERTICES]).query(coarse.reshape(-1, 3))
+    _, nearest = KDTree(model.neutral[:BODY_VERTICES], leafsize=16).query(coarse.reshape(-1, 3))
     maps = []
     for value in (r.hand, r.foot):
         small = value[:BODY_VERTICES][nearest].reshape(coarse.shape[:2]).astype(np.float32)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from avatar_core.procedural.people.lighting import key_light, srgb
@@ -24,9 +25,30 @@ from avatar_core.procedural.people.patterns import closure_shade, folds, hem_sha
 
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
 def shade(
-    depth, owner, screen, triangles, material, points, normals, uv, template, cut, ao, color, texture, table, eye, lamps,
-    shadow, to_shadow, samples, pixel, background, rgb, alpha,
-):  # fmt: skip
+    depth: np.ndarray,
+    owner: np.ndarray,
+    screen: np.ndarray,
+    triangles: np.ndarray,
+    material: np.ndarray,
+    points: np.ndarray,
+    normals: np.ndarray,
+    uv: np.ndarray,
+    template: np.ndarray,
+    cut: np.ndarray,
+    ao: np.ndarray,
+    color: np.ndarray,
+    texture: np.ndarray,
+    table: np.ndarray,
+    eye: np.ndarray,
+    lamps: np.ndarray,
+    shadow: np.ndarray,
+    to_shadow: np.ndarray,
+    samples: int,
+    pixel: float,
+    background: np.ndarray,
+    rgb: np.ndarray,
+    alpha: np.ndarray,
+) -> None:
     """Shade an owner image (H S, W S) into rgb (H, W, 3) uint8 over background (H, W, 3) float sRGB; alpha (H, W) uint8.
 
     pixel: footprint of a pixel in metres, to filter fine patterns and noise. Screen points carry 1/depth, so attributes are

@@ -69,7 +69,7 @@ def paint_skin(look: Mapping) -> np.ndarray:
     out = np.empty((*p.shape[:2], 4), np.float32)
     rgb, gloss = out[..., :3], out[..., 3]
 
-    def mix(weight, color):
+    def mix(weight: np.ndarray, color: np.ndarray) -> None:
         rgb[...] += (color - rgb) * weight[..., None]
 
     mottled = 1 + 0.05 * _noise_map(8, 8, 8) + 0.05 * _noise_map(25, 25, 25)

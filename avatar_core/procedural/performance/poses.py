@@ -74,9 +74,6 @@ def _library() -> dict[str, np.ndarray]:
     return {"rest": relaxed_arm()} | {name: left_arm(arm) for name, arm in _ARMS.items()}
 
 
-POSE_NAMES: tuple[str, ...] = ("rest", *_ARMS)
-
-
 def arm_pose(name: str) -> np.ndarray:
     """(len(arms.LEFT_BONES), 3) rotation vectors of a named pose, as a left arm."""
     return _library()[name].copy()
