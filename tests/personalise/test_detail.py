@@ -9,7 +9,6 @@ from avatar_core.geometry.camera import look_at
 from avatar_core.particles.layout import REGIONS, make_layout
 from avatar_core.personalise.appearance import make_splats
 from avatar_core.personalise.detail import add_detail, moving, pattern
-from avatar_core.personalise.personalise import splat_tensors
 from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
 from avatar_core.personalise.surface import silhouette
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
@@ -36,7 +35,7 @@ def _portrait(height_m: float, angle: float):
 
 def _psnr(splats, view) -> float:
     with torch.no_grad():
-        image, _ = render(view, splat_tensors(splats), 1)
+        image, _ = render(view, splats.splats())
     return psnr(image.numpy(), view.target.numpy(), view.mask.numpy() > 0.5)
 
 
@@ -48,7 +47,7 @@ def stripes():
 def test_detail_holds_stripes_that_base_particles_cannot(stripes):
     view, template, layout, splats = stripes
     coarse = refine(splats, view, None, CONFIG)
-    detailed = add_detail(coarse, view, template, layout, 1500, 0, threads=1)
+    detailed = add_detail(coarse, view, template, layout, 1500, 0)
     assert 500 < len(detailed.means) - len(coarse.means) <= 1500
     plain = _psnr(refine(coarse, view, None, CONFIG, sharp=True), view)
     assert _psnr(refine(detailed, view, None, CONFIG, sharp=True), view) > plain + 3
@@ -56,7 +55,7 @@ def test_detail_holds_stripes_that_base_particles_cannot(stripes):
 
 def test_detail_lies_on_the_seen_surface_near_its_anchor(stripes):
     view, template, layout, splats = stripes
-    detailed = add_detail(splats, view, template, layout, 1500, 0, threads=1)
+    detailed = add_detail(splats, view, template, layout, 1500, 0)
     n, old = splats.n_base, len(splats.means)
     anchor = detailed.anchor[old:]
     assert detailed.n_base == n and (anchor < n).all() and splats.seen[anchor].all()
@@ -71,7 +70,7 @@ def test_detail_lies_on_the_seen_surface_near_its_anchor(stripes):
 def test_no_detail_on_lips_lids_or_eyes():
     # Close to the face, which is striped like the rest: without the guard most particles would land on it.
     view, template, layout, splats = _portrait(1.58, 4.0)
-    detailed = add_detail(splats, view, template, layout, 2000, 0, threads=1)
+    detailed = add_detail(splats, view, template, layout, 2000, 0)
     new = slice(len(splats.means), None)
     assert (detailed.region[new] == 1).sum() > 100
     assert not moving(template, layout, 0.012)[detailed.anchor[new]].any()
@@ -83,9 +82,9 @@ def test_no_detail_on_lips_lids_or_eyes():
 
 def test_it_is_deterministic_and_adds_nothing_without_budget(stripes):
     view, template, layout, splats = stripes
-    a, b = (add_detail(splats, view, template, layout, 300, 4, threads=1) for _ in range(2))
+    a, b = (add_detail(splats, view, template, layout, 300, 4) for _ in range(2))
     assert (a.means == b.means).all() and (a.anchor == b.anchor).all()
-    assert add_detail(splats, view, template, layout, 0, 0, threads=1) is splats
+    assert add_detail(splats, view, template, layout, 0, 0) is splats
 
 
 def test_pattern_follows_stripes():
@@ -99,7 +98,7 @@ def test_flat_particles_stay_flat_on_their_surface(stripes):
     """One view does not see particles that stand up; the next one does."""
     view, template, layout, splats = stripes
     coarse = refine(splats, view, None, CONFIG)
-    detailed = add_detail(coarse, view, template, layout, 1500, 0, threads=1)
+    detailed = add_detail(coarse, view, template, layout, 1500, 0)
     sharp = refine(detailed, view, None, CONFIG, sharp=True)
     before, after = _thin_axis(detailed), _thin_axis(sharp)
     tilt = np.degrees(np.arccos(np.clip(np.abs((before * after).sum(1)), 0, 1)))
