@@ -10,6 +10,8 @@ Source: Rother et al., "GrabCut" (SIGGRAPH 2004) for the second case.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
