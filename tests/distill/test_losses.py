@@ -10,14 +10,15 @@ from avatar_core.distill.losses import (
     vsd_loss,
 )
 from avatar_core.geometry.camera import look_at
-from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher
+from avatar_core.score import AUDIO_CONTEXT
+from avatar_core.score.network import ScoreConfig, ScoreNetwork
 
-SMALL = ScoreConfig(size=8, frames=2, channels=(8, 8), audio_channels=8, heads=2)
+SMALL = ScoreConfig(size=8, frames=2, channels=[8, 8], audio_channels=8, heads=2)
 
 
 def _setup():
     torch.manual_seed(0)
-    teacher = ScoreTeacher(SMALL).eval()
+    teacher = ScoreNetwork(SMALL).eval()
     torch.nn.init.normal_(teacher.head.weight, std=0.1)
     mel = torch.randn(1, 4 * (2 + 2 * AUDIO_CONTEXT), 80)
     return teacher, mel, torch.randn(1, 3, 8, 8)

@@ -13,7 +13,7 @@ from avatar_core.fit.rig import canonical_surface
 from avatar_core.geometry.camera import Camera, look_at
 from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
@@ -76,7 +76,7 @@ def make_canonical(layout) -> Canonical:
 def scene() -> Scene:
     """A face view: the head turns a little, the jaw opens and shuts; pictures, masks and keypoints without error."""
     template = load_template()
-    layout = make_layout(template, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
     canonical = make_canonical(layout)
     names = template.face_action_names
     weights = np.zeros((FRAMES, len(names)), np.float32)

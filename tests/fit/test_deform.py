@@ -17,7 +17,7 @@ from avatar_core.fit.track import SkeletonTrackConfig
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.deformation import compose
 from avatar_core.particles.framing import VALID
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
 
@@ -27,7 +27,7 @@ CONFIG = FitConfig(iterations=4, batch=4, track=SkeletonTrackConfig(iterations=6
 @pytest.fixture(scope="module")
 def parts():
     template = load_template()
-    layout = make_layout(template, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
     return template, layout, make_nodes(template, layout, 40, 8, 20)
 
 

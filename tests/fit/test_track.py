@@ -11,7 +11,7 @@ from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
 from avatar_core.fit.track import SkeletonTrackConfig, action_pairs, solve_camera, spline_basis, track_clip
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, SIZE, scene
 
@@ -19,7 +19,7 @@ from tests.fit.clip_scene import BUDGETS, SIZE, scene
 @pytest.fixture(scope="module")
 def rig():
     template = load_template()
-    layout = make_layout(template, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
     return make_rig(scene().canonical, layout, template, "face", make_nodes(template, layout, 40, 8, 20))
 
 
@@ -41,7 +41,7 @@ def test_uniform_node_motion_moves_everything(rig):
 def test_lips_follow_their_own_nodes(rig):
     """No node carries both the upper and the lower mid lip."""
     template = load_template()
-    layout = make_layout(template, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
     blend = rig.blend.matrix
     upper, lower = (set(blend[int(i)].indices) for i in (layout.lips_upper[0], layout.lips_lower[0]))
     heavy_upper = {k for k in upper if blend[int(layout.lips_upper[0]), k] > 0.4}

@@ -7,7 +7,7 @@ import pytest
 
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.framing import VALID
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.template import load_template, pose_template
 from avatar_core.template.landmarks import FACE_LANDMARKS
 
@@ -18,7 +18,7 @@ BUDGETS = {"face": 900, "hand": 200, "eyes": 60, "mouth_interior": 60, "body": 9
 def clip():
     """A head that nods while the jaw opens: true vertices of 6 frames and the particles on them."""
     template = load_template()
-    layout = make_layout(template, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
     head, jaw = template.bone_index["head"], template.face_action_names.index("jawOpen")
     vertices = []
     for t in range(6):

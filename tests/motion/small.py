@@ -6,4 +6,6 @@ from avatar_core.generator.model import GeneratorConfig
 from avatar_core.generator.refiner import RefinerConfig
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
-MODEL = GeneratorConfig(DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), 8, 6)
+MODEL = GeneratorConfig(
+    DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), body_dims=8, face_dims=6
+)

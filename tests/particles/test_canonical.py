@@ -9,7 +9,7 @@ import torch
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera, look_at
 from avatar_core.particles.canonical import load_canonical, save_canonical, view_blur
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.particles.splats import PORTRAIT_BLUR, Splats, rasterize_splats
 from tests.fit.clip_scene import make_canonical
 
@@ -17,7 +17,9 @@ from tests.fit.clip_scene import make_canonical
 @pytest.fixture(scope="module")
 def canonical():
     return make_canonical(
-        make_layout(None, {"face": 300, "hand": 80, "eyes": 40, "mouth_interior": 40, "body": 400})
+        make_layout(
+            ParticleBudgets(**{"face": 300, "hand": 80, "eyes": 40, "mouth_interior": 40, "body": 400})
+        )
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import look_at
-from avatar_core.particles.layout import REGIONS, make_layout
+from avatar_core.particles.layout import REGIONS, ParticleBudgets, make_layout
 from avatar_core.personalise.appearance import make_splats
 from avatar_core.personalise.detail import add_detail, moving, pattern
 from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
@@ -16,12 +16,12 @@ from avatar_core.template.landmarks import FACE_LANDMARKS
 
 SIZE = 192
 BUDGETS = {"face": 500, "hand": 150, "eyes": 60, "mouth_interior": 60, "body": 700}
-CONFIG = RefineConfig(steps=15, sharp_steps=40, threads=1)
+CONFIG = RefineConfig(steps=15, sharp_steps=40)
 
 
 def _portrait(height_m: float, angle: float):
     """A template person in stripes all over (face too), as particles before refinement: view, template, layout, splats."""
-    template, layout = load_template(), make_layout(None, BUDGETS)
+    template, layout = load_template(), make_layout(ParticleBudgets(**BUDGETS))
     vertices = pose_template(template, np.zeros(10, np.float32), relaxed_rotvecs())
     camera = look_at((0, -4.2, height_m), (0, 0, height_m), angle, SIZE, SIZE)
     person = silhouette(vertices, template.faces, camera)

@@ -1,12 +1,15 @@
 """One portrait to a canonical avatar: a template person drawn by the renderer stands in for a photo."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import Deformation, compose
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.personalise import PersonaliseConfig, check_portrait, personalise
 from avatar_core.personalise.refine import RefineConfig
 from avatar_core.personalise.surface import silhouette
@@ -28,6 +31,12 @@ class Known:
         return (self.xy * scale)[None], self.confidence[None]
 
 
+def seeing(xy, confidence):
+    """Detectors that know where the keypoints are."""
+    usual = PerceptionConfig()
+    return replace(usual, chosen=usual.chosen | {"keypoints": Known(xy, confidence)})
+
+
 @pytest.fixture(scope="module")
 def scene():
     import torch
@@ -47,10 +56,12 @@ def scene():
     xy, _ = camera.project(points.numpy())
     confidence = np.where(((xy > 0) & (xy < SIZE)).all(1), 0.95, 0.0)
     config = PersonaliseConfig(
-        budgets=BUDGETS, shells=200, pose_steps=120, refine=RefineConfig(steps=25, sharp_steps=10, threads=1)
+        pose_steps=120,
+        refine=RefineConfig(steps=25, sharp_steps=10),
+        particles=ParticleBudgets(**BUDGETS, shell=200),
     )
-    critics = Known(xy, confidence)
-    return image, critics, config, personalise(image, critics, config=config)
+    known = seeing(xy, confidence)
+    return image, known, config, personalise(image, known, config=config)
 
 
 def test_the_avatar_looks_like_the_portrait(scene):
@@ -58,12 +69,12 @@ def test_the_avatar_looks_like_the_portrait(scene):
     assert facts["psnr_foreground"] > 20  # only 35 steps at a small size
     assert facts["keypoint_error_px"] < 1.0
     assert camera.width == SIZE and 1.4 < canonical.stature < 2.1
-    assert canonical.n_base == sum(np.bincount(make_layout(None, BUDGETS).region))
+    assert canonical.n_base == sum(np.bincount(make_layout(ParticleBudgets(**BUDGETS)).region))
 
 
 def test_it_composes_and_keeps_lips_apart_in_the_graph(scene):
     canonical, _, _ = scene[3]
-    layout = make_layout(None, BUDGETS)
+    layout = make_layout(ParticleBudgets(**BUDGETS))
     n = canonical.n_base
     still = Deformation(np.zeros((1, n, 3), np.float32), np.zeros((1, n, 3), np.float32))
     means = compose(canonical, layout, still)[0]
@@ -73,15 +84,15 @@ def test_it_composes_and_keeps_lips_apart_in_the_graph(scene):
 
 
 def test_it_is_deterministic(scene):
-    image, critics, config, (canonical, _, _) = scene
-    again, _, _ = personalise(image, critics, config=config)
+    image, known, config, (canonical, _, _) = scene
+    again, _, _ = personalise(image, known, config=config)
     assert (again.means == canonical.means).all() and (again.colors == canonical.colors).all()
 
 
 def test_no_person_is_a_user_error(scene):
-    image, critics, config, _ = scene
+    image, known, config, _ = scene
     with pytest.raises(UserError, match="person"):
-        personalise(image, Known(critics.xy, np.zeros(len(KEYPOINTS))), config=config)
+        personalise(image, seeing(known.chosen["keypoints"].xy, np.zeros(len(KEYPOINTS))), config=config)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.score.network import AUDIO_CONTEXT, ScoreConfig, ScoreTeacher, pad_mel, to_signed
-from avatar_core.score.train import ScoreClip, evaluate_score, train_score
+from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
+from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.train import evaluate_score, train_score
 from avatar_core.training.loop import mean_losses
 
 CONFIG = ScoreConfig(
-    size=16, frames=4, channels=(16, 16), audio_channels=16, heads=2, batch=6, steps=90, learning_rate=4e-3
+    size=16, frames=4, channels=[16, 16], audio_channels=16, heads=2, batch=6, steps=90, learning_rate=4e-3
 )
 
 
@@ -46,7 +47,7 @@ def test_sampled_mouth_follows_the_sound(trained):
 
 
 def test_noise_and_prediction_agree():
-    model = ScoreTeacher(CONFIG).eval()
+    model = ScoreNetwork(CONFIG).eval()
     clean = torch.randn(2, 4, 3, 16, 16)
     noise = torch.randn_like(clean)
     steps = torch.tensor([100, 900])
@@ -83,7 +84,7 @@ def test_score_resumes_exactly(tmp_path):
 
 def test_score_survives_saving(trained):
     tensors, config = trained[0].tensors()
-    again = ScoreTeacher.from_tensors(tensors, config)
+    again = ScoreNetwork.from_tensors(tensors, config)
     x, mel = torch.randn(1, 4, 3, 16, 16), torch.randn(1, 4 * (4 + 2 * AUDIO_CONTEXT), 80)
     step = torch.tensor([500])
     assert torch.equal(again.predict(x, step, mel, x[:, 0]), trained[0].predict(x, step, mel, x[:, 0]))

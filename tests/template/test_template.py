@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.particles.layout import FRAMES, REGIONS, make_layout
+from avatar_core.particles.layout import FRAMES, REGIONS, ParticleBudgets, make_layout
 from avatar_core.template import (
     PosedTemplate,
     keypoint_template,
@@ -94,19 +94,19 @@ def test_batched_keypoints_equal_those_of_the_posed_mesh_and_have_gradients():
 
 
 def test_layout_is_deterministic_keeps_budgets_and_holds_the_mid_lips():
-    layout = make_layout(None, SMALL, seed=3)
-    again = make_layout(None, dict(reversed(SMALL.items())), seed=3)
+    layout = make_layout(ParticleBudgets(**SMALL, seed=3))
+    again = make_layout(ParticleBudgets(**dict(reversed(SMALL.items())), seed=3))
     assert (layout.triangles == again.triangles).all() and (layout.barycentric == again.barycentric).all()
     assert np.bincount(layout.region, minlength=6).tolist() == [300, 400, 120, 120, 40, 40]
     template = load_template()
     points = layout.points(template.vertices)
     lip = template.vertices[template.vertex_of_base[L.UPPER_LIP_MIDDLE]]
     assert points[layout.lips_upper[0]] == pytest.approx(lip, abs=1e-6)
-    assert not (make_layout(None, SMALL, seed=4).triangles == layout.triangles).all()
+    assert not (make_layout(ParticleBudgets(**SMALL, seed=4)).triangles == layout.triangles).all()
 
 
 def test_carriers_are_world_frame_and_rigid():
-    template, layout = load_template(), make_layout(None, SMALL, seed=3)
+    template, layout = load_template(), make_layout(ParticleBudgets(**SMALL, seed=3))
     rotvecs = relaxed_rotvecs()
     rotvecs[template.bone_index["head"]] = (0.3, 0.1, -0.2)
     before = layout.points(pose_template(template, None, relaxed_rotvecs()))
@@ -120,11 +120,11 @@ def test_carriers_are_world_frame_and_rigid():
 
 def test_layout_refuses_tiny_budgets():
     with pytest.raises(ValueError, match="particles.face"):
-        make_layout(None, {"face": 2})
+        make_layout(ParticleBudgets(**{"face": 2}))
 
 
 def test_every_region_is_on_the_right_side():
-    layout = make_layout(None, SMALL, seed=3)
+    layout = make_layout(ParticleBudgets(**SMALL, seed=3))
     x = layout.template_positions[:, 0]
     assert (x[layout.region == REGIONS["hand_left"]] > 0.2).all()
     assert (x[layout.region == REGIONS["hand_right"]] < -0.2).all()
