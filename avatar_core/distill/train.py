@@ -33,9 +33,10 @@ from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.train import MotionLoss, MotionLossConfig, diffusion_loss
+from avatar_core.geometry.camera import Camera
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.deformation import Rig, compose, make_rig
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import Splats, rasterize_splats
 from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop
 from avatar_core.training.state import fingerprint_of
@@ -190,12 +191,13 @@ def rendered_terms(
         terms["trajectory"] = trajectory_loss(points, targets, float(width))
     scored = view.scored and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
-        images, _ = rasterize(
-            means, quats, log_scales.exp(), logits.sigmoid(), colors,
-            viewmat.expand(len(means), 4, 4), Ks, width, height,
-            eps2d=canonical.eps2d(np.asarray(view.viewmat), np.asarray(view.Ks[0])),
+        camera = Camera(view.viewmat, view.Ks[frames], width, height)
+        images, _ = rasterize_splats(
+            Splats.activated(means, quats, log_scales, logits, colors),
+            camera,
             background=torch.from_numpy(np.asarray(view.background, np.float32)),
-        )  # fmt: skip
+            eps2d=canonical.eps2d(camera),
+        )
         targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255
         terms["l1"] = picture_loss(images, targets)
         if scored:

@@ -23,7 +23,7 @@ from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, bones, orient, place, splats
 from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior, project
 from avatar_core.geometry.camera import Camera
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import rasterize_splats
 
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
@@ -103,11 +103,9 @@ def render_window(
     rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor, camera: Camera, background: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Base particles (F,N,3), turns (F,N,4), colours (F,N+S,3), background (3,H,W) -> images (F,3,H,W), coverage (F,H,W)."""
-    means, quats = splats(rig, base, turned)
-    image, alpha = rasterize(
-        means, quats, rig.scales, rig.opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
-        camera.width, camera.height, eps2d=rig.canonical.eps2d(camera.viewmat, camera.K),
-    )  # fmt: skip
+    image, alpha = rasterize_splats(
+        splats(rig, base, turned, colors), camera, eps2d=rig.canonical.eps2d(camera)
+    )
     # The renderer's pictures are planar in memory: over the background as such.
     alpha = alpha[..., 0]
     return image.movedim(-1, 1) + (1 - alpha[:, None]) * background, alpha

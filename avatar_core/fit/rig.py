@@ -22,6 +22,7 @@ from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
 from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.splats import Splats
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
 from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
 
@@ -218,15 +219,15 @@ def orient(rig: FitRig, bone_quats: Tensor, weights: Tensor, turn: Tensor | None
     return quat_mul(mixed.transpose(1, 2), quat_from_rotvec(local.transpose(1, 2)))
 
 
-def splats(rig: FitRig, base: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-    """Base particles (T,N,3) and their turns (T,N,4) -> means (T,N+S,3), quats (T,N+S,4) of all splats: shells ride on
-    their anchors."""
-    quats = quat_mul(turned, rig.quats)
-    if not len(rig.shell_anchor):
-        return base, quats
-    anchor_turn = turned[:, rig.shell_anchor]
-    shells = base[:, rig.shell_anchor] + quat_rotate(anchor_turn, rig.shell_lever)
-    return torch.cat([base, shells], 1), torch.cat([quats, quat_mul(anchor_turn, rig.shell_quats)], 1)
+def splats(rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor) -> Splats:
+    """Base particles (T,N,3), their turns (T,N,4), colours (T,N+S,3) -> all splats: shells ride on their anchors."""
+    means, quats = base, quat_mul(turned, rig.quats)
+    if len(rig.shell_anchor):
+        anchor_turn = turned[:, rig.shell_anchor]
+        shells = base[:, rig.shell_anchor] + quat_rotate(anchor_turn, rig.shell_lever)
+        means = torch.cat([means, shells], 1)
+        quats = torch.cat([quats, quat_mul(anchor_turn, rig.shell_quats)], 1)
+    return Splats(means, quats, rig.scales, rig.opacities, colors)
 
 
 def canonical_surface(canonical, template) -> tuple[np.ndarray, np.ndarray]:

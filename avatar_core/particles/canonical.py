@@ -16,11 +16,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from avatar_core.errors import UserError
+from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_bytes
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
 from avatar_core.particles.background import Background
+from avatar_core.particles.splats import PORTRAIT_BLUR, Splats
 
-PORTRAIT_BLUR = 0.3  # px^2, the renderer's default eps2d, which portraits are fitted with
 SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc
 
 
@@ -49,10 +50,15 @@ class Canonical:
     def __len__(self) -> int:
         return len(self.means)
 
-    def eps2d(self, viewmat: np.ndarray, K: np.ndarray) -> float:
-        """The renderer's eps2d (px^2) for a view of this avatar: viewmat (4,4), K (3,3)."""
+    def eps2d(self, camera: Camera) -> float:
+        """The renderer's eps2d (px^2) for a view of this avatar; of the first frame where K is one for each."""
+        viewmat = camera.viewmat
         depth = float(np.mean(self.means[: self.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-        return view_blur(float(K[0, 0]) * self.pixel / depth)
+        return view_blur(float(camera.K[..., 0, 0].flat[0]) * self.pixel / depth)
+
+    def splats(self) -> Splats:
+        """The avatar at rest."""
+        return Splats.activated(self.means, self.quats, self.log_scales, self.logit_opacities, self.colors)
 
 
 def view_blur(scale: float) -> float:

@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
+from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.personalise.surface import silhouette, vertex_normals
-from avatar_core.render import rasterize
 from avatar_core.template.mesh import PARTS, Template
 
 FACING = 0.15  # cosine to the viewer from which a colour is believed
@@ -31,9 +31,9 @@ PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
 
 
 @dataclass(frozen=True)
-class Splats:
-    """N+S particles in the portrait's pose. seen (N+S,): its colour was read from the portrait; facing (N+S,): cosine
-    between its surface and the line of sight, 1 for shells."""
+class PortraitParticles:
+    """N+S particles in the portrait's pose, fields as in `Canonical`. seen (N+S,): its colour was read from the portrait;
+    facing (N+S,): cosine between its surface and the line of sight, 1 for shells."""
 
     means: np.ndarray
     quats: np.ndarray
@@ -46,6 +46,9 @@ class Splats:
     facing: np.ndarray
     n_base: int
 
+    def splats(self) -> Splats:
+        return Splats.activated(self.means, self.quats, self.log_scales, self.logit_opacities, self.colors)
+
 
 def make_splats(
     template: Template,
@@ -56,7 +59,7 @@ def make_splats(
     mask: np.ndarray,
     shells: int,
     seed: int,
-) -> Splats:
+) -> PortraitParticles:
     """Particles on posed vertices (V,3) before camera, coloured from image (H,W,3) within mask (H,W)."""
     means = layout.points(vertices).astype(np.float64)
     normals = layout.points(vertex_normals(vertices, template.faces))
@@ -69,7 +72,7 @@ def make_splats(
     return _color(splats, template, layout, normals, camera, image, mask)
 
 
-def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Splats:
+def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> PortraitParticles:
     n = len(means)
     spacing = np.empty(n)
     for code in np.unique(layout.region):
@@ -83,7 +86,7 @@ def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Spl
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     axes = np.stack([tangent, np.cross(normals, tangent), normals], -1)
     quats = Rotation.from_matrix(axes).as_quat()[:, [3, 0, 1, 2]]
-    return Splats(
+    return PortraitParticles(
         means=means,
         quats=quats,
         log_scales=np.log(np.stack([spread, spread, thin], 1)),
@@ -97,7 +100,16 @@ def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Spl
     )
 
 
-def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Splats:
+def _shells(
+    template: Template,
+    layout: ParticleLayout,
+    vertices: np.ndarray,
+    means: np.ndarray,
+    camera: Camera,
+    mask: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+) -> PortraitParticles:
     """Particles on the pixels of the person that the surface does not cover, each tied to a particle nearby."""
     # Neither the mask's blurred rim nor a thin ring round the surface deserves particles: they would show the backdrop.
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
@@ -109,8 +121,10 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     count = min(count, int(len(rows) / SHELL_PX))
     none = {"region": np.uint8, "anchor": np.int32, "seen": bool}
     shapes = {"means": (0, 3), "quats": (0, 4), "log_scales": (0, 3), "colors": (0, 3)}
-    names = [f.name for f in fields(Splats) if f.name != "n_base"]
-    empty = Splats(**{k: np.zeros(shapes.get(k, 0), none.get(k, np.float64)) for k in names}, n_base=0)
+    names = [f.name for f in fields(PortraitParticles) if f.name != "n_base"]
+    empty = PortraitParticles(
+        **{k: np.zeros(shapes.get(k, 0), none.get(k, np.float64)) for k in names}, n_base=0
+    )
     if count < 8:
         return empty
     chosen = _spread_pixels(rows, columns, count, rng)
@@ -139,7 +153,7 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     size = np.log(np.clip(0.9 * spacing, 0.001, 0.006))
     quats = np.zeros((count, 4))
     quats[:, 0] = 1
-    return Splats(
+    return PortraitParticles(
         means=world,
         quats=quats,
         log_scales=np.full((count, 3), size),
@@ -153,7 +167,7 @@ def _shells(template, layout, vertices, means, camera, mask, count, rng) -> Spla
     )
 
 
-def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np.ndarray:
+def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` of the pixels, evenly: a random offset into their order along small blocks."""
     block = (rows // 4) * 100_000 + columns // 4
     order = np.lexsort((rng.random(len(rows)), block))
@@ -161,7 +175,7 @@ def _spread_pixels(rows: np.ndarray, columns: np.ndarray, count: int, rng) -> np
     return order[np.minimum(place.astype(int), len(rows) - 1)]
 
 
-def join(base: Splats, shell: Splats) -> Splats:
+def join(base: PortraitParticles, shell: PortraitParticles) -> PortraitParticles:
     """Both, base first; `base` says how many of them are base particles."""
     arrays = {
         name: np.concatenate([getattr(base, name), getattr(shell, name)])
@@ -177,10 +191,18 @@ def join(base: Splats, shell: Splats) -> Splats:
             "facing",
         )
     }
-    return Splats(**arrays, n_base=base.n_base)
+    return PortraitParticles(**arrays, n_base=base.n_base)
 
 
-def _color(splats, template, layout, normals, camera, image, mask) -> Splats:
+def _color(
+    splats: PortraitParticles,
+    template: Template,
+    layout: ParticleLayout,
+    normals: np.ndarray,
+    camera: Camera,
+    image: np.ndarray,
+    mask: np.ndarray,
+) -> PortraitParticles:
     n = splats.n_base
     xy, depth = camera.project(splats.means)
     column, row = np.floor(xy[:, 0]).astype(int), np.floor(xy[:, 1]).astype(int)
@@ -204,7 +226,7 @@ def _color(splats, template, layout, normals, camera, image, mask) -> Splats:
     return replace(result, colors=complete_colors(result, template, layout))
 
 
-def complete_colors(splats: Splats, template: Template, layout: ParticleLayout) -> np.ndarray:
+def complete_colors(splats: PortraitParticles, template: Template, layout: ParticleLayout) -> np.ndarray:
     """Colours (N+S, 3) with those of particles that are not `seen` filled in."""
     n = splats.n_base
     colors, seen, region = splats.colors.copy(), splats.seen[:n], layout.region
@@ -253,22 +275,17 @@ def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -
     return out
 
 
-def _depth_image(splats: Splats, camera: Camera) -> np.ndarray:
+def _depth_image(splats: PortraitParticles, camera: Camera) -> np.ndarray:
     """(H, W) depth of the nearest surface of the base particles, large where there is none."""
-    as_tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
     n = splats.n_base
+    solid = Splats(
+        float_tensor(splats.means[:n]),
+        float_tensor(splats.quats[:n]),
+        float_tensor(np.exp(splats.log_scales[:n])),
+        torch.full((n,), 0.99),
+        torch.zeros(n, 3),
+    )
     with torch.no_grad():
-        _, alpha, depth = rasterize(
-            as_tensor(splats.means[:n]),
-            as_tensor(splats.quats[:n]),
-            as_tensor(np.exp(splats.log_scales[:n])),
-            torch.full((n,), 0.99),
-            torch.zeros(n, 3),
-            as_tensor(camera.viewmat),
-            as_tensor(camera.K),
-            camera.width,
-            camera.height,
-            return_depth=True,
-        )
+        _, alpha, depth = rasterize_splats(solid, camera, return_depth=True)
     alpha, depth = alpha[..., 0].numpy(), depth[..., 0].numpy()
     return np.where(alpha > 0.3, depth / np.maximum(alpha, 1e-6), 1e3)

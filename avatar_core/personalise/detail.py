@@ -9,7 +9,7 @@ Legend: N particles before (base and shells), D detail particles, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,9 +19,9 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
-from avatar_core.personalise.appearance import Splats, join
+from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
+from avatar_core.personalise.appearance import PortraitParticles, join
 from avatar_core.personalise.refine import View
-from avatar_core.render import rasterize
 from avatar_core.template.landmarks import FACE_LANDMARKS
 from avatar_core.template.mesh import Template
 
@@ -42,14 +42,14 @@ class DetailConfig:
 
 
 def add_detail(
-    splats: Splats,
+    splats: PortraitParticles,
     view: View,
     template: Template,
     layout: ParticleLayout,
     count: int,
     seed: int,
     config: DetailConfig = DetailConfig(),
-) -> Splats:
+) -> PortraitParticles:
     """splats with up to `count` more particles where its picture differs from the view's target."""
     blocked = moving(template, layout, config.keep_off_m)
     image, alpha, depth, hidden = _surface(splats, view, blocked)
@@ -86,7 +86,7 @@ def add_detail(
     along, strength = pattern(target)
     size = _sizes(density[chosen], strength[row, column], depth[row, column] / view.camera.K[0, 0], config)
     direction = np.pad(along[row, column], ((0, 0), (0, 1))) @ view.camera.viewmat[:3, :3]
-    new = Splats(
+    new = PortraitParticles(
         means=points[at] + config.lift_m * normals[at],
         quats=_laid_on(direction, normals[at], sight[at]),
         log_scales=np.log(size),
@@ -147,30 +147,31 @@ def pattern(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.cos(angle), np.sin(angle)], -1), strength
 
 
-def _surface(splats: Splats, view: View, blocked: np.ndarray):
+def _surface(
+    particles: PortraitParticles, view: View, blocked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Picture (H,W,3), alpha (H,W), depth of what is seen (H,W), share of each pixel that is blocked particles (H,W)."""
-    tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
-    camera = view.camera
-    is_blocked = blocked[splats.anchor].astype(np.float32)
-    shape = (
-        tensor(splats.means),
-        tensor(splats.quats),
-        tensor(np.exp(splats.log_scales)),
-        tensor(1 / (1 + np.exp(-splats.logit_opacities))),
+    splats = Splats(
+        float_tensor(particles.means),
+        float_tensor(particles.quats),
+        float_tensor(np.exp(particles.log_scales)),
+        float_tensor(1 / (1 + np.exp(-particles.logit_opacities))),
+        float_tensor(particles.colors),
     )
-    place = (tensor(camera.viewmat), tensor(camera.K), camera.width, camera.height)
+    marked = replace(splats, colors=float_tensor(blocked[particles.anchor])[:, None].repeat(1, 3))
     with torch.no_grad():
-        image, alpha, depth = rasterize(
-            *shape, tensor(splats.colors), *place,
-            background=view.background, return_depth=True,
-        )  # fmt: skip
-        share, _ = rasterize(*shape, tensor(is_blocked)[:, None].repeat(1, 3), *place)
+        image, alpha, depth = rasterize_splats(
+            splats, view.camera, background=view.background, return_depth=True
+        )
+        share, _ = rasterize_splats(marked, view.camera)
     alpha = alpha[..., 0].numpy()
     depth = depth[..., 0].numpy() / np.maximum(alpha, 1e-6)
     return image.numpy(), alpha, depth, share[..., 0].numpy()
 
 
-def _draw(rows, columns, weight, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    rows: np.ndarray, columns: np.ndarray, weight: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """`count` of the pixels by weight, evenly spread -> indices (D,), particles per pixel (all pixels,)."""
     density = count * weight / weight.sum()
     for _ in range(8):  # no pixel gets more than half a particle
@@ -192,6 +193,6 @@ def _zigzag(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.argsort(code, kind="stable")
 
 
-def _normals(splats: Splats) -> np.ndarray:
+def _normals(splats: PortraitParticles) -> np.ndarray:
     """(N,3) the thin axis of each particle: outward on base particles as `make_splats` made them."""
     return Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]

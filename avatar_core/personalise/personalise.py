@@ -20,10 +20,11 @@ from scipy.spatial.transform import Rotation
 from avatar_core.config import derived_by, ranged, section
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
+from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleBudgets, ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.appearance import Splats, make_splats
+from avatar_core.personalise.appearance import PortraitParticles, make_splats
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import RefineConfig, View, psnr, refine, render
@@ -174,9 +175,11 @@ def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
     return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
 
 
-def _facts(splats: Splats, view: View, mask: np.ndarray, box: tuple[int, int, int]) -> dict[str, Any]:
+def _facts(
+    splats: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int]
+) -> dict[str, Any]:
     with torch.no_grad():
-        image, _ = render(view, splat_tensors(splats))
+        image, _ = render(view, splats.splats())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
@@ -195,25 +198,13 @@ def _facts(splats: Splats, view: View, mask: np.ndarray, box: tuple[int, int, in
     }
 
 
-def splat_tensors(splats: Splats | Canonical) -> tuple[torch.Tensor, ...]:
-    """means, quats, scales, opacities, colors as the renderer takes them."""
-    tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
-    return (
-        tensor(splats.means),
-        tensor(splats.quats),
-        tensor(splats.log_scales).exp(),
-        tensor(splats.logit_opacities).sigmoid(),
-        tensor(splats.colors),
-    )
-
-
 def _unpose(
     template: Template,
     layout: ParticleLayout,
-    splats: Splats,
+    splats: PortraitParticles,
     pose: PortraitPose,
     pixel: float,
-    background: Any,
+    background: Background,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)

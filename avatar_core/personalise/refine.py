@@ -10,7 +10,7 @@ Legend: N particles (base and shells), H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -24,8 +24,8 @@ from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
-from avatar_core.personalise.appearance import Splats
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
+from avatar_core.personalise.appearance import PortraitParticles
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
 # particles at a pattern's edges have to turn and stretch a lot in few steps.
@@ -71,8 +71,7 @@ class View:
 
     @staticmethod
     def of(camera: Camera, image: np.ndarray, background: np.ndarray, mask: np.ndarray) -> View:
-        tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
-        return View(camera, tensor(image), tensor(background), tensor(mask))
+        return View(camera, float_tensor(image), float_tensor(background), float_tensor(mask))
 
     def over(self, backdrop: Tensor | None) -> Tensor:
         """The target, or the person cut out by the mask and put before a plain colour (3,)."""
@@ -103,26 +102,33 @@ class View:
         return View.of(replace(camera, width=pixels, height=pixels), *cut)
 
 
-def render(view: View, parts: tuple[Tensor, ...], backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """means, quats, scales, opacities, colors -> picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
-    means, quats, scales, opacities, colors = parts
-    image, alpha = rasterize(
-        means,
-        quats,
-        scales,
-        opacities,
-        colors,
-        torch.from_numpy(view.camera.viewmat),
-        torch.from_numpy(view.camera.K),
-        view.camera.width,
-        view.camera.height,
-        background=view.background if backdrop is None else backdrop,
-    )
+@dataclass(frozen=True)
+class Parameters:
+    """What the optimiser sees of N particles."""
+
+    means: Tensor  # (N,3)
+    quats: Tensor  # (N,4)
+    log_scales: Tensor  # (N,3)
+    logit_opacities: Tensor  # (N,)
+    colors: Tensor  # (N,3)
+
+    @staticmethod
+    def of(particles: PortraitParticles) -> Parameters:
+        return Parameters(*(float_tensor(getattr(particles, f.name)) for f in fields(Parameters)))
+
+    def splats(self) -> Splats:
+        return Splats.activated(self.means, self.quats, self.log_scales, self.logit_opacities, self.colors)
+
+
+def render(view: View, splats: Splats, backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
+    background = view.background if backdrop is None else backdrop
+    image, alpha = rasterize_splats(splats, view.camera, background=background)
     return image, alpha[..., 0]
 
 
 def refine(
-    splats: Splats,
+    splats: PortraitParticles,
     view: View,
     face_view: View | None,
     config: RefineConfig,
@@ -130,15 +136,15 @@ def refine(
     sharp: bool = False,
     focus: tuple[int, int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Splats:
+) -> PortraitParticles:
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
     sharp: the second phase, at full resolution, else the first one at half. focus: x0, y0, side in px of the face, which
     counts more in the second phase. What hardly shows hardly moves: a particle behind others would otherwise take any
     colour for a sliver of a pixel.
     """
-    start = _tensors(splats)
-    share = contribution(view, start)
+    start = Parameters.of(splats)
+    share = contribution(view, start.splats())
     share[_fixed(splats)] = 0
     gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
     if sharp:
@@ -153,12 +159,14 @@ def refine(
     edge = torch.from_numpy(np.clip((splats.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
     bound = leave * 0.04 + 0.8 * edge
     darkest, brightest = gamut(splats, view)
-    change = [torch.zeros_like(p, requires_grad=True) for p in (start[0], start[0], *start[2:])]
-    flat = (start[2][:, 2] < start[2][:, :2].amin(1) - FLAT).float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    like = (start.means, start.means, start.log_scales, start.logit_opacities, start.colors)
+    change = [torch.zeros_like(p, requires_grad=True) for p in like]
+    thin = start.log_scales[:, 2] < start.log_scales[:, :2].amin(1) - FLAT
+    flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
     axes = torch.from_numpy(Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32))
     move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]  # (N,3,3)
     turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
-    thickest = torch.where(flat > 0, start[2], torch.full_like(start[2], torch.inf))
+    thickest = torch.where(flat > 0, start.log_scales, torch.inf)
     rates = SHARP_RATES if sharp else COARSE_RATES
     optimizer = torch.optim.Adam(
         [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)], betas=(0.9, 0.99)
@@ -167,28 +175,27 @@ def refine(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0)
     low, high = np.log(3e-4), np.log(0.018)
 
-    def current() -> tuple[Tensor, ...]:
+    def current() -> Parameters:
         means, turns, log_scales, logits, colors = (gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change)
         # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
-        size = torch.minimum(start[2] + log_scales, thickest).clamp(low, high)
+        size = torch.minimum(start.log_scales + log_scales, thickest).clamp(low, high)
         size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
-        color = (start[4] + bound * torch.tanh(colors / bound)).clamp(darkest, brightest)
-        return (
-            start[0] + (move @ torch.tanh(means)[..., None])[..., 0],
-            F.normalize(quat_mul(start[1], F.pad(0.5 * turn_leave * turns, (1, 0), value=1.0)), dim=-1),
+        color = (start.colors + bound * torch.tanh(colors / bound)).clamp(darkest, brightest)
+        return Parameters(
+            start.means + (move @ torch.tanh(means)[..., None])[..., 0],
+            F.normalize(quat_mul(start.quats, F.pad(0.5 * turn_leave * turns, (1, 0), value=1.0)), dim=-1),
             size,
-            start[3] + logits,
+            start.logit_opacities + logits,
             color,
         )
 
     whole = view if sharp else view.half()
     random = torch.Generator().manual_seed(20260901)
     for step in range(total):
-        means, quats, log_scales, logits, colors = current()
-        parts = means, quats, log_scales.exp(), logits.sigmoid(), colors
+        drawn = current().splats()
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
         backdrop = torch.rand(3, generator=random)
-        image, alpha = render(whole, parts, backdrop)
+        image, alpha = render(whole, drawn, backdrop)
         loss = photometric(image, whole.over(backdrop), 0.0 if sharp else config.ssim)
         if sharp:
             square = (image - whole.over(backdrop)).square()
@@ -198,7 +205,7 @@ def refine(
                 loss = loss + config.focus * config.squared * square[y0 : y0 + side, x0 : x0 + side].mean()
         loss = loss + config.mask * (alpha - whole.mask).abs().mean()
         if face_view is not None and not (sharp and step % CLOSER_EVERY):
-            close, _ = render(face_view, parts, backdrop)
+            close, _ = render(face_view, drawn, backdrop)
             loss = loss + config.face * photometric(close, face_view.over(backdrop), config.ssim)
         loss = (
             loss
@@ -215,18 +222,18 @@ def refine(
         if progress:
             progress(step + 1, total)
     with torch.no_grad():
-        means, quats, log_scales, logits, colors = current()
+        found = current()
     return replace(
         splats,
-        means=means.numpy(),
-        quats=quats.numpy(),
-        log_scales=log_scales.numpy(),
-        logit_opacities=logits.clamp(-6, 6).numpy(),
-        colors=colors.numpy(),
+        means=found.means.numpy(),
+        quats=found.quats.numpy(),
+        log_scales=found.log_scales.numpy(),
+        logit_opacities=found.logit_opacities.clamp(-6, 6).numpy(),
+        colors=found.colors.numpy(),
     )
 
 
-def gamut(splats: Splats, view: View) -> tuple[Tensor, Tensor]:
+def gamut(splats: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     """Darkest and brightest colour (N,3) that a particle may take: what the portrait shows within GAMUT_PX of it.
 
     Blending lets a bright particle make up for a dark one before it. From the front nobody sees that; once the hand turns it
@@ -247,26 +254,17 @@ def gamut(splats: Splats, view: View) -> tuple[Tensor, Tensor]:
     return tensor(low - GAMUT_MARGIN), tensor(high + GAMUT_MARGIN)
 
 
-def contribution(view: View, parts: tuple[Tensor, ...]) -> Tensor:
-    """(N,) pixels of the view that each particle's colour fills: the sum of its blending weights.
-
-    parts: means, quats, log_scales, logit_opacities, colors.
-    """
-    means, quats, log_scales, logits, colors = (p.detach() for p in parts)
-    colors = torch.zeros_like(colors).requires_grad_()
+def contribution(view: View, splats: Splats) -> Tensor:
+    """(N,) pixels of the view that each splat's colour fills: the sum of its blending weights."""
+    colors = torch.zeros_like(splats.colors).requires_grad_()
     with torch.enable_grad():
-        image, _ = render(view, (means, quats, log_scales.exp(), logits.sigmoid(), colors))
+        image, _ = render(view, replace(splats.detach(), colors=colors))
         image[..., 0].sum().backward()
     assert colors.grad is not None
     return colors.grad[:, 0].clone()
 
 
-def _tensors(splats: Splats) -> tuple[Tensor, ...]:
-    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
-    return tuple(torch.from_numpy(np.ascontiguousarray(getattr(splats, n), dtype=np.float32)) for n in names)
-
-
-def _fixed(splats: Splats) -> Tensor:
+def _fixed(splats: PortraitParticles) -> Tensor:
     """(N,) bool: the mouth's inside keeps its colours, closed lips must hide it."""
     fixed = splats.region == REGIONS["mouth_interior"]
     fixed[splats.n_base :] = False

@@ -15,7 +15,7 @@ import torch
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import Splats, rasterize_splats
 from avatar_core.speak.student import Student
 
 CHUNK = 16
@@ -26,50 +26,25 @@ def render_motion(
 ) -> Iterator[np.ndarray]:
     """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
     rig = make_rig(canonical, layout)
-    viewmats = torch.from_numpy(np.asarray(camera.viewmat, np.float32))[None]
-    Ks = torch.from_numpy(np.asarray(camera.K, np.float32))[None]
     background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
-    eps2d = canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K))
+    eps2d = canonical.eps2d(camera)
     with torch.no_grad():
         for start in range(0, len(x), chunk):
             deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
             means, quats, log_scales, logit_opacities, colors = compose(canonical, layout, deformation, rig)
-            count = len(means)
-            images, _ = rasterize(
-                means,
-                quats,
-                log_scales.exp(),
-                logit_opacities.sigmoid(),
-                colors,
-                viewmats.expand(count, 4, 4),
-                Ks.expand(count, 3, 3),
-                camera.width,
-                camera.height,
-                eps2d=eps2d,
-                background=background,
-            )
+            splats = Splats.activated(means, quats, log_scales, logit_opacities, colors)
+            images, _ = rasterize_splats(splats, camera, background=background, eps2d=eps2d)
             yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
 def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
     """The avatar at rest, (H, W, 3) float in [0, 1]."""
-    names = ("means", "quats", "log_scales", "logit_opacities", "colors")
-    means, quats, log_scales, logit_opacities, colors = (
-        torch.from_numpy(np.asarray(getattr(canonical, name), np.float32)) for name in names
-    )
     with torch.no_grad():
-        image, _ = rasterize(
-            means,
-            quats,
-            log_scales.exp(),
-            logit_opacities.sigmoid(),
-            colors,
-            torch.from_numpy(np.asarray(camera.viewmat, np.float32)),
-            torch.from_numpy(np.asarray(camera.K, np.float32)),
-            camera.width,
-            camera.height,
-            eps2d=canonical.eps2d(np.asarray(camera.viewmat), np.asarray(camera.K)),
+        image, _ = rasterize_splats(
+            canonical.splats(),
+            camera,
             background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
+            eps2d=canonical.eps2d(camera),
         )
     return image.clamp(0, 1).numpy()
 

@@ -44,7 +44,7 @@ def _canonical(person):
         "log_scales": np.full_like(canonical.log_scales, np.log(0.012)),
         "logit_opacities": canonical.logit_opacities * 0 + 3,
     }
-    return SimpleNamespace(**{**vars(canonical), **big}, stature=1.7, eps2d=lambda viewmat, K: 0.3), layout
+    return SimpleNamespace(**{**vars(canonical), **big}, stature=1.7, eps2d=lambda camera: 0.3), layout
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,7 @@ from avatar_core.geometry.camera import Camera, look_at
 from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleBudgets, make_layout
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import rasterize_splats
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
 from avatar_core.template.pose import bone_transforms
@@ -96,12 +96,10 @@ def scene() -> Scene:
             keypoints[k] = joints[template.bone_index[bone]]
         for k, ids in KEYPOINT_VERTICES:
             keypoints[k] = surface[template.vertex_of_base[list(ids)]].mean(0)
-        means = torch.from_numpy(layout.points(surface).astype(np.float32))
-        image, alpha = rasterize(
-            means, torch.from_numpy(canonical.quats), torch.from_numpy(np.exp(canonical.log_scales)),
-            torch.sigmoid(torch.from_numpy(canonical.logit_opacities)), torch.from_numpy(canonical.colors),
-            torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K), SIZE, SIZE, background=torch.full((3,), 0.8),
-        )  # fmt: skip
+        splats = replace(
+            canonical.splats(), means=torch.from_numpy(layout.points(surface).astype(np.float32))
+        )
+        image, alpha = rasterize_splats(splats, camera, background=torch.full((3,), 0.8))
         frames.append((image.clamp(0, 1) * 255).round().byte().numpy())
         alphas.append((alpha[..., 0] * 255).round().byte().numpy())
         points.append(keypoints)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.geometry.camera import look_at
-from avatar_core.particles.canonical import PORTRAIT_BLUR, load_canonical, save_canonical, view_blur
+from avatar_core.geometry.camera import Camera, look_at
+from avatar_core.particles.canonical import load_canonical, save_canonical, view_blur
 from avatar_core.particles.layout import ParticleBudgets, make_layout
-from avatar_core.render import rasterize
+from avatar_core.particles.splats import PORTRAIT_BLUR, Splats, rasterize_splats
 from tests.fit.clip_scene import make_canonical
 
 
@@ -48,7 +48,7 @@ def test_blur_is_the_portraits_at_the_portraits_distance(canonical):
         camera = look_at(middle - [0, depth, 0], middle, 10.0, 64, 64)
         K = camera.K.copy()
         K[0, 0] = K[1, 1] = share * focal
-        assert person.eps2d(camera.viewmat, K) == pytest.approx(view_blur(share), rel=1e-4)
+        assert person.eps2d(replace(camera, K=K)) == pytest.approx(view_blur(share), rel=1e-4)
     assert view_blur(1.0) == PORTRAIT_BLUR
     assert view_blur(3.0) == pytest.approx(9 * PORTRAIT_BLUR)  # magnified, nothing falls apart
     assert view_blur(1e-3) == pytest.approx(1 / 12, rel=1e-3)  # far away, a pixel's own width is left
@@ -62,13 +62,12 @@ def test_fine_stripes_seen_from_further_away_stay_stripes():
     scales = torch.tensor([1.2, 0.45, 0.1]).expand(len(flat), 3).contiguous()
     quats = torch.tensor([1.0, 0, 0, 0]).expand(len(flat), 4).contiguous()
     colors = ((flat[:, 1:2] // 8) % 2).expand(-1, 3).contiguous()
+    splats = Splats(flat, quats, scales, torch.full((len(flat),), 0.9), colors)
 
     def draw(share: float, eps2d: float) -> torch.Tensor:
-        K = torch.tensor([[100 * share, 0, 0], [0, 100 * share, 0], [0, 0, 1]])
-        return rasterize(
-            flat, quats, scales, torch.full((len(flat),), 0.9), colors, torch.eye(4), K,
-            round(60 * share), round(240 * share), eps2d=eps2d,
-        )[0]  # fmt: skip
+        K = np.diag([100 * share, 100 * share, 1])
+        camera = Camera(np.eye(4), K, round(60 * share), round(240 * share))
+        return rasterize_splats(splats, camera, eps2d=eps2d)[0]
 
     large = draw(1.0, PORTRAIT_BLUR).movedim(-1, 0)[None]
     small = torch.nn.functional.interpolate(large, size=(96, 24), mode="area")[0].movedim(0, -1)

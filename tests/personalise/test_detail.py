@@ -9,7 +9,6 @@ from avatar_core.geometry.camera import look_at
 from avatar_core.particles.layout import REGIONS, ParticleBudgets, make_layout
 from avatar_core.personalise.appearance import make_splats
 from avatar_core.personalise.detail import add_detail, moving, pattern
-from avatar_core.personalise.personalise import splat_tensors
 from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
 from avatar_core.personalise.surface import silhouette
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
@@ -36,7 +35,7 @@ def _portrait(height_m: float, angle: float):
 
 def _psnr(splats, view) -> float:
     with torch.no_grad():
-        image, _ = render(view, splat_tensors(splats))
+        image, _ = render(view, splats.splats())
     return psnr(image.numpy(), view.target.numpy(), view.mask.numpy() > 0.5)
 
 
