@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export; inspect and profile for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices; inspect and profile for those who work on the pipeline.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,10 +54,10 @@ Audio = Annotated[
     typer.Option("--audio", "-a", help="A recording: WAV, FLAC, MP3, OGG, M4A, or a video's sound."),
 ]
 Text = Annotated[str | None, typer.Option("--text", "-t", help="A sentence to speak, instead of --audio.")]
-Language = Annotated[str, typer.Option("--language", "-l", help="Language of --text: en, de, es, fr, cmn.")]
-Voice = Annotated[
-    str | None, typer.Option("--voice", help="Voice for --text: otto, lena, hugo, anna, ... Default: otto.")
+Language = Annotated[
+    str, typer.Option("--language", "-l", help="Language of --text; `avatar voices` lists them.")
 ]
+Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
 Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
@@ -193,6 +194,31 @@ def export(
         return
     count = write_sequence(out, posed_canonicals(student, canonical, layout, sound, seed))
     out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
+
+
+@app.command()
+def voices(
+    split: Annotated[str | None, typer.Option(help="Only train, val, test or critics.")] = None,
+    sex: Annotated[str | None, typer.Option(help="Only male or female.")] = None,
+) -> None:
+    """List the voices and languages of --text."""
+    from avatar_core.speech.voices import DEFAULT_VOICE, LANGUAGES, VOICES, voice_names
+
+    names = voice_names(split, sex)
+    print(
+        f"{len(names)} {'voice' if len(names) == 1 else 'voices'} of the speech backend espeak, for every language"
+    )
+    print("\nvoice   sex     heard in")
+    for name in names:
+        default = "   (the default)" if name == DEFAULT_VOICE else ""
+        print(f"{name:6}  {VOICES[name].sex:6}  {VOICES[name].split:7}{default}".rstrip())
+    print("critics: heard only by the networks of the metrics, in their training")
+    print("\nlanguage         its text is written in")
+    for code, language in LANGUAGES.items():
+        print(f"{code:3}  {language.name:10}  {language.text}")
+    found = "installed" if find_spec("espeakng_loader") else "not installed: pip install espeakng-loader"
+    print(f"\nAll need the package espeakng-loader ({found}).")
+    print("In the pipeline a language also needs sentences: data/scripts/<language>.txt")
 
 
 @app.command(context_settings=PASS_ON)

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from avatar_core.errors import UserError
-from stages.inspect import inspect_stage
+from stages.inspect import inspect_all, inspect_stage
+from stages.listing import PAGE, Wanted
 from stages.profiles import NAMES, active_profile, use_profile
 
 app = typer.Typer(
@@ -30,22 +32,34 @@ console = Console()
 @app.command()
 def inspect(
     stage: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="identities, speech, teacher, score, fit, embed, generator, distill, evaluate, report"
+            help="identities, speech, teacher, score, fit, embed, generator, distill, evaluate or report. "
+            "None: the metrics of all."
         ),
-    ],
+    ] = None,
     name: Annotated[
         str | None, typer.Argument(help="A clip or identity of that stage.", metavar="[ID]")
     ] = None,
+    details: Annotated[bool, typer.Option("--details", help="All metrics, not the headline alone.")] = False,
+    split: Annotated[str, typer.Option(help="Only clips of train, val or test.")] = "",
+    framing: Annotated[str, typer.Option(help="Only face, waist_up or full_body.")] = "",
+    language: Annotated[str, typer.Option(help="Only clips in a language: en, de, ...")] = "",
+    status: Annotated[str, typer.Option(help="Only ok or rejected.")] = "",
+    page: Annotated[int, typer.Option(help=f"Which {PAGE} clips to list.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="List all clips.")] = False,
     open_files: Annotated[
         bool, typer.Option("--open/--no-open", help="Open its pictures and videos.")
     ] = True,
 ) -> None:
     """Print and open what a stage of the pipeline made."""
-    worth_seeing = inspect_stage(stage, name, console)
+    if stage is None:
+        inspect_all(console)
+        return
+    wanted = Wanted(split=split, framing=framing, language=language, status=status)
+    worth_seeing = inspect_stage(stage, name, console, wanted, None if everything else page, details)
     for path in worth_seeing:
-        console.print(f"[bold]{path}[/bold]")
+        console.print(Text(str(path), "bold"), soft_wrap=True)
     if open_files and sys.stdout.isatty():
         for path in worth_seeing[:4]:
             webbrowser.open(path.resolve().as_uri())

@@ -35,7 +35,6 @@ from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_
 ROWS = ("ground_truth", "ours", "before_distill", "mismatched_audio")
 HEADLINE = (
     "ours.lip_correlation",
-    "ours.lip_correlation_other_sentence",
     "ours.closure_recall",
     "ours.false_closures",
     "ours.silence_opening_most_mm",

@@ -3,78 +3,105 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.store import MANIFEST, Store
 from stages.common import STAGES
+from stages.listing import Wanted, by_prefix, catalog_lines, file_lines, metric_lines, size_text
 
 PICTURES = (".png", ".mp4", ".html", ".ply", ".svg")
-SHOWN = 40
 
 
-def inspect_stage(stage: str, name: str | None, console: Console, root: Path = Path(".")) -> list[Path]:
+def inspect_all(console: Console, root: Path = Path(".")) -> None:
+    """Print the headline metrics of every stage that has run."""
+    for stage in STAGES:
+        if columns := _metrics(root / "data" / "reports" / stage, ("metrics.json",)):
+            _title(console, stage)
+            _print(console, metric_lines(columns, console.width))
+
+
+def inspect_stage(
+    stage: str,
+    name: str | None,
+    console: Console,
+    wanted: Wanted,
+    page: int | None = 1,
+    details: bool = False,
+    root: Path = Path("."),
+) -> list[Path]:
     """Print what `stage` made (all of it, or what belongs to clip or identity `name`); returns what is worth opening.
 
-    Raises UserError: no such stage, it has not run, nothing of that name.
+    `wanted` and `page` (None: all) choose catalogue rows; `details`: all metrics, and not only the headline.
+    Raises UserError: no such stage, it has not run, nothing of that name, no such page or value.
     """
     if stage not in STAGES:
         raise UserError(f"stage: expected one of {', '.join(STAGES)}; found {stage!r}")
     data, reports = root / "data" / stage, root / "data" / "reports" / stage
     if stage == "report":
-        page = root / "data" / "reports" / "index.html"
-        if not page.is_file():
-            raise UserError(f"{page}: expected the report page, found none; run `dvc repro`")
-        console.print(page)
-        return [page]
+        page_file = root / "data" / "reports" / "index.html"
+        if not page_file.is_file():
+            raise UserError(f"{page_file}: expected the report page, found none; run `dvc repro`")
+        return [page_file]
     if not data.exists() and not reports.exists():
         raise UserError(f"{data}: expected the output of {stage}, found none; run `dvc repro {stage}`")
     if name is not None:
-        return _inspect_one(stage, name, data, console)
-    for metrics in sorted(reports.rglob("metrics.json")):
-        console.print(_metrics_table(metrics, root))
+        return _inspect_one(stage, name, data, console, wanted)
     rows = [row for path in sorted(data.rglob("catalog.parquet")) for row in read_catalog(path)]
-    if rows:
-        console.print(_catalog_table(rows))
-    console.print(_files_table(data, root))
+    listed = catalog_lines(wanted.choose(rows), page, console.width) if rows else []
+    _title(console, "metrics" if details else "metrics (more with --details)")
+    columns = _metrics(reports, ("metrics.json", "details.json") if details else ("metrics.json",))
+    if details and list(columns) == [""]:
+        columns = by_prefix(columns[""])
+    _print(console, metric_lines(columns, console.width))
+    if listed:
+        _title(console, f"catalogue: {listed[0]}")
+        _print(console, listed[1:])
+    _title(console, "files")
+    _print(console, file_lines(data, root))
     return sorted(p for p in reports.rglob("*") if p.suffix == ".png")
 
 
-def _inspect_one(stage: str, name: str, data: Path, console: Console) -> list[Path]:
-    rows = [
-        r
-        for p in sorted(data.rglob("catalog.parquet"))
-        for r in read_catalog(p)
-        if name in (r["id"], r["identity"])
-    ]
+def _metrics(reports: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{shard or "": {metric: value}} of the metrics files of those names."""
+    columns: dict[str, dict[str, Any]] = {}
+    for path in [p for file in files for p in sorted(reports.rglob(file))]:
+        shard = str(path.parent.relative_to(reports)).removeprefix(".")
+        columns.setdefault(shard, {}).update(json.loads(path.read_text()))
+    return columns
+
+
+def _inspect_one(stage: str, name: str, data: Path, console: Console, wanted: Wanted) -> list[Path]:
+    catalog = [row for path in sorted(data.rglob("catalog.parquet")) for row in read_catalog(path)]
+    rows = wanted.choose([row for row in catalog if name in (row["id"], row["identity"])])
     files = sorted(
         p for p in data.rglob("*") if (p.is_file() and p.stem == name) or p.name.startswith(f"{name}.")
     )
     stores = sorted(p.parent for p in data.rglob(MANIFEST))
     arrays = [(s, a) for s in stores for a in _array_lines(s, name)]
     if not rows and not files and not arrays:
-        known = sorted({r["id"] for p in data.rglob("catalog.parquet") for r in read_catalog(p)})
-        some = ", ".join(known[:8]) or "nothing"
+        some = ", ".join(sorted(row["id"] for row in catalog)[:8]) or "nothing"
         raise UserError(
             f"{stage}: expected the name of a clip or identity, found {name!r}; it made {some} ..."
         )
-    for row in rows:
-        console.print(_pairs_table(row["id"], {k: v for k, v in row.items() if v not in (None, {}, "")}))
-    for store, line in arrays:
-        console.print(f"{store}: {line}")
+    if len(rows) > 1:
+        _print(console, catalog_lines(rows, None, console.width)[1:])
+    for row in rows if len(rows) == 1 else ():
+        _title(console, row["id"])
+        values = {k: v for k, v in row.items() if v not in (None, "") and k not in ("id", "qc")}
+        _print(console, [f"  {k:13} {v}" for k, v in values.items()])
+        _print(console, metric_lines({"": row["qc"]}, console.width))
+    _print(console, [f"{store}: {line}" for store, line in arrays])
     for file in files:
-        console.print(f"{file}  {_size(file.stat().st_size)}")
-        if file.suffix == ".json":
-            console.print_json(
-                file.read_text()[:4000]
-                if file.stat().st_size < 4000
-                else json.dumps({"bytes": file.stat().st_size})
-            )
+        _print(console, [f"{file}  {size_text(file.stat().st_size)}"])
+        if file.suffix == ".json" and file.stat().st_size < 4000:
+            _print(console, [file.read_text().rstrip()])
     return [f for f in files if f.suffix in PICTURES]
 
 
@@ -91,42 +118,11 @@ def _array_lines(path: Path, name: str) -> list[str]:
     return lines
 
 
-def _metrics_table(path: Path, root: Path) -> Table:
-    return _pairs_table(str(path.relative_to(root)), json.loads(path.read_text()))
+def _title(console: Console, text: str) -> None:
+    console.print(Text(text, "bold"), soft_wrap=True)
 
 
-def _pairs_table(title: str, values: dict[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, min_width=min(76, len(title) + 2))
-    for key, value in values.items():
-        table.add_row(str(key), f"{value:.6g}" if isinstance(value, float) else str(value))
-    return table
-
-
-def _catalog_table(rows: list[dict[str, Any]]) -> Table:
-    names = ["id", "identity", "split", "shard", "framing", "t_len", "language", "voice", "status", "text"]
-    names = [n for n in names if any(r[n] is not None for r in rows)]
-    table = Table(*names, title=f"{len(rows)} rows", title_justify="left")
-    for row in rows[:SHOWN]:
-        table.add_row(*("" if row[n] is None else str(row[n]) for n in names))
-    if len(rows) > SHOWN:
-        table.add_row(f"... {len(rows) - SHOWN} more")
-    return table
-
-
-def _files_table(data: Path, root: Path) -> Table:
-    """Folders and files, a store as one line."""
-    table = Table("file", "size", title=str(data.relative_to(root)), title_justify="left")
-    stores = {p.parent for p in data.rglob(MANIFEST)}
-    files = [p for p in sorted(data.rglob("*")) if p.is_file() and not stores & set(p.parents)]
-    lines = [(p, p.stat().st_size) for p in files] + [
-        (s, sum(f.stat().st_size for f in s.rglob("*") if f.is_file())) for s in stores
-    ]
-    for path, size in sorted(lines)[:SHOWN]:
-        table.add_row(str(path.relative_to(root)), _size(size))
-    if len(lines) > SHOWN:
-        table.add_row(f"... {len(lines) - SHOWN} more", _size(sum(size for _, size in lines)))
-    return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+def _print(console: Console, lines: Sequence[str]) -> None:
+    """As they are: no markup in ids and paths, nothing cut and no line broken."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)

@@ -13,6 +13,7 @@ from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
 from avatar_core.speech.espeak import synthesize
+from avatar_core.speech.voices import DEFAULT_VOICE
 
 
 def read_sound(
@@ -25,7 +26,7 @@ def read_sound(
     if audio is not None and text is None:
         sound = read_audio(audio)
     elif text is not None and audio is None:
-        sound = (synthesize(text, language, voice) if voice else synthesize(text, language)).audio
+        sound = synthesize(text, language, voice or DEFAULT_VOICE).audio
     else:
         found = "neither" if audio is None else "both"
         raise UserError(f"voice: expected one of --audio and --text, found {found}")

@@ -22,7 +22,7 @@ from scipy.signal import resample_poly
 from avatar_core.clock import SAMPLE_RATE, pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.speech.types import Phoneme, Speech
-from avatar_core.speech.voices import espeak_voice, find_voice
+from avatar_core.speech.voices import DEFAULT_VOICE, espeak_voice, find_voice
 
 MAX_CHARACTERS = 20_000
 _WORKER = Path(__file__).with_name("espeak_worker.py")
@@ -34,7 +34,7 @@ _INSTALL = (
 def synthesize(
     text: str,
     language: str = "en",
-    voice: str = "otto",
+    voice: str = DEFAULT_VOICE,
     *,
     rate: int = 165,
     pitch: int | None = None,

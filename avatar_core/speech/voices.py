@@ -12,8 +12,27 @@ from avatar_core.errors import UserError
 
 SPLITS = ("train", "val", "test", "critics")
 
-# our language name -> the synthesiser's base voice
-LANGUAGES = {"en": "en-us", "de": "de", "es": "es", "fr": "fr", "cmn": "cmn", "it": "it", "pt": "pt"}
+DEFAULT_VOICE = "otto"
+
+
+@dataclass(frozen=True)
+class Language:
+    """`base`: the synthesiser's own voice of the language; `text`: what a text must be written in to be read aright."""
+
+    name: str
+    base: str
+    text: str = "Latin letters, with their accents"
+
+
+LANGUAGES = {
+    "en": Language("English", "en-us"),
+    "de": Language("German", "de"),
+    "es": Language("Spanish", "es"),
+    "fr": Language("French", "fr"),
+    "cmn": Language("Mandarin", "cmn", "Chinese characters, or pinyin with numbers: ni3 hao3"),
+    "it": Language("Italian", "it"),
+    "pt": Language("Portuguese", "pt"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,4 +98,4 @@ def espeak_voice(language: str, voice: Voice) -> str:
     """The synthesiser's own name, such as "en-us+m3". Raises UserError for an unknown language."""
     if language not in LANGUAGES:
         raise UserError(f"language: expected one of {', '.join(LANGUAGES)}, found {language!r}")
-    return f"{LANGUAGES[language]}+{voice.variant}"
+    return f"{LANGUAGES[language].base}+{voice.variant}"

@@ -71,7 +71,8 @@ class TestWithStudent:
             shown = inspect(stage)
             assert shown.returncode == 0 and shown.stdout, shown.stderr
         clip = next((smoke.root / "data/teacher").rglob("*.mp4")).stem
-        assert clip in inspect("teacher", clip).stdout.replace("\n", "")
+        assert clip in inspect("teacher").stdout and clip in inspect("teacher", clip).stdout
+        assert "ground_truth" in inspect("evaluate", "--details").stdout
         refused = inspect("teacher", "nobody")
         assert refused.returncode == 2 and "nobody" in refused.stderr
 

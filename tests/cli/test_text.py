@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from avatar_core.speech.voices import LANGUAGES, VOICES
 from tests.cli.commands import WITH_STUDENT, assert_refused, picture, seconds
 
 
@@ -23,6 +24,25 @@ def test_unusable_text(avatar, tmp_path, arguments, words):
     result = avatar("speak", "--portrait", picture(tmp_path / "p.png"), "--out", "out.mp4", *arguments)
     assert_refused(result, *words)
     assert not (tmp_path / "out.mp4").exists()
+
+
+class TestVoices:
+    def test_every_voice_and_language_is_listed_in_80_columns(self, avatar):
+        code, out, _ = avatar("voices")
+        lines = out.splitlines()
+        assert code == 0 and max(map(len, lines)) <= 80
+        voices = {tuple(line.split()[:3]) for line in lines}
+        assert {(v.name, v.sex, v.split) for v in VOICES.values()} <= voices
+        assert {(code, language.name) for code, language in LANGUAGES.items()} <= {v[:2] for v in voices}
+        assert any("pinyin" in line for line in lines) and any("espeakng-loader" in line for line in lines)
+        assert sum("the default" in line for line in lines) == 1
+
+    def test_they_are_chosen_by_split_and_sex(self, avatar):
+        _, out, _ = avatar("voices", "--split", "val", "--sex", "female")
+        listed = {line.split()[0] for line in out.splitlines() if line} & VOICES.keys()
+        assert listed == {"marta"} and out.startswith("1 voice ")
+        assert_refused(avatar("voices", "--sex", "x"), "male or female")
+        assert_refused(avatar("voices", "--split", "tset"), "critics")
 
 
 class TestWithStudent:
