@@ -1,26 +1,35 @@
-# make demo   sets up, runs the pipeline (laptop profile), makes a video of an unseen person saying an unseen sentence
-# make test   sets up, runs lint, types and tests, the smoke pipeline among them
+# `make help` lists the targets: what stands after ## beside each.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell command -v $(p) 2>/dev/null)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test lint setup smoke lock clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt setup smoke lock clean
 
-demo: setup
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## sets up, runs the pipeline, makes a video of an unseen person saying an unseen sentence
 	$(BIN)/dvc repro
 	$(BIN)/python -m stages.demo
 
-test: setup lint
+test: setup lint ## sets up, runs lint, types and tests, the smoke pipeline among them
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-lint: setup
+lint: setup ## checks style, format and types
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
 
-setup: $(STAMP)
+fmt: setup ## formats the code, rewrites what is generated from it: code dependencies in dvc.yaml, drawings in docs/
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/python -m stages.deps --write
+	$(BIN)/python -m stages.graph --write
+
+setup: $(STAMP) ## the environment .venv, from requirements.lock
 
 # The lock file is the whole truth about versions; pyproject.toml only bounds them. The package itself comes last: it compiles the
 # CPU kernel and says in one line when there is no compiler.
@@ -36,15 +45,15 @@ $(STAMP): requirements.lock pyproject.toml CMakeLists.txt $(wildcard avatar_core
 	$(BIN)/python -c 'from avatar_core.procedural.people.anny_export import ensure_export; ensure_export()'
 	@touch $(STAMP)
 
-smoke: setup
+smoke: setup ## the whole pipeline at its smallest, through Prefect
 	$(BIN)/python -m flows.pipeline --profile smoke
 
-# New pins from pyproject.toml, in an empty environment. torch's local version tag (+cpu) is dropped: the same pin serves every index.
-lock:
+# In an empty environment. torch's local version tag (+cpu) is dropped: the same pin serves every index.
+lock: ## new pins in requirements.lock, from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet --editable '.[espeak,dev]'
 	{ echo "# Every package of the default install and its tests, pinned: 'make lock' made it from pyproject.toml, Python 3.11."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 
-clean:
+clean: ## removes the environment and unfinished work; artifacts stay
 	rm -rf $(VENV) build data/work data/logs demo

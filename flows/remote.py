@@ -2,7 +2,7 @@
 
 Two machines must never share a DVC workspace (its locks are process ids of one machine). What travels is the run cache: a worker
 restores the upstream stages from it, runs its stage and pushes; the coordinator fetches and its `dvc repro` runs nothing.
-`deploy/prefect.yaml` deploys `worker` to a pool of GPU machines; docs/cluster.md has the commands.
+`deploy/prefect.yaml` deploys `worker` to a pool of machines; docs/cluster.md has the commands.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> int:
     """Command line of the coordinator."""
     parser = argparse.ArgumentParser(prog="python -m flows.remote", description=coordinate.__doc__)
     parser.add_argument(
-        "--deployment", default="audioavatar-worker/gpu", help="flow/deployment of deploy/prefect.yaml"
+        "--deployment", default="audioavatar-worker/stages", help="flow/deployment of deploy/prefect.yaml"
     )
     parser.add_argument("--repository", required=True, help="what workers clone: a git URL or a shared path")
     parser.add_argument("--revision", required=True, help="the commit, params.yaml with its profile included")

@@ -1,4 +1,4 @@
-"""The drawings in docs/architecture.md: `python -m stages.graph` prints them, `--write` puts them between their markers.
+"""The drawings in docs/architecture.md: `python -m stages.graph` prints them, `--write` puts them there.
 
 The stages' graph is read from dvc.yaml, the layers of the code from the imports, so neither can differ from what runs.
 """
@@ -120,18 +120,27 @@ def _code(values: list[str]) -> str:
     return ", ".join(f"`{v}`" for v in values)
 
 
-def main() -> None:
-    """Print the drawings, or write them into docs/architecture.md."""
+def main() -> int:
+    """Print the drawings, write them into docs/architecture.md, or say whether it has them; exit code 1 when not."""
     parser = argparse.ArgumentParser(prog="python -m stages.graph", description=main.__doc__)
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE}")
-    write = parser.parse_args().write
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true", help=f"into {PAGE}")
+    what.add_argument("--check", action="store_true", help=f"compare with {PAGE}")
+    arguments = parser.parse_args()
     root = Path(".").resolve()
     blocks = drawn(root)
-    if write:
-        write_text(root / PAGE, filled((root / PAGE).read_text(), blocks))
-    else:
-        sys.stdout.write("\n\n".join(blocks.values()) + "\n")
+    if not (arguments.write or arguments.check):
+        print("\n\n".join(blocks.values()))
+        return 0
+    committed = (root / PAGE).read_text()
+    current = filled(committed, blocks)
+    if arguments.write:
+        write_text(root / PAGE, current)
+    elif current != committed:
+        print(f"{PAGE}: expected other drawings; run python -m stages.graph --write", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ ABOUT = {
     "teacher": "Talking videos with foreground masks and point tracks. The true surface is kept apart, for evaluation only.",
     "score": "The teacher's score network: a small audio-conditioned video diffusion model, used by VSD.",
     "fit": "A canonical avatar from each portrait alone, then its particles followed through each clip: one camera, no truth.",
-    "embed": "The motion code of body, face and hands, its decoder, and the embedding shared with sound.",
+    "embed": "The motion code of body, face and hands, its decoder, and how well sound and motion agree (a diagnosis).",
     "generator": "The diffusion transformer from sound to motion, and the refiner of face and hands.",
     "distill": "End-to-end fine-tuning through decoder and renderer, with video score distillation (VSD).",
     "evaluate": "Unseen people saying unseen sentences. Each number names its backend; what could not run says so.",
