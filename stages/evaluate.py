@@ -21,7 +21,8 @@ from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.video import write_mp4
-from avatar_core.metrics.suite import METRICS, Clip, Judged, Value, judge, summarise
+from avatar_core.metrics.clip import Clip, Value
+from avatar_core.metrics.suite import Judged, judge, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import compose, make_rig
 from avatar_core.particles.layout import ParticleLayout, make_layout
@@ -68,21 +69,23 @@ class Outcome:
 
 def main(stage: Stage) -> None:
     """Judge the student on unseen people and sentences."""
-    data = Artifacts.of(stage)
+    data, params = Artifacts.of(stage), stage.params.evaluate
+    for metric in params.chosen.values():
+        metric.check()
     rows = data.teacher_clips("test")
     out = stage.fresh(stage.out)
     (out / "videos").mkdir()
     outcomes = stage.map(_judge_clip, [Job(stage, row, _another(rows, row)) for row in rows])
     table = {
         name: summarise(
-            [o.judged[name] for o in outcomes], draws=stage.params.evaluate.bootstrap, seed=stage.seed
+            [o.judged[name] for o in outcomes], params.chosen, draws=params.bootstrap, seed=stage.seed
         )
         for name in ROWS
     }
     stage.write_csv(
         "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
     )
-    metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in ROWS for m in METRICS}
+    metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in ROWS for m in params.chosen}
     for name in ROWS[1:]:
         metrics |= {
             f"{name}.{k}": v for k, v in drive_report(stage, [o.driven[name] for o in outcomes]).items()
@@ -123,13 +126,14 @@ def _judge_clip(job: Job) -> Outcome:
     mel = data.log_mel(row["id"])
     close = row["framing"] == "face"
     template = Clip(row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close)
-    judged = {"ground_truth": judge(template, critics)}
+    metrics = stage.params.evaluate.chosen
+    judged = {"ground_truth": judge(replace(template, row="ground_truth"), critics, metrics)}
     driven: dict[str, DrivenClip] = {}
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera)))
-        judged[name] = judge(replace(template, frames=videos[name], truth=truth), critics)
+        judged[name] = judge(replace(template, row=name, frames=videos[name], truth=truth), critics, metrics)
         driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",

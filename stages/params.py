@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from avatar_core.backends import default_backends, parse_choices
+from avatar_core.backends import backend_class, default_backends, parse_choices
 from avatar_core.config import derived_by, list_of, parse, ranged, section
 from avatar_core.distill.train import DistillConfig
 from avatar_core.embed.codec import CodecConfig
@@ -26,6 +26,7 @@ from avatar_core.fit.config import FitConfig
 from avatar_core.generator.model import GeneratorConfig
 from avatar_core.generator.sampler import SampleConfig
 from avatar_core.generator.train import TrainConfig
+from avatar_core.metrics.suite import METRICS, all_metrics
 from avatar_core.particles.layout import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.personalise import PersonaliseConfig
@@ -76,10 +77,23 @@ class GeneratorParams:
 
 @dataclass(frozen=True)
 class EvaluateParams:
+    """Which metrics; a section of a metric's name has its parameters (path, sha256 of a published network or its scores)."""
+
     bootstrap: int = ranged(1000, 1)  # resamplings of the clips behind each interval
-    references: dict[str, Any] = field(
-        default_factory=dict
-    )  # metric -> {path, sha256} of a published network or its scores
+    metrics: list[str] = list_of(*METRICS)
+    chosen: dict[str, Any] = derived_by(all_metrics)  # name -> Metric
+
+    @classmethod
+    def parse(cls, raw: Any, file: str, key: str) -> EvaluateParams:
+        own = {k: v for k, v in raw.items() if k not in METRICS} if isinstance(raw, Mapping) else raw
+        values = parse(cls, own, file, key)
+        chosen = {
+            name: parse(
+                backend_class(METRICS, name, file, f"{key}.metrics"), raw.get(name, {}), file, f"{key}.{name}"
+            )
+            for name in values.metrics
+        }
+        return dataclasses.replace(values, chosen=chosen)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Two kinds. Feature networks (FID, FVD, CSIM, SyncC/SyncD) are ONNX files, run with OpenCV's dnn on the CPU.
 Scores that need tools too large to embed (IQA and ASE by Q-Align, HKC by a whole-body pose estimator) are read
-from a JSON file {clip id: score} that the tool's own environment wrote. A wrong hash stops the run: a number
+from a JSON file {row: {clip id: score}} that the tool's own environment wrote. A wrong hash stops the run: a number
 must not name a network that did not make it.
 
 Legend: B batch, H W pixels, D features.
@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,65 +25,61 @@ from avatar_core.io.atomic import sha256_file
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What a metric's reference backend is and what file to place."""
-
-    what: str
-    kind: str  # onnx or scores
-
-
-WANTED = {
-    "FID": Wanted("InceptionV3 pool3 (2048-d), ONNX, input (1,3,299,299) RGB in [-1,1]", "onnx"),
-    "FVD": Wanted("I3D Kinetics-400 logits, ONNX, input (1,3,16,224,224) RGB in [-1,1]", "onnx"),
-    "CSIM": Wanted("ArcFace (512-d), ONNX, input (1,3,112,112) RGB in [-1,1]", "onnx"),
-    "SyncC": Wanted("SyncNet scores: JSON {clip id: LSE-C} written by the published SyncNet", "scores"),
-    "SyncD": Wanted("SyncNet scores: JSON {clip id: LSE-D} written by the published SyncNet", "scores"),
-    "IQA": Wanted("Q-Align quality scores: JSON {clip id: 1..5}", "scores"),
-    "ASE": Wanted("Q-Align aesthetics scores: JSON {clip id: 1..5}", "scores"),
-    "HKC": Wanted("hand keypoint confidences of a whole-body estimator: JSON {clip id: 0..1}", "scores"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class ReferenceFile:
-    """A file the user brings for one metric."""
+    """A file the user brings: its path, its hash, and what it should be."""
 
-    metric: str
     path: Path
     sha256: str
+    wanted: str
 
     def verified(self) -> Path:
         """The path, after checking that it is there and has the stated hash. Raises UserError saying what to place."""
-        if self.metric not in WANTED:
-            raise UserError(
-                f"metric {self.metric}: expected one of {', '.join(WANTED)} for backend reference"
-            )
-        what = WANTED[self.metric].what
         if not self.path.is_file():
-            raise UserError(
-                f"{self.path}: expected {what} for {self.metric} (reference), found no such file; place it there"
-            )
+            raise UserError(f"{self.path}: expected {self.wanted}, found no such file; place it there")
         found = sha256_file(self.path)
         if found != self.sha256.lower():
             raise UserError(
-                f"{self.path}: expected SHA-256 {self.sha256[:12]}... for {self.metric} (reference), found {found[:12]}..."
+                f"{self.path}: expected SHA-256 {self.sha256[:12] or '(none given)'}... , found {found[:12]}..."
             )
         return self.path
 
 
-_SIDES = {"FID": 299, "FVD": 224, "CSIM": 112}
+@dataclasses.dataclass(frozen=True)
+class Referenced:
+    """A metric that a published network or tool can stand behind. path: its file, empty for the embedded one; sha256: its hash."""
+
+    path: str = ""
+    sha256: str = ""
+
+    wanted: ClassVar[str] = ""
+    formula: ClassVar[bool] = False
+    side: ClassVar[int] = 0  # px a side, of a network; 0: the file holds scores
+
+    @property
+    def reference(self) -> ReferenceFile | None:
+        return ReferenceFile(Path(self.path), self.sha256, self.wanted) if self.path else None
+
+    @property
+    def backend(self) -> str:
+        return "formula" if self.formula else "reference" if self.path else "embedded"
+
+    def check(self) -> None:
+        """UserError unless the reference, where there is one, is the file that it should be."""
+        if self.reference is None:
+            return
+        if not self.wanted:
+            raise UserError(f"{self.path}: expected no reference for a formula, found one")
+        if self.side:
+            OnnxFeatures(self.reference, self.side)
+        else:
+            _table(self.reference)
 
 
 class OnnxFeatures:
-    """A feature network in ONNX. Call with images (B,H,W,3) in [0,1], or for FVD clips (B,16,H,W,3) -> (B,D)."""
+    """A feature network in ONNX, of `size` px. Call with images (B,H,W,3) in [0,1], or clips (B,T,H,W,3) -> (B,D)."""
 
-    def __init__(self, file: ReferenceFile) -> None:
-        path = file.verified()
-        if WANTED[file.metric].kind != "onnx":
-            raise UserError(
-                f"metric {file.metric}: expected a JSON of scores as reference, found a request for a network"
-            )
-        self.size = _SIDES[file.metric]
+    def __init__(self, file: ReferenceFile, size: int) -> None:
+        path, self.size = file.verified(), size
         try:
             self.net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
@@ -104,17 +101,21 @@ class OnnxFeatures:
         return np.stack(rows)
 
 
-def read_scores(file: ReferenceFile, clips: list[str]) -> list[float]:
-    """Scores of `clips` from the JSON the published tool wrote. Raises UserError naming the first clip without one."""
+def read_score(file: ReferenceFile, row: str, clip: str) -> float:
+    """The score of a clip of a row from the JSON that the published tool's environment wrote. UserError where there is none."""
+    scores = _table(file).get(row)
+    value = scores.get(clip) if isinstance(scores, dict) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise UserError(f"{file.path}: expected a number for row {row}, clip {clip}, found {value!r}")
+    return float(value)
+
+
+def _table(file: ReferenceFile) -> dict[str, Any]:
     path = file.verified()
     try:
         table = json.loads(path.read_text())
     except ValueError:
-        raise UserError(f"{path}: expected JSON {{clip id: score}}, found damaged text") from None
-    values = []
-    for clip in clips:
-        value = table.get(clip) if isinstance(table, dict) else None
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise UserError(f"{path}: expected a number for clip {clip}, found {value!r}")
-        values.append(float(value))
-    return values
+        table = None
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: expected JSON {{row: {{clip id: score}}}}, found something else")
+    return table

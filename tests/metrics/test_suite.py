@@ -12,14 +12,18 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
-from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_scores
-from avatar_core.metrics.suite import METRICS, Clip, judge, summarise
+from avatar_core.metrics.clip import Clip
+from avatar_core.metrics.clipwise import IQA
+from avatar_core.metrics.distributions import FID
+from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_score
+from avatar_core.metrics.suite import METRICS, all_metrics, judge, summarise
 from avatar_core.perception import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
 from avatar_core.speech.espeak import synthesize
 
 torch.set_num_threads(1)
+ALL = all_metrics()
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +52,13 @@ def test_truth_scores_best_and_damage_costs(clip: Clip):
         0, 12, clip.frames.shape
     )
     bad = np.clip(bad, 0, 255).astype(np.uint8)
-    truth = summarise([judge(clip, critics)], draws=50)
+    truth = summarise([judge(clip, critics, ALL)], ALL, draws=50)
     ours = summarise(
-        [judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics)],
+        [judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics, ALL)],
+        ALL,
         draws=50,
     )
-    assert tuple(truth) == METRICS
+    assert list(truth) == list(METRICS)
     assert truth["PSNR"].value == 100.0
     assert truth["SSIM"].value == pytest.approx(1.0)
     assert truth["FID"].value == pytest.approx(0.0, abs=1e-3)
@@ -68,29 +73,32 @@ def test_truth_scores_best_and_damage_costs(clip: Clip):
 
 def test_what_cannot_run_is_unavailable_never_zero(clip: Clip):
     silent = Clip("two", clip.frames[:20], None, None, None, hands_seen=False)
-    values = summarise([judge(silent, load_critics())], draws=20)
+    values = summarise([judge(silent, load_critics(), ALL)], ALL, draws=20)
     for metric in ("SyncC", "SyncD", "HKC", "CSIM", "SSIM", "PSNR", "FID", "FVD"):
         assert values[metric].status == "unavailable"
         assert values[metric].value is None
         assert values[metric].note
     assert values["IQA"].status == "ok"
     assert "audio" in values["SyncC"].note
-    assert all(v.status == "unavailable" for v in summarise([], draws=5).values())
+    assert all(v.status == "unavailable" for v in summarise([], ALL, draws=5).values())
 
 
 def test_reference_scores_by_path_and_hash(tmp_path: Path, clip: Clip):
     path = tmp_path / "iqa.json"
-    path.write_text(json.dumps({"one": 3.5, "two": None}))
-    good = ReferenceFile("IQA", path, sha256_file(path))
-    assert read_scores(good, ["one"]) == [3.5]
-    with pytest.raises(UserError, match="clip two"):
-        read_scores(good, ["one", "two"])
+    path.write_text(json.dumps({"ours": {"one": 3.5, "two": None}}))
+    good = ReferenceFile(path, sha256_file(path), IQA.wanted)
+    assert read_score(good, "ours", "one") == 3.5
+    with pytest.raises(UserError, match="row ours, clip two"):
+        read_score(good, "ours", "two")
+    with pytest.raises(UserError, match="row other"):
+        read_score(good, "other", "one")
     with pytest.raises(UserError, match="SHA-256"):
-        read_scores(ReferenceFile("IQA", path, "0" * 64), ["one"])
-    with pytest.raises(UserError, match="Q-Align.*place it there"):
-        read_scores(ReferenceFile("IQA", tmp_path / "none.json", "0" * 64), ["one"])
+        IQA(str(path), "0" * 64).check()
+    with pytest.raises(UserError, match=r"Q-Align.*place it there"):
+        IQA(str(tmp_path / "none.json"), "0" * 64).check()
+    metrics = {"IQA": IQA(str(path), good.sha256)}
     short = Clip("one", clip.frames[:4], None, None, None)
-    values = summarise([judge(short, load_critics(), {"IQA": good})], {"IQA": good}, draws=5)
+    values = summarise([judge(short, load_critics(), metrics)], metrics, draws=5)
     assert (values["IQA"].value, values["IQA"].backend) == (3.5, "reference")
 
 
@@ -127,14 +135,13 @@ def tiny_onnx(size: int) -> bytes:
 def test_reference_network_in_onnx(tmp_path: Path):
     path = tmp_path / "net.onnx"
     path.write_bytes(tiny_onnx(299))
-    features = OnnxFeatures(ReferenceFile("FID", path, sha256_file(path)))
-    images = np.zeros((2, 64, 64, 3), np.float32)
-    images[1] = [1.0, 0.5, 0.0]
-    assert np.allclose(features(images), [[-1, -1, -1], [1, 0, -1]], atol=1e-4)
-    with pytest.raises(UserError, match="InceptionV3.*place it there"):
-        OnnxFeatures(ReferenceFile("FID", tmp_path / "missing.onnx", "0" * 64))
+    fid = FID(str(path), sha256_file(path))
+    fid.check()
+    images = np.zeros((6, 64, 64, 3), np.float32)
+    images[3] = [1.0, 0.5, 0.0]  # every third frame is looked at
+    assert np.allclose(fid.features(images, load_critics()), [[-1, -1, -1], [1, 0, -1]], atol=1e-4)
+    with pytest.raises(UserError, match=r"InceptionV3.*place it there"):
+        FID(str(tmp_path / "missing.onnx"), "0" * 64).check()
     path.write_bytes(b"not a network")
     with pytest.raises(UserError, match="ONNX"):
-        OnnxFeatures(ReferenceFile("FID", path, sha256_file(path)))
-    with pytest.raises(UserError, match="expected one of"):
-        ReferenceFile("NIQE", path, "0" * 64).verified()
+        OnnxFeatures(ReferenceFile(path, sha256_file(path), FID.wanted), 299)

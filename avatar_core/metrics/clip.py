@@ -1,0 +1,115 @@
+"""What a metric is given and what it owes: a clip, a look at it that metrics share, a value, the protocol.
+
+Legend: T frames, H W pixels, M mel bands, K keypoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avatar_core.metrics.sync import SyncScores, sync_scores
+from avatar_core.perception import Critics
+
+FRAME_STEP = 3  # every third frame for what is judged frame by frame: neighbours say the same
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One clip to judge. frames (T,H,W,3), log_mel (4T,M) or None, truth frames of the same shape or None, portrait
+    (H,W,3) or None; images float [0,1] or uint8. `mouth_seen`, `hands_seen`: whether the framing shows them. `row`: of the table,
+    e.g. ours or ground_truth, by which the scores of published tools are looked up."""
+
+    id: str
+    frames: NDArray
+    log_mel: NDArray | None = None
+    truth: NDArray | None = None
+    portrait: NDArray | None = None
+    mouth_seen: bool = True
+    hands_seen: bool = True
+    row: str = "ours"
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A metric's value with its 95% interval over clips; `value` is None when `status` is "unavailable"."""
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    samples: int
+    backend: str
+    status: str
+    note: str = ""
+
+
+def unavailable(metric: str, backend: str, why: str) -> Value:
+    """A value that says that it could not be had."""
+    return Value(metric, None, None, None, 0, backend, "unavailable", why)
+
+
+class Look:
+    """A clip with what several metrics see in it, looked up once. A value raises ValueError where the clip lacks something."""
+
+    def __init__(self, clip: Clip, critics: Critics):
+        self.clip, self.critics = clip, critics
+
+    @cached_property
+    def keypoints(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pixels (T,K,2) and confidence (T,K)."""
+        return self.critics.keypoints(self.clip.frames)
+
+    @property
+    def sparse(self) -> NDArray:
+        """Every FRAME_STEP-th frame."""
+        return self.clip.frames[::FRAME_STEP]
+
+    @cached_property
+    def sync(self) -> SyncScores:
+        if self.clip.log_mel is None:
+            raise ValueError("no audio")
+        if not self.clip.mouth_seen:
+            raise ValueError("the mouth is too small in the framing")
+        return sync_scores(*self.critics.sync(self.clip.frames, self.clip.log_mel, self.keypoints[0]))
+
+    @cached_property
+    def pairs(self) -> list[tuple[NDArray, NDArray]]:
+        """Frames and true frames in [0,1]."""
+        clip = self.clip
+        if clip.truth is None or clip.truth.shape != clip.frames.shape:
+            raise ValueError("no ground-truth frames of the same size and length")
+        return [(as_float(a), as_float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
+
+
+class Metric(Protocol):
+    """One metric: a frozen dataclass whose fields are its parameters. `judge` runs in a worker, a clip at a time."""
+
+    higher_is_better: ClassVar[bool]
+
+    @property
+    def backend(self) -> str:
+        """What stands behind the value: "embedded", "reference" or "formula"."""
+        ...
+
+    def check(self) -> None:
+        """UserError for a file that is missing or not the one named, before long work starts."""
+        ...
+
+    def judge(self, look: Look) -> Any:
+        """What is kept of a clip. ValueError or UserError where the clip cannot be judged, with the reason."""
+        ...
+
+    def summarise(self, name: str, judged: Sequence[Any], draws: int, seed: int) -> Value:
+        """A row's value from what `judge` gave, at least one clip. ValueError where they are too few."""
+        ...
+
+
+def as_float(images: NDArray) -> NDArray[np.float32]:
+    """uint8 or float images -> float in [0,1]."""
+    return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32)

@@ -1,0 +1,128 @@
+"""Metrics that are means over clips: IQA ASE HKC SyncC SyncD CSIM SSIM PSNR.
+
+Definitions: IQA, ASE mean image quality and aesthetics per frame (Q-Align's 1..5 scale; `embedded` are regressors of known damage);
+SyncC, SyncD see `sync`; HKC mean confidence of the hand keypoints (CyberHost, Lin et al. 2024); CSIM mean cosine between the
+identity embeddings of portrait and frames (ArcFace); SSIM, PSNR see `image`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avatar_core.metrics.bootstrap import bootstrap
+from avatar_core.metrics.clip import FRAME_STEP, Look, Value, as_float
+from avatar_core.metrics.image import psnr, ssim
+from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
+from avatar_core.perception import Critics, warp
+from avatar_core.perception.boxes import head_box
+
+
+@dataclass(frozen=True)
+class ClipMetric(Referenced):
+    """A number a clip; the value is their mean with a bootstrap interval. Subclasses give `score`."""
+
+    higher_is_better: ClassVar[bool] = True
+
+    def score(self, look: Look) -> float:
+        raise NotImplementedError
+
+    def judge(self, look: Look) -> float:
+        if self.reference is not None:
+            return read_score(self.reference, look.clip.row, look.clip.id)
+        return self.score(look)
+
+    def summarise(self, name: str, judged: Sequence[float], draws: int, seed: int) -> Value:
+        interval = bootstrap(list(judged), draws=draws, seed=seed)
+        return Value(name, interval.value, interval.low, interval.high, interval.samples, self.backend, "ok")
+
+
+class IQA(ClipMetric):
+    wanted = "Q-Align quality scores: JSON {row: {clip id: 1..5}}"
+
+    def score(self, look: Look) -> float:
+        return float(np.mean(look.critics.quality(look.sparse)))
+
+
+class ASE(ClipMetric):
+    wanted = "Q-Align aesthetics scores: JSON {row: {clip id: 1..5}}"
+
+    def score(self, look: Look) -> float:
+        return float(np.mean(look.critics.aesthetics(look.sparse)))
+
+
+class HKC(ClipMetric):
+    wanted = "hand keypoint confidences of a whole-body estimator: JSON {row: {clip id: 0..1}}"
+
+    def score(self, look: Look) -> float:
+        if not look.clip.hands_seen:
+            raise ValueError("hands are not in the framing")
+        layout = look.critics.layout
+        return float(look.keypoints[1][:, np.concatenate([layout.hand_left, layout.hand_right])].mean())
+
+
+class SyncC(ClipMetric):
+    wanted = "SyncNet scores: JSON {row: {clip id: LSE-C}} written by the published SyncNet"
+
+    def score(self, look: Look) -> float:
+        return float(look.sync.confidence)
+
+
+class SyncD(ClipMetric):
+    higher_is_better = False
+    wanted = "SyncNet scores: JSON {row: {clip id: LSE-D}} written by the published SyncNet"
+
+    def score(self, look: Look) -> float:
+        return float(look.sync.distance)
+
+
+class CSIM(ClipMetric):
+    wanted = "ArcFace (512-d), ONNX, input (1,3,112,112) RGB in [-1,1]"
+    side = 112
+
+    def judge(self, look: Look) -> float:
+        return self.score(look)
+
+    def score(self, look: Look) -> float:
+        portrait, (xy, _) = look.clip.portrait, look.keypoints
+        if portrait is None:
+            raise ValueError("no portrait")
+        if self.reference is not None:
+            network = OnnxFeatures(self.reference, self.side)
+            there, _ = look.critics.keypoints(portrait)
+            own = network(head_crops(look.critics, portrait[None], there))
+            seen = network(head_crops(look.critics, look.sparse, xy[::FRAME_STEP]))
+            own /= np.linalg.norm(own, axis=-1, keepdims=True)
+            seen /= np.linalg.norm(seen, axis=-1, keepdims=True)
+        else:
+            own = look.critics.identity(portrait)
+            seen = look.critics.identity(look.sparse, xy[::FRAME_STEP])
+        return float((seen @ own[0]).mean())
+
+
+class SSIM(ClipMetric):
+    formula = True
+
+    def score(self, look: Look) -> float:
+        return float(np.mean([ssim(a, b) for a, b in look.pairs]))
+
+
+class PSNR(ClipMetric):
+    formula = True
+
+    def score(self, look: Look) -> float:
+        return float(np.mean([psnr(a, b) for a, b in look.pairs]))
+
+
+def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:
+    """Square head crops (B,size,size,3) of images (B,H,W,3) for a reference identity network."""
+    found = head_box(keypoints[:, critics.layout.face].astype(float))
+    crops = [
+        warp.warp(as_float(image), warp.crop_matrix(box[:2], box[2], size), size)
+        for image, box in zip(images, found, strict=True)
+    ]
+    return np.stack(crops)

@@ -1,0 +1,66 @@
+"""Metrics between sets of clips: FID on frames, FVD on windows of 16 frames; both see `frechet`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avatar_core.metrics.clip import FRAME_STEP, Look, Value, as_float
+from avatar_core.metrics.frechet import frechet_distance
+from avatar_core.metrics.reference import OnnxFeatures, Referenced
+from avatar_core.perception import Critics
+
+WINDOW = 16  # frames of a clip that FVD sees at once
+
+
+@dataclass(frozen=True)
+class FrechetMetric(Referenced):
+    """Features of ours and of the true clips; the value is the distance between the two sets. Subclasses give `features`."""
+
+    higher_is_better: ClassVar[bool] = False
+
+    def features(self, frames: NDArray, critics: Critics) -> NDArray:
+        raise NotImplementedError
+
+    def judge(self, look: Look) -> tuple[NDArray, NDArray | None]:
+        truth = look.clip.truth
+        ours = self.features(look.clip.frames, look.critics)
+        return ours, None if truth is None else self.features(truth, look.critics)
+
+    def summarise(
+        self, name: str, judged: Sequence[tuple[NDArray, NDArray | None]], draws: int, seed: int
+    ) -> Value:
+        truths = [truth for _, truth in judged if truth is not None]
+        if not truths:
+            raise ValueError("no ground-truth frames")
+        result = frechet_distance(np.concatenate([ours for ours, _ in judged]), np.concatenate(truths))
+        return Value(name, result.value, None, None, min(result.samples), self.backend, "ok", result.warning)
+
+
+class FID(FrechetMetric):
+    wanted = "InceptionV3 pool3 (2048-d), ONNX, input (1,3,299,299) RGB in [-1,1]"
+    side = 299
+
+    def features(self, frames: NDArray, critics: Critics) -> NDArray:
+        images = as_float(frames[::FRAME_STEP])
+        if self.reference is not None:
+            return OnnxFeatures(self.reference, self.side)(images)
+        return critics.frame_features(images)
+
+
+class FVD(FrechetMetric):
+    wanted = "I3D Kinetics-400 logits, ONNX, input (1,3,16,224,224) RGB in [-1,1]"
+    side = 224
+
+    def features(self, frames: NDArray, critics: Critics) -> NDArray:
+        if len(frames) < WINDOW:
+            raise ValueError(f"clips under {WINDOW} frames")
+        if self.reference is not None:
+            starts = range(0, len(frames) - WINDOW + 1, WINDOW // 2)
+            windows = np.stack([as_float(frames[s : s + WINDOW]) for s in starts])
+            return OnnxFeatures(self.reference, self.side)(windows)
+        return critics.clip_features(frames)
