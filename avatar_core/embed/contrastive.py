@@ -128,9 +128,7 @@ def train_embedding(
     rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0))
     model = Embedding(config)
-    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
-    model.trunk.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
-    model.trunk.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    model.trunk.fit_normalisation(c.log_mel for c in clips)
 
     def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(rng)
