@@ -76,15 +76,11 @@ class Judged:
     truth_clips: NDArray | None = None
 
 
-def _float(images: NDArray) -> NDArray[np.float32]:
-    return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32)
-
-
 def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:
     """Square head crops (B,size,size,3) of images (B,H,W,3) for a reference identity network."""
     found = head_box(keypoints[:, critics.layout.face].astype(float))
     crops = [
-        warp.warp(_float(image), warp.crop_matrix(box[:2], box[2], size), size)
+        warp.warp(warp.as_float(image), warp.crop_matrix(box[:2], box[2], size), size)
         for image, box in zip(images, found, strict=True)
     ]
     return np.stack(crops)
@@ -156,15 +152,15 @@ def judge(clip: Clip, critics: Critics, references: Mapping[str, ReferenceFile] 
 
     def paired() -> list[float]:
         assert clip.truth is not None
-        pairs = [(_float(a), _float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
+        pairs = [(warp.as_float(a), warp.as_float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
         return [float(np.mean([metric(a, b) for a, b in pairs])) for metric in (ssim, psnr)]
 
     run(["SSIM", "PSNR"], paired, why)
     if "FID" in references or "frame" in critics.nets:
         frame_net = OnnxFeatures(references["FID"]) if "FID" in references else critics.frame_features
-        out.frames = np.asarray(frame_net(_float(sparse)))
+        out.frames = np.asarray(frame_net(warp.as_float(sparse)))
         if clip.truth is not None:
-            out.truth_frames = np.asarray(frame_net(_float(clip.truth[::FRAME_STEP])))
+            out.truth_frames = np.asarray(frame_net(warp.as_float(clip.truth[::FRAME_STEP])))
     else:
         out.missing["FID"] = "the frame critic's weights are missing"
     if "FVD" in references or "clip" in critics.nets:
@@ -181,7 +177,7 @@ def _clip_features(
     if len(frames) < 16:
         return None
     if "FVD" in references:
-        windows = np.stack([_float(frames[s : s + 16]) for s in range(0, len(frames) - 15, 8)])
+        windows = np.stack([warp.as_float(frames[s : s + 16]) for s in range(0, len(frames) - 15, 8)])
         return OnnxFeatures(references["FVD"])(windows)
     return critics.clip_features(frames)
 
