@@ -36,12 +36,14 @@ def missing() -> str | None:
 
 
 @njit
-def _tile_range(mean, extent, tiles):
+def _tile_range(mean: float, extent: float, tiles: int) -> tuple[int, int]:
     return max(0, int((mean - extent) // TILE)), min(tiles - 1, int((mean + extent) // TILE))
 
 
 @njit
-def _tile_lists(means, extents, order, width, height):
+def _tile_lists(
+    means: np.ndarray, extents: np.ndarray, order: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Splats per 16 px tile in depth order: offsets (tiles + 1,), members (pairs,)."""
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
@@ -65,7 +67,18 @@ def _tile_lists(means, extents, order, width, height):
 
 
 @njit
-def _walk(means, conics, opacities, offsets, members, width, height, starts, splats, pixels):
+def _walk(
+    means: np.ndarray,
+    conics: np.ndarray,
+    opacities: np.ndarray,
+    offsets: np.ndarray,
+    members: np.ndarray,
+    width: int,
+    height: int,
+    starts: np.ndarray,
+    splats: np.ndarray,
+    pixels: np.ndarray,
+) -> np.ndarray:
     """Fills (splat, pixel) pairs sorted by pixel, then depth; with empty arrays it only counts. Returns counts (H * W,)."""
     tiles_x = -(-width // TILE)
     counts = np.zeros(width * height, np.int64)
@@ -90,7 +103,9 @@ def _walk(means, conics, opacities, offsets, members, width, height, starts, spl
     return counts
 
 
-def _pairs(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, width: int, height: int):
+def _pairs(
+    means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor]:
     m, c, o, d = (t.detach().numpy() for t in (means, conics, opacities, depths))
     det = c[:, 0] * c[:, 2] - c[:, 1] ** 2
     spread = 2 * np.log(np.maximum(255 * o, 1))

@@ -28,7 +28,7 @@ _ADVICE = ("To track the changes", "\tgit add", "To enable auto staging", "\tdvc
 class StageFailed(RuntimeError):
     """A stage ended with an error that another try may not meet (a killed worker, a full disk). The message is one line."""
 
-    def __init__(self, message: str):
+    def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import flows.quiet  # noqa: F401  isort: skip
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -29,7 +30,7 @@ RETRIES = 2
 RETRY_DELAY = 5.0
 
 
-def worth_retrying(task, task_run, state: State) -> bool:
+def worth_retrying(task: Task[..., str], task_run: TaskRun, state: State) -> bool:
     """Prefect's retry condition: everything but a refused input."""
     return not isinstance(state.result(raise_on_failure=False), StageRefused)
 

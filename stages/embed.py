@@ -20,7 +20,7 @@ from avatar_core.embed.codec import ClipMotion, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import Embedding, retrieval_accuracy, train_embedding
 from avatar_core.io.checkpoints import save_checkpoint
-from avatar_core.io.images import write_png
+from avatar_core.io.images import write_figure
 from avatar_core.io.store import write_arrays
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
@@ -149,10 +149,7 @@ def _show(stage: Stage, embedding: Embedding, clips: list[MotionClip]) -> None:
             axes.set_xlabel("motion frame", fontsize=7)
             axes.set_ylabel("sound frame", fontsize=7)
             axes.tick_params(labelsize=6)
-    figure.tight_layout()
-    figure.canvas.draw()
-    write_png(stage.reports / "contact_sheet.png", np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-    plt.close(figure)
+    write_figure(stage.reports / "contact_sheet.png", figure)
 
 
 if __name__ == "__main__":

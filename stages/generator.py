@@ -20,7 +20,7 @@ from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
 from avatar_core.generator.train import train_generator
 from avatar_core.io.checkpoints import save_checkpoint
-from avatar_core.io.images import write_png
+from avatar_core.io.images import write_figure
 from avatar_core.particles.framing import VALID
 from avatar_core.training.loop import history_rows
 from stages.artifacts import Artifacts, Row
@@ -83,10 +83,7 @@ def compare_lips(
         axes.plot(seconds, 1000 * made, color="#c33", label="generated from sound")
         axes.set_title(f"{row['id']}: lip aperture in mm, correlation {correlations[-1]:.2f}", fontsize=8)
     grid.flat[0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.canvas.draw()
-    write_png(stage.reports / "contact_sheet.png", np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-    plt.close(figure)
+    write_figure(stage.reports / "contact_sheet.png", figure)
     finite = [c for c in correlations if np.isfinite(c)]
     return {"lip_correlation_to_fit": float(np.mean(finite)) if finite else None}
 

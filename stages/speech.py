@@ -19,7 +19,7 @@ from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
-from avatar_core.io.images import write_png
+from avatar_core.io.images import write_figure
 from avatar_core.speech import (
     Line,
     Phoneme,
@@ -189,10 +189,7 @@ def _draw(stage: Stage, clips: list[str]) -> None:
         axes.set(ylim=(-1, 1), yticks=[])
         axes.set_title(f"{name} [{speech.language}] {text}", fontsize=7)
         axes.tick_params(labelsize=6)
-    figure.tight_layout()
-    figure.canvas.draw()
-    write_png(stage.reports / "contact_sheet.png", np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-    plt.close(figure)
+    write_figure(stage.reports / "contact_sheet.png", figure)
 
 
 if __name__ == "__main__":

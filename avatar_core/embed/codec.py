@@ -103,6 +103,7 @@ class MotionCodec(nn.Module):
         self.register_buffer("lips_lower", torch.zeros(lips, dtype=torch.int64))
 
     def scale(self, region: str, stature: float) -> float:
+        """What offsets of a region are divided by before encoding: the person's stature over 1.7 m; 1 for the face."""
         return stature / 1.7 if self.config.body_per_stature and region != "face" else 1.0
 
     def encode(
@@ -192,6 +193,7 @@ class MotionCodec(nn.Module):
         return factor
 
     def region(self, name: str) -> RegionCodec:
+        """The codec of one of REGIONS."""
         return self.regions[name]  # type: ignore[return-value]
 
     def body_from_head(self, head: Tensor) -> Tensor:
@@ -213,6 +215,7 @@ class MotionCodec(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], about: Mapping) -> MotionCodec:
+        """The inverse of `tensors`, in eval mode."""
         config = CodecConfig(**about["config"])
         codec = cls(config, about["n_particles"], about["sizes"], about["lips"], about["carriers"])
         codec.load_state_dict(dict(tensors))

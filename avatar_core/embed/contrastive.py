@@ -71,9 +71,11 @@ class Embedding(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.3))  # ln of the inverse temperature
 
     def embed_audio(self, log_mel: Tensor) -> Tensor:
+        """Log-mel (B,4T,80) -> unit vectors (B,T,E)."""
         return F.normalize(self.audio_head(self.trunk(log_mel)), dim=-1)
 
     def embed_motion(self, x: Tensor) -> Tensor:
+        """Latents (B,T,D) -> unit vectors (B,T,E)."""
         h = self.motion_in(x)
         for block in self.motion_blocks:
             h = block(h)
@@ -85,10 +87,12 @@ class Embedding(nn.Module):
         return F.normalize(windows.mean(-1), dim=-1)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        """What a checkpoint holds: tensors by name, and the config that `from_tensors` needs."""
         return dict(self.state_dict()), asdict(self.config)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Embedding:
+        """The inverse of `tensors`, in eval mode."""
         model = cls(ContrastiveConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
@@ -128,9 +132,7 @@ def train_embedding(
     rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0))
     model = Embedding(config)
-    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
-    model.trunk.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
-    model.trunk.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    model.trunk.fit_normalisation(c.log_mel for c in clips)
 
     def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(rng)

@@ -49,9 +49,11 @@ class RegionCodec(nn.Module):
         return ((offsets.flatten(1) * self.weight - self.mean) @ self.basis.T) / self.std
 
     def encode_coefficients(self, coefficients: Tensor) -> Tensor:
+        """Whitened coefficients (...,K+E) -> latents (...,K)."""
         return coefficients[..., : self.dims] + self.encoder_residual(coefficients)
 
     def decode_coefficients(self, x: Tensor) -> Tensor:
+        """Latents (...,K) -> whitened coefficients (...,K+E)."""
         return nn.functional.pad(x, (0, len(self.std) - self.dims)) + self.decoder_residual(x)
 
     def decode_offsets(self, x: Tensor) -> Tensor:
@@ -60,6 +62,7 @@ class RegionCodec(nn.Module):
         return (flat / self.weight).unflatten(-1, (-1, 3))
 
     def decode_channel(self, name: str, x: Tensor) -> Tensor:
+        """Latents (T,K) -> values (T,P,3) of the channel `name`."""
         table = getattr(self, f"map_{name}")
         flat = x @ table[:-1] + table[-1]
         return flat if CHANNEL_SIZE[name] == 1 else flat.unflatten(-1, (-1, 3))

@@ -61,6 +61,7 @@ class DiT(nn.Module):
         self.prior = nn.Linear(c, config.dims)
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
+        """Log-mel (B,4T,80) -> audio features (B,T,C)."""
         return self.trunk(log_mel)
 
     def drop_audio(self, audio: Tensor, dropped: Tensor) -> Tensor:

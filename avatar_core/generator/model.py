@@ -108,13 +108,16 @@ class Generator(nn.Module):
 
     @property
     def face(self) -> slice:
+        """The latents of the face."""
         return slice(self.config.body_dims, self.config.body_dims + self.config.face_dims)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        """What a checkpoint holds: tensors by name, and the config that `from_tensors` needs."""
         return dict(self.state_dict()), asdict(self.config)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
+        """The inverse of `tensors`, in eval mode."""
         values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
         model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))

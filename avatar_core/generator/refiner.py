@@ -53,6 +53,7 @@ class Refiner(nn.Module):
 
     @property
     def receptive_field(self) -> int:
+        """Frames on either side that can change an output frame."""
         return self.config.blocks * (self.config.kernel // 2 + self.config.radius)
 
     def forward(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:

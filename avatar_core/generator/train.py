@@ -87,7 +87,7 @@ def train_generator(
     batches = Batches(clips, codec, config)
     loss_of = MotionLoss(batches, codec, config)
     model = Generator(model_config)
-    normalise_audio(model, clips)
+    model.dit.trunk.fit_normalisation(c.log_mel for c in clips)
     model.noise_velocity.copy_(latent_speed(clips, codec))
 
     def losses() -> dict[str, Tensor]:
@@ -144,13 +144,6 @@ def diffusion_loss(
     if model.refiner is None:
         return loss
     return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
-
-
-def normalise_audio(model: Generator, clips: Sequence[MotionClip]) -> None:
-    """Set the audio trunk's global mean and deviation from the training clips."""
-    frames = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
-    model.dit.trunk.mel_mean.copy_(torch.from_numpy(frames.mean(0)))
-    model.dit.trunk.mel_std.copy_(torch.from_numpy(frames.std(0) + 0.1))
 
 
 def latent_speed(clips: Sequence[MotionClip], codec: MotionCodec) -> Tensor:

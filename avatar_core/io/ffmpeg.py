@@ -85,6 +85,7 @@ class Process:
         )
 
     def wait(self) -> int:
+        """Close its input and wait for the end; returns the exit code."""
         if self.process.stdin and not self.process.stdin.closed:
             try:
                 self.process.stdin.close()
@@ -93,6 +94,7 @@ class Process:
         return self.process.wait()
 
     def stop(self) -> None:
+        """Kill it if it runs, and free its pipes and log."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):

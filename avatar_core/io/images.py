@@ -9,13 +9,16 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_SIDE = 8192
@@ -95,6 +98,18 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3 or 4) or (H, W), float or uint8, atomically; equal pixels give equal bytes."""
     with atomic_file(path) as temporary:
         Image.fromarray(to_uint8(image)).save(temporary, format="PNG", compress_level=6)
+
+
+def write_figure(path: str | os.PathLike, figure: Figure) -> None:
+    """Write a matplotlib figure that was drawn with the agg backend as a PNG, and close it."""
+    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    assert isinstance(figure.canvas, FigureCanvasAgg), 'call matplotlib.use("agg") first'
+    figure.tight_layout()
+    figure.canvas.draw()
+    write_png(path, np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    plt.close(figure)
 
 
 def contact_sheet(

@@ -262,6 +262,7 @@ class TrajectoryWriter:
         self._written = upto
 
     def finish(self) -> None:
+        """Write what waits and the table of clips."""
         self._flush(self.length)
         self.group.attrs.update({"clips": self.clips, "window": self.window})
 

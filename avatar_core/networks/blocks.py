@@ -7,6 +7,9 @@ Legend: B windows, T frames at 25 fps, 4T mel frames at 100 Hz, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +19,7 @@ class AudioTrunk(nn.Module):
     """Log-mel (B,4T,80) -> features (B,T,C): normalisation, two convolutions down to 25 fps, residual blocks."""
 
     mel_mean: Tensor
-    mel_std: Tensor
+    mel_std: Tensor  # both over the training clips, see mel_statistics
 
     def __init__(self, mels: int, channels: int, blocks: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -27,12 +30,23 @@ class AudioTrunk(nn.Module):
         self.down = nn.Conv1d(c, c, 6, stride=4, padding=1)
         self.blocks = nn.ModuleList([ConvBlock(c, kernel, dropout) for _ in range(blocks)])
 
+    def fit_normalisation(self, log_mels: Iterable[np.ndarray]) -> None:
+        """Set mean and deviation from training clips (T,80)."""
+        for own, value in zip((self.mel_mean, self.mel_std), mel_statistics(log_mels), strict=True):
+            own.copy_(value)
+
     def forward(self, log_mel: Tensor) -> Tensor:
         h = ((log_mel - self.mel_mean) / self.mel_std).transpose(1, 2)
         h = F.gelu(self.down(F.gelu(self.stem(h)))).transpose(1, 2)
         for block in self.blocks:
             h = block(h)
         return h
+
+
+def mel_statistics(log_mels: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (80,) of each band over all frames of training clips (T,80); 0.1 keeps a silent band finite."""
+    frames = np.concatenate([np.asarray(mel, np.float32) for mel in log_mels])
+    return torch.from_numpy(frames.mean(0)), torch.from_numpy(frames.std(0) + 0.1)
 
 
 class ConvBlock(nn.Module):

@@ -42,12 +42,8 @@ def _images(images: NDArray | Tensor) -> NDArray:
     return array
 
 
-def _float(image: NDArray) -> NDArray[np.float32]:
-    return image * np.float32(1 / 255) if image.dtype == np.uint8 else image.astype(np.float32)
-
-
 def _crops(images: NDArray, matrices: list[NDArray], size: int) -> Tensor:
-    out = [A.warp(_float(image), matrix, size) for image, matrix in zip(images, matrices, strict=True)]
+    out = [A.warp(A.as_float(image), matrix, size) for image, matrix in zip(images, matrices, strict=True)]
     return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).contiguous()
 
 

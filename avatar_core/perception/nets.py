@@ -188,9 +188,11 @@ class SyncNet(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(2.3))
 
     def embed_video(self, mouths: Tensor) -> Tensor:
+        """Mouth windows (B,5,3,H,W) -> unit embeddings (B,E)."""
         return F.normalize(self.video(mouths.flatten(1, 2)), dim=-1)
 
     def embed_audio(self, log_mel: Tensor) -> Tensor:
+        """Log-mel windows (B,20,M) -> unit embeddings (B,E)."""
         return F.normalize(self.audio(log_mel), dim=-1)
 
 

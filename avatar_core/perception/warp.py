@@ -20,6 +20,11 @@ _NOISE = np.random.default_rng(20240).standard_normal(1 << 21).astype(np.float32
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 
 
+def as_float(images: NDArray) -> NDArray[np.float32]:
+    """Images of uint8 or of floats in [0,1] -> float32 in [0,1]."""
+    return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
 def crop_matrix(centre: NDArray, side: float, size: int, angle: float = 0.0) -> NDArray[np.float64]:
     """Similarity (2,3) that maps a square of `side` source pixels round `centre` onto size x size pixels.
 

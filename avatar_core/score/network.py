@@ -88,10 +88,12 @@ class ScoreNetwork(nn.Module):
 
     @property
     def size(self) -> int:
+        """H = W of its clips in pixels."""
         return self.config.size
 
     @property
     def frames(self) -> int:
+        """F, frames of a clip."""
         return self.config.frames
 
     def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,6 +102,7 @@ class ScoreNetwork(nn.Module):
         return bar.sqrt(), (1 - bar).sqrt()
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noisy clips alpha clean + sigma noise at timesteps (B,)."""
         alpha, sigma = self.alpha_sigma(timesteps)
         return alpha * clean + sigma * noise
 
@@ -195,6 +198,7 @@ class ScoreNetwork(nn.Module):
         return x.clamp(-1, 1)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
+        """What a checkpoint holds: tensors by name, and the config that `from_tensors` needs."""
         return dict(self.state_dict()), asdict(self.config)
 
     def copy(self) -> ScoreNetwork:
@@ -205,6 +209,7 @@ class ScoreNetwork(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> ScoreNetwork:
+        """The inverse of `tensors`, in eval mode."""
         model = cls(ScoreConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
+from avatar_core.networks.blocks import mel_statistics
 from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
@@ -35,8 +36,9 @@ def train_score(
     model = ScoreNetwork(config)
     data = _prepare(clips, config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
-    model.mel_mean.copy_(torch.from_numpy(mel.mean(0)))
-    model.mel_std.copy_(torch.from_numpy(mel.std(0) + 0.1))
+    mean, std = mel_statistics([mel])
+    model.mel_mean.copy_(mean)
+    model.mel_std.copy_(std)
     model.spread.copy_(_spread(data))
     with one_thread():
         history = run_loop(

@@ -148,6 +148,7 @@ class _Worker:
         self.sample_rate = int(hello["sample_rate"])
 
     def ask(self, request: dict) -> dict:
+        """Send one request and wait for its answer; UserError says what eSpeak NG could not do."""
         with self._lock:
             assert self._process.stdin is not None
             try:
@@ -168,9 +169,11 @@ class _Worker:
         return json.loads(line) if line else {"error": "the worker process has ended", "kind": "crash"}
 
     def alive(self) -> bool:
+        """Is the process still running?"""
         return self._process.poll() is None
 
     def close(self) -> None:
+        """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()  # end of input ends the worker

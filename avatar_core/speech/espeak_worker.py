@@ -103,6 +103,7 @@ class _Engine:
         return 0
 
     def has_voice(self, voice: str) -> bool:
+        """Does eSpeak NG know the voice?"""
         return self._lib.espeak_SetVoiceByName(voice.encode()) == 0
 
     def _fix_seed(self) -> None:
@@ -111,6 +112,7 @@ class _Engine:
         ctypes.CDLL(None).srand(ctypes.c_uint(1))
 
     def say(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> dict:
+        """Samples and phonemes of a text, or what went wrong, as in the protocol above."""
         if not self.has_voice(voice):
             return {"error": f"eSpeak NG has no voice {voice!r}", "kind": "voice"}
         for parameter, value in ((_PARAM_RATE, rate), (_PARAM_PITCH, pitch), (_PARAM_RANGE, pitch_range)):
@@ -169,6 +171,7 @@ def _open_engine(scratch: str) -> _Engine:
 
 def main() -> int:
     # Samples and JSON own stdout: send anything the C library prints to stderr instead.
+    """Answer requests until the input ends; returns the exit code."""
     out = os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1)
     os.dup2(2, 1)
     with tempfile.TemporaryDirectory(prefix="esp") as scratch:

@@ -38,10 +38,12 @@ class Speech:
 
     @property
     def num_frames(self) -> int:
+        """Frames at 25 fps."""
         return len(self.audio) // SAMPLES_PER_FRAME
 
     @property
     def duration_s(self) -> float:
+        """Seconds."""
         return len(self.audio) / SAMPLE_RATE
 
 

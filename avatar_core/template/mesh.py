@@ -46,6 +46,7 @@ class Template:
 
     @cached_property
     def bone_index(self) -> dict[str, int]:
+        """Bone name -> its row."""
         return {name: i for i, name in enumerate(self.bone_names)}
 
     @cached_property

@@ -78,14 +78,16 @@ def _hand_sample(arrays: dict[str, NDArray], rng: np.random.Generator, size: int
         return _no_hand(arrays, rng, size), np.full((21, 2), -1e4)
     # Hands of whole-person frames are what the net meets most: small and soft.
     kind = "hand" if rng.random() < 0.6 else "body"
-    for _ in range(8):
+    looks = 0
+    while True:
+        looks += 1
         index = int(rng.integers(len(arrays[f"{kind}_rgb"])))
         xy = arrays[f"{kind}_xy"][index]
         pixels = arrays[f"{kind}_rgb"].shape[1]
         left = bool(arrays["hand_left"][index]) if kind == "hand" else rng.random() < 0.5
         hand = xy[LAYOUT.hand_left if left else LAYOUT.hand_right]
         extent = float(np.ptp(hand, axis=0).max())
-        if (hand > 0).all() and (hand < pixels).all() and extent > 8:
+        if looks == 8 or ((hand > 0).all() and (hand < pixels).all() and extent > 8):
             break
     cx, cy, side = boxes.hand_box(hand)
     shift = rng.uniform(-0.12, 0.12, 2) * side

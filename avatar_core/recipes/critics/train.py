@@ -168,16 +168,17 @@ def main(arguments: list[str] | None = None) -> None:
         task = make_task(options.what, data)
         options.cycles = options.cycles or f"{task.steps}:{task.steps}"
         cycles = [
-            (int(last), int(length))
-            for last, length in (part.split(":") for part in options.cycles.split(","))
+            (int(end), int(length)) for end, length in (part.split(":") for part in options.cycles.split(","))
         ]
-        stop = stages[k + 1][1] if k + 1 < len(stages) else cycles[-1][0]
+        last = k + 1 == len(stages)
+        stop = cycles[-1][0] if last else stages[k + 1][1]
         net = fit(
             task, seed=options.seed, work=options.data / "work", cycles=cycles, stop=stop, every=options.every
         )
-    accuracy = task.evaluate(net)
-    path = write_asset(task, net, accuracy, options, steps=cycles[-1][0], recipe=data.recipe())
-    print(path, accuracy)
+        if last:
+            accuracy = task.evaluate(net)
+            path = write_asset(task, net, accuracy, options, steps=cycles[-1][0], recipe=data.recipe())
+            print(path, accuracy)
 
 
 if __name__ == "__main__":
