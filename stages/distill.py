@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from avatar_core.audio import augment
 from avatar_core.distill.losses import bind_tracks
@@ -24,7 +23,7 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
 from avatar_core.particles.canonical import Canonical, load_canonical
-from avatar_core.particles.deformation import Deformation, compose, make_rig
+from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
@@ -106,11 +105,8 @@ def _view(
     window = read_window(close.windows, row["id"]) if close else whole_window(frames.shape[:3])
     size = close.size if close else whole_size
     tracks = window.points(data.tracks(row), size)
-    trajectory = data.trajectory(row)
-    deformation = Deformation(**{k: v for k, v in trajectory.items() if k != "confidence"})
-    with torch.no_grad():
-        means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
-    pixels, depth = camera.project(means.numpy())
+    splats = LocalFrames(canonical, layout).compose(Deformation.of(data.trajectory(row)))
+    pixels, depth = camera.project(splats.means[:, : canonical.n_base].numpy())
     small = window.cut(frames, size)
     return View(
         camera.viewmat,
