@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avatar_core.audio import augment
-from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
@@ -27,6 +26,7 @@ from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
+from avatar_core.perception.tracks import bind_tracks
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses

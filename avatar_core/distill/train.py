@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.config import derived, list_of, ranged, section
 from avatar_core.distill.losses import (
-    TrackBinding,
     arap_loss,
     picture_loss,
-    project,
     trajectory_loss,
     vsd_loss,
 )
@@ -32,12 +30,13 @@ from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.train import MotionLoss, MotionLossConfig, diffusion_loss
-from avatar_core.geometry.camera import Camera
+from avatar_core.geometry.camera import Camera, project
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import TrackBinding
 from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop
 from avatar_core.training.state import fingerprint_of
@@ -83,6 +82,11 @@ class View:
     background: np.ndarray
     tracks: TrackBinding | None = None
     scored: bool = False
+
+    def camera(self, frames: slice) -> Camera:
+        """Of some of the frames, K (F,3,3)."""
+        height, width = self.frames.shape[1:3]
+        return Camera(self.viewmat, self.Ks[frames], width, height)
 
 
 @dataclass(frozen=True)
@@ -175,20 +179,17 @@ def rendered_terms(
     latents = predict_window(student.generator, clip.motion, shown, frames, chance)
     splats = person.compose(student.codec.decode(latents, person.canonical.stature))
     means, n = splats.means, person.n_base
-    height, width = view.frames.shape[1:3]
-    viewmat = torch.from_numpy(np.asarray(view.viewmat, np.float32))
-    Ks = torch.from_numpy(np.asarray(view.Ks[frames], np.float32))
+    camera = view.camera(frames)
     terms = {}
     if weights.arap > 0:
         knn = torch.from_numpy(person.canonical.knn[:n].astype(np.int64))
         terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), person.rest.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
-        points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, Ks)
+        points = project(means[:, torch.from_numpy(view.tracks.particles)], camera)
         targets = torch.from_numpy(view.tracks.targets[frames])
-        terms["trajectory"] = trajectory_loss(points, targets, float(width))
+        terms["trajectory"] = trajectory_loss(points, targets, float(camera.width))
     scored = view.scored and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
-        camera = Camera(view.viewmat, view.Ks[frames], width, height)
         images, _ = rasterize_splats(
             splats,
             camera,

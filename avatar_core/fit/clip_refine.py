@@ -21,9 +21,10 @@ from avatar_core.fit import losses
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, bones, orient, place, splats
-from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior, project
-from avatar_core.geometry.camera import Camera
+from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior
+from avatar_core.geometry.camera import Camera, project
 from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import TrackBinding
 
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
@@ -69,7 +70,7 @@ class Clip:
 
 
 def make_clip(
-    pictures: Pictures, binding: losses.TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
+    pictures: Pictures, binding: TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
 ) -> Clip:
     targets = torch.from_numpy(binding.targets)
     return Clip(

@@ -21,7 +21,6 @@ from avatar_core.errors import UserError
 from avatar_core.fit.align import align, displaced
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
 from avatar_core.fit.config import FitConfig
-from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import Pictures, frame_psnr, make_pictures
 from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
@@ -32,6 +31,7 @@ from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import FIELD_OF_VIEW, VALID
 from avatar_core.particles.layout import ParticleLayout
+from avatar_core.perception.tracks import TrackBinding, bind_tracks
 from avatar_core.template import Template, load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 

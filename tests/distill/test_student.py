@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import (
     DistillClip,
     DistillConfig,
@@ -28,6 +27,7 @@ from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import bind_tracks
 from avatar_core.score import AUDIO_CONTEXT
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
 
