@@ -99,7 +99,7 @@ class DistillClip:
 class Student(nn.Module):
     """What is trained together: the generator and the codec."""
 
-    def __init__(self, generator: Generator, codec: MotionCodec):
+    def __init__(self, generator: Generator, codec: MotionCodec) -> None:
         super().__init__()
         self.generator, self.codec = generator, codec
 

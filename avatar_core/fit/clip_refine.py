@@ -9,7 +9,7 @@ Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M po
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,8 +245,12 @@ class FlooredAdam:
     """Adam whose second moment is at least a tenth of its mean over the tensor; undoable by one step."""
 
     def __init__(
-        self, parameters, rates: list[float], betas: tuple[float, float] = (0.8, 0.98), floor: float = 0.1
-    ):
+        self,
+        parameters: Iterable[Tensor],
+        rates: Sequence[float],
+        betas: tuple[float, float] = (0.8, 0.98),
+        floor: float = 0.1,
+    ) -> None:
         self.parameters, self.rates, self.betas, self.floor = list(parameters), list(rates), betas, floor
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]

@@ -68,7 +68,7 @@ class LocalFrames:
     ValueError where canonical and layout do not belong together.
     """
 
-    def __init__(self, canonical: Canonical, layout: ParticleLayout):
+    def __init__(self, canonical: Canonical, layout: ParticleLayout) -> None:
         n = canonical.n_base
         if len(layout.frame) != n:
             raise ValueError(f"layout has {len(layout.frame)} particles, the canonical avatar has {n}")

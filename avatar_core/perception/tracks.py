@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from avatar_core.config import ranged
 
@@ -79,7 +79,7 @@ def track_points(frames: np.ndarray, masks: np.ndarray, config: OpticalFlowTrack
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     # Eroded, so that a seed does not ride on the silhouette, whose flow belongs half to the background.
     core = [cv2.erode(mask, np.ones((5, 5), np.uint8)) for mask in masks]
-    flow_engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow_engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # pyright: ignore[reportAttributeAccessIssue]
 
     tracks: list[np.ndarray] = []
     alive = np.zeros(0, int)

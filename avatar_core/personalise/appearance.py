@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import Camera
