@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from avatar_core.audio import augment
-from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
@@ -24,10 +22,11 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
 from avatar_core.particles.canonical import Canonical, load_canonical
-from avatar_core.particles.deformation import Deformation, compose, make_rig
+from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
+from avatar_core.perception.tracks import bind_tracks
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses
@@ -106,11 +105,8 @@ def _view(
     window = read_window(close.windows, row["id"]) if close else whole_window(frames.shape[:3])
     size = close.size if close else whole_size
     tracks = window.points(data.tracks(row), size)
-    trajectory = data.trajectory(row)
-    deformation = Deformation(**{k: v for k, v in trajectory.items() if k != "confidence"})
-    with torch.no_grad():
-        means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0][:, : canonical.n_base]
-    pixels, depth = camera.project(means.numpy())
+    splats = LocalFrames(canonical, layout).compose(Deformation.of(data.trajectory(row)))
+    pixels, depth = camera.project(splats.means[:, : canonical.n_base].numpy())
     small = window.cut(frames, size)
     return View(
         camera.viewmat,

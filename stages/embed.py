@@ -89,7 +89,7 @@ class FittedClips(Sequence[ClipMotion]):
         arrays = self.data.trajectory(row)
         confidence = arrays.pop("confidence")
         stature = float(load_canonical(self.data.canonical_file(row)).stature)
-        return ClipMotion(Deformation(**arrays), VALID[row["framing"]], stature, confidence)
+        return ClipMotion(Deformation.of(arrays), VALID[row["framing"]], stature, confidence)
 
 
 def encode_clips(
@@ -108,7 +108,7 @@ def encode_clips(
             again = codec.encode(some, clip.stature, clip.valid)
             back = codec.decode(again, clip.stature).mean_offset.numpy()
         clips[row["id"]] = MotionClip(mel, x.numpy(), clip.valid, clip.confidence)
-        error = np.linalg.norm(back - np.asarray(some.mean_offset), axis=-1)
+        error = np.linalg.norm(back - some.mean_offset.numpy(), axis=-1)
         for name, ids in frames.items():
             if clip.valid[name]:
                 sums[name].append(1000 * float(error[:, np.isin(layout.frame, ids)].mean()))

@@ -24,7 +24,7 @@ from avatar_core.io.video import write_mp4
 from avatar_core.metrics.clip import Clip, Value
 from avatar_core.metrics.suite import Judged, judge, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
-from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception import Critics, load_critics
 from avatar_core.speak.render import render_motion
@@ -158,8 +158,8 @@ def _particles(student: Student, canonical: Canonical, layout: ParticleLayout, x
     """Base particles (T,N,3) of motion latents."""
     with torch.no_grad():
         deformation = student.codec.decode(x, float(canonical.stature))
-        means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0]
-    return means[:, : canonical.n_base].numpy()
+        splats = LocalFrames(canonical, layout).compose(deformation)
+    return splats.means[:, : canonical.n_base].numpy()
 
 
 def _identity_report(stage: Stage, outcomes: Sequence[Outcome]) -> dict[str, float | None]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from avatar_core.clock import SAMPLE_RATE
 from avatar_core.generator.sampler import generate
@@ -24,7 +23,7 @@ from avatar_core.metrics.mouth import (
 )
 from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.particles.canonical import Canonical, load_canonical
-from avatar_core.particles.deformation import Deformation, compose, make_rig
+from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.speak.student import load_student
@@ -157,11 +156,12 @@ def fit_report(stage: Stage, rows: list[Row]) -> dict[str, float | None]:
         truth = data.truth(row)
         if truth is None:
             continue
-        canonical, trajectory = load_canonical(data.canonical_file(row)), data.trajectory(row)
-        deformation = Deformation(**{k: v for k, v in trajectory.items() if k != "confidence"})
-        with torch.no_grad():
-            means = compose(canonical, layout, deformation, make_rig(canonical, layout))[0]
-        particles = means[:, : canonical.n_base].numpy()
+        canonical, deformation = (
+            load_canonical(data.canonical_file(row)),
+            Deformation.of(data.trajectory(row)),
+        )
+        splats = LocalFrames(canonical, layout).compose(deformation)
+        particles = splats.means[:, : canonical.n_base].numpy()
         reports.append(truth_report(*truth, template, layout, particles, VALID[row["framing"]]))
     names = ("lip_correlation", "lip_slope", "lips_mm", "face_mm", "hands_mm", "body_mm")
     values = {n: [r[n] for r in reports if n in r and np.isfinite(r[n])] for n in names}

@@ -7,11 +7,8 @@ Shapes: B clips, F consecutive frames, N particles, M tracks, H x W pixels, K ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avatar_core.score import ScoreTeacher
@@ -80,50 +77,3 @@ def arap_loss(means: Tensor, knn: Tensor, rest: Tensor | None = None) -> Tensor:
 def picture_loss(frames: Tensor, targets: Tensor) -> Tensor:
     """L1 between rendered and teacher frames, both in [0,1]."""
     return (frames - targets).abs().mean()
-
-
-@dataclass(frozen=True)
-class TrackBinding:
-    """Which particle every track sits on, and where that particle should be seen.
-
-    particles (M,) indices; targets (T,M,2) pixels of the particle's centre, NaN where the track is absent.
-    """
-
-    particles: np.ndarray
-    targets: np.ndarray
-
-
-def bind_tracks(
-    tracks: np.ndarray, pixels: np.ndarray, depth: np.ndarray, radius: float = 3.0, thickness: float = 0.03
-) -> TrackBinding:
-    """Attach every track to the nearest particle on the near side, in the track's first frame.
-
-    tracks (T,P,2) pixels with NaN when absent; pixels (T,N,2) and depth (T,N) m are the fitted particles' projections.
-    A particle is on the near side when it is less than `thickness` behind the nearest one within `radius` pixels.
-    The track keeps its starting distance to the particle's centre. Tracks on no particle are left out.
-    """
-    finite = np.isfinite(tracks).all(-1)
-    particles, targets = [], []
-    for start in np.unique(finite.argmax(0)[finite.any(0)]):
-        tree = cKDTree(pixels[start])
-        chosen = np.flatnonzero(finite.any(0) & (finite.argmax(0) == start))
-        for track, near in zip(chosen, tree.query_ball_point(tracks[start, chosen], radius), strict=True):
-            if not near:
-                continue
-            near = np.asarray(near)
-            front = near[depth[start, near] < depth[start, near].min() + thickness]
-            distance = np.linalg.norm(pixels[start, front] - tracks[start, track], axis=-1)
-            particle = int(front[distance.argmin()])
-            particles.append(particle)
-            targets.append(tracks[:, track] - tracks[start, track] + pixels[start, particle])
-    if not particles:
-        return TrackBinding(np.zeros(0, np.int64), np.zeros((len(tracks), 0, 2), np.float32))
-    return TrackBinding(np.asarray(particles, np.int64), np.stack(targets, 1).astype(np.float32))
-
-
-def project(means: Tensor, viewmat: Tensor, K: Tensor) -> Tensor:
-    """Pixels (F,M,2) of world points (F,M,3) through viewmat (4,4) and intrinsics (F,3,3)."""
-    camera = means @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = camera[..., 2:].clamp_min(1e-3)
-    focal = K.diagonal(dim1=-2, dim2=-1)[..., None, :2]
-    return (camera[..., :2] / z) * focal + K[..., None, :2, 2]

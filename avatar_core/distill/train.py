@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,8 @@ from torch import Tensor, nn
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.config import derived, list_of, ranged, section
 from avatar_core.distill.losses import (
-    TrackBinding,
     arap_loss,
     picture_loss,
-    project,
     trajectory_loss,
     vsd_loss,
 )
@@ -33,10 +30,13 @@ from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.train import MotionLoss, MotionLossConfig, diffusion_loss
-from avatar_core.geometry.camera import Camera
+from avatar_core.geometry.camera import Camera, project
 from avatar_core.networks.diffusion import add_noise
-from avatar_core.particles.deformation import Rig, compose, make_rig
-from avatar_core.particles.splats import Splats, rasterize_splats
+from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.deformation import LocalFrames
+from avatar_core.particles.layout import ParticleLayout
+from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import TrackBinding
 from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, Progress, run_loop
 from avatar_core.training.state import fingerprint_of
@@ -83,6 +83,11 @@ class View:
     tracks: TrackBinding | None = None
     scored: bool = False
 
+    def camera(self, frames: slice) -> Camera:
+        """Of some of the frames, K (F,3,3)."""
+        height, width = self.frames.shape[1:3]
+        return Camera(self.viewmat, self.Ks[frames], width, height)
+
 
 @dataclass(frozen=True)
 class DistillClip:
@@ -94,15 +99,15 @@ class DistillClip:
 class Student(nn.Module):
     """What is trained together: the generator and the codec."""
 
-    def __init__(self, generator: Generator, codec: MotionCodec):
+    def __init__(self, generator: Generator, codec: MotionCodec) -> None:
         super().__init__()
         self.generator, self.codec = generator, codec
 
 
 def train_student(
     clips: Sequence[DistillClip],
-    canonicals: Mapping[str, Any],
-    layout: Any,
+    canonicals: Mapping[str, Canonical],
+    layout: ParticleLayout,
     generator: Generator,
     codec: MotionCodec,
     teacher: ScoreTeacher,
@@ -113,12 +118,12 @@ def train_student(
 ) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
 
-    A step renders as many frames as the teacher sees, whether it is asked or not. canonicals maps identity to Canonical.
+    A step renders as many frames as the teacher sees, whether it is asked or not. canonicals: by identity.
     """
     weights = config.weights
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
-    rigs = {name: make_rig(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
+    people = {name: LocalFrames(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
     batches = Batches([c.motion for c in clips], codec, config.simple)
     loss_of = MotionLoss(batches, codec, config.simple)
     student = Student(generator, codec)
@@ -131,8 +136,7 @@ def train_student(
             mel = augment(mel, chance)
         terms = {"simple": diffusion_loss(generator, loss_of, mel, x, weight, kind, config.simple, chance)}
         clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
-        terms |= rendered_terms(clip, canonicals[clip.identity], layout, rigs[clip.identity], student, teacher, fake,
-                                config, chance)  # fmt: skip
+        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, chance)
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
 
@@ -157,9 +161,7 @@ def train_student(
 
 def rendered_terms(
     clip: DistillClip,
-    canonical: Any,
-    layout: Any,
-    rig: Rig,
+    person: LocalFrames,
     student: Student,
     teacher: ScoreTeacher,
     fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
@@ -175,28 +177,24 @@ def rendered_terms(
     score_draws = torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=chance)))
     shown = student.codec.shown(clip.motion.valid)
     latents = predict_window(student.generator, clip.motion, shown, frames, chance)
-    deformation = student.codec.decode(latents, float(canonical.stature))
-    means, quats, log_scales, logits, colors = compose(canonical, layout, deformation, rig)
-    height, width = view.frames.shape[1:3]
-    viewmat = torch.from_numpy(np.asarray(view.viewmat, np.float32))
-    Ks = torch.from_numpy(np.asarray(view.Ks[frames], np.float32))
+    splats = person.compose(student.codec.decode(latents, person.canonical.stature))
+    means, n = splats.means, person.n_base
+    camera = view.camera(frames)
     terms = {}
     if weights.arap > 0:
-        n = rig.n_base
-        knn = torch.from_numpy(np.asarray(canonical.knn)[:n].astype(np.int64))
-        terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), rig.means[:n])
+        knn = torch.from_numpy(person.canonical.knn[:n].astype(np.int64))
+        terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), person.rest.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
-        points = project(means[:, torch.from_numpy(view.tracks.particles)], viewmat, Ks)
+        points = project(means[:, torch.from_numpy(view.tracks.particles)], camera)
         targets = torch.from_numpy(view.tracks.targets[frames])
-        terms["trajectory"] = trajectory_loss(points, targets, float(width))
+        terms["trajectory"] = trajectory_loss(points, targets, float(camera.width))
     scored = view.scored and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
-        camera = Camera(view.viewmat, view.Ks[frames], width, height)
         images, _ = rasterize_splats(
-            Splats.activated(means, quats, log_scales, logits, colors),
+            splats,
             camera,
             background=torch.from_numpy(np.asarray(view.background, np.float32)),
-            eps2d=canonical.eps2d(camera),
+            eps2d=person.canonical.eps2d(camera),
         )
         targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255
         terms["l1"] = picture_loss(images, targets)

@@ -111,7 +111,7 @@ class MotionCodec(nn.Module):
     ) -> Tensor:
         """E_X: dG of T frames -> x (T,D). Regions that are not valid give zeros, the population mean."""
         valid = valid or dict.fromkeys(VALID_KEYS, True)
-        offsets = deformation.torch().mean_offset
+        offsets = deformation.mean_offset
         x = offsets.new_zeros(len(offsets), self.dims)
         for region in REGIONS:
             if not valid[region]:

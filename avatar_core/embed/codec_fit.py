@@ -37,7 +37,7 @@ def fit_codec(
         for k in ("lips_upper", "lips_lower")
     }
     n_lips = min(len(v) for v in lips.values())
-    index["head"] = np.sort(np.asarray(layout.carriers["head"])).astype(np.int64)
+    index["head"] = np.sort(layout.carriers["head"]).astype(np.int64)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         sizes = {r: len(index[r]) for r in DECODED}
@@ -98,9 +98,7 @@ def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, co
                 value = getattr(clip.deformation, name)
                 if value is None:
                     continue
-                if isinstance(value, Tensor):
-                    value = value.detach().numpy()
-                part = torch.from_numpy(np.asarray(value[frames], np.float32)[:, index[region]])
+                part = torch.from_numpy(value.detach().numpy()[frames][:, index[region]])
                 scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
                 values[name].append(part / scale)
             values["clip"].append(torch.full((len(frames),), number))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avatar_core.embed.pca import fit_pca, ridge
 
-CHANNEL_SIZE = {"rotation": 3, "log_scale": 3, "logit_opacity": 1, "color": 3}
+CHANNEL_SIZE = {"rotation": 3, "color": 3}
 
 
 class RegionCodec(nn.Module):

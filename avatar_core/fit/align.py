@@ -20,8 +20,8 @@ from avatar_core.fit import losses
 from avatar_core.fit.clip_refine import FlooredAdam, render_window
 from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, bones, orient, place
-from avatar_core.fit.track import Track, project
-from avatar_core.geometry.camera import Camera
+from avatar_core.fit.track import Track
+from avatar_core.geometry.camera import Camera, project
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M po
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,10 @@ from avatar_core.fit import losses
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, bones, orient, place, splats
-from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior, project
-from avatar_core.geometry.camera import Camera
+from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior
+from avatar_core.geometry.camera import Camera, project
 from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import TrackBinding
 
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
@@ -69,7 +70,7 @@ class Clip:
 
 
 def make_clip(
-    pictures: Pictures, binding: losses.TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
+    pictures: Pictures, binding: TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
 ) -> Clip:
     targets = torch.from_numpy(binding.targets)
     return Clip(
@@ -244,8 +245,12 @@ class FlooredAdam:
     """Adam whose second moment is at least a tenth of its mean over the tensor; undoable by one step."""
 
     def __init__(
-        self, parameters, rates: list[float], betas: tuple[float, float] = (0.8, 0.98), floor: float = 0.1
-    ):
+        self,
+        parameters: Iterable[Tensor],
+        rates: Sequence[float],
+        betas: tuple[float, float] = (0.8, 0.98),
+        floor: float = 0.1,
+    ) -> None:
         self.parameters, self.rates, self.betas, self.floor = list(parameters), list(rates), betas, floor
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]

@@ -21,16 +21,18 @@ from avatar_core.errors import UserError
 from avatar_core.fit.align import align, displaced
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
 from avatar_core.fit.config import FitConfig
-from avatar_core.fit.losses import TrackBinding, bind_tracks
 from avatar_core.fit.nodes import NodeGraph
-from avatar_core.fit.pictures import frame_psnr, make_pictures
+from avatar_core.fit.pictures import Pictures, frame_psnr, make_pictures
 from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
 from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip, usable
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
-from avatar_core.particles.deformation import Deformation, decompose
+from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import FIELD_OF_VIEW, VALID
-from avatar_core.template import load_template
+from avatar_core.particles.layout import ParticleLayout
+from avatar_core.perception.tracks import TrackBinding, bind_tracks
+from avatar_core.template import Template, load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 DEFAULT = FitConfig()
@@ -57,16 +59,16 @@ def fit_clip(
     tracks: np.ndarray,
     keypoints_xy: np.ndarray,
     keypoints_confidence: np.ndarray,
-    canonical,
-    layout,
-    template,
+    canonical: Canonical,
+    layout: ParticleLayout,
+    template: Template,
     framing: str,
     config: FitConfig = DEFAULT,
     *,
     nodes: NodeGraph | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClipFit:
-    """Fit `canonical` (Canonical) to a clip, from the clip alone.
+    """Fit `canonical` to a clip, from the clip alone.
 
     frames (T,H,W,3) uint8; masks (T,H,W) uint8, foreground 255; tracks (T,P,2) px, NaN when absent; keypoints_xy (T,M,2) px
     and confidence (T,M) in the order of template.landmarks.KEYPOINTS; framing: face, waist_up or full_body. nodes: the
@@ -93,15 +95,15 @@ def fit_clip(
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
     config = config if hold_head else replace(config, **vars(config.body_rates))
     motion = refine_clip(seen, curves, track, clip, config, progress)
-    return _finish(rig, motion, track, pictures, canonical, layout, framing, keypoints_confidence, config)
+    return _finish(rig, motion, track, pictures, layout, framing, keypoints_confidence, config)
 
 
 def camera_for(
     frames: np.ndarray,
     keypoints_xy: np.ndarray,
     keypoints_confidence: np.ndarray,
-    canonical,
-    layout,
+    canonical: Canonical,
+    layout: ParticleLayout,
     framing: str,
 ) -> Camera:
     """The camera through which the canonical avatar stands as the person of a clip does: what `fit_clip` starts from."""
@@ -112,7 +114,16 @@ def camera_for(
     return solve_camera(rest, keypoints_xy, confidence, width, height, FIELD_OF_VIEW[framing])
 
 
-def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, confidence, config) -> ClipFit:
+def _finish(
+    rig: FitRig,
+    motion: Motion,
+    track: Track,
+    pictures: Pictures,
+    layout: ParticleLayout,
+    framing: str,
+    confidence: np.ndarray,
+    config: FitConfig,
+) -> ClipFit:
     """Render the result in windows, measure it, and express it as a Deformation."""
     images, means, quats = [], [], []
     for window in windows(len(motion.weights), config.batch):
@@ -125,9 +136,8 @@ def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, co
         means.append(base)
         quats.append(torch.nn.functional.normalize(turned, dim=-1))
     image, base, turned = torch.cat(images), torch.cat(means), torch.cat(quats)
-    deformation = decompose(canonical, layout, base, quat_mul(turned, rig.quats)).numpy()
+    deformation = LocalFrames(rig.canonical, layout).decompose(base, quat_mul(turned, rig.quats))
     shade = (motion.colors(rig, slice(None)) - rig.colors)[:, : rig.n_base].detach()
-    deformation = Deformation(deformation.mean_offset, deformation.rotation, color=shade.numpy())
     square = (image - pictures.target).square().mean(1)
     foreground = pictures.foreground > 0.5
     quality = frame_psnr(square, foreground)
@@ -144,7 +154,7 @@ def _finish(rig, motion: Motion, track, pictures, canonical, layout, framing, co
         "camera_distance_m": float(-track.camera.position[1]),
     }
     return ClipFit(
-        deformation=deformation,
+        deformation=replace(deformation, color=shade),
         camera=track.camera,
         valid=dict(VALID[framing]),
         confidence=trust.astype(np.float32),
@@ -175,7 +185,14 @@ def _bind(rig: FitRig, track: Track, tracks: np.ndarray) -> TrackBinding:
     return bind_tracks(np.asarray(tracks, np.float32), pixels, depth)
 
 
-def _check(frames, masks, tracks, xy, confidence, framing) -> None:
+def _check(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    tracks: np.ndarray,
+    xy: np.ndarray,
+    confidence: np.ndarray,
+    framing: str,
+) -> None:
     """UserError naming what does not fit together."""
     if framing not in VALID:
         raise UserError(f"framing: expected one of {', '.join(VALID)}, found {framing!r}")

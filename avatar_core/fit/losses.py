@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -171,41 +170,3 @@ def spectral_loss(curves: Tensor, matrix: Tensor) -> Tensor:
 def bounds_loss(weights: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Soft bounds: mean squared excess of weights outside [low, high]."""
     return ((low - weights).relu().square() + (weights - high).relu().square()).mean()
-
-
-@dataclass(frozen=True)
-class TrackBinding:
-    """particles (M,) int64 that tracks sit on; targets (T,M,2) float32 px of the particles' centres, NaN when absent."""
-
-    particles: np.ndarray
-    targets: np.ndarray
-
-
-def bind_tracks(
-    tracks: np.ndarray, pixels: np.ndarray, depth: np.ndarray, radius: float = 3.0, thickness: float = 0.03
-) -> TrackBinding:
-    """Attach every track to the nearest near-side particle in the track's first frame.
-
-    tracks (T,P,2) px, NaN when absent; pixels (T,N,2) and depth (T,N) m of the particles as placed so far. A particle is
-    on the near side when less than `thickness` metres behind the nearest one within `radius` px. The distance at the
-    start is kept: a track tells how the particle moves, not where it is. Tracks on no particle are left out.
-    """
-    seen = np.isfinite(tracks).all(-1)
-    first = np.where(seen.any(0), seen.argmax(0), -1)
-    particles, targets = [], []
-    for start in np.unique(first[first >= 0]):
-        tree = cKDTree(pixels[start])
-        chosen = np.flatnonzero(first == start)
-        for track, near in zip(chosen, tree.query_ball_point(tracks[start, chosen], radius), strict=True):
-            if not near:
-                continue
-            index = np.sort(np.asarray(near))
-            front = index[depth[start, index] < depth[start, index].min() + thickness]
-            particle = int(
-                front[np.linalg.norm(pixels[start, front] - tracks[start, track], axis=-1).argmin()]
-            )
-            particles.append(particle)
-            targets.append(tracks[:, track] - tracks[start, track] + pixels[start, particle])
-    if not particles:
-        return TrackBinding(np.zeros(0, np.int64), np.zeros((len(tracks), 0, 2), np.float32))
-    return TrackBinding(np.asarray(particles, np.int64), np.stack(targets, 1).astype(np.float32))

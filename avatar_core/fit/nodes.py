@@ -16,7 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
+
+from avatar_core.particles.layout import ParticleLayout
+from avatar_core.template.mesh import Template
 
 BODY, FACE, HAND_LEFT, HAND_RIGHT, MOUTH_INTERIOR, EYES = range(6)
 BLEND = 4  # nodes a particle follows
@@ -42,8 +45,10 @@ class NodeGraph:
         return csr_matrix(coo_matrix((self.weights.ravel(), (rows, self.neighbours.ravel())), shape=(n, k)))
 
 
-def make_nodes(template, layout, face: int = 170, hand: int = 40, body: int = 110) -> NodeGraph:
-    """Node graph of a Template and a ParticleLayout; face, hand (each), body: how many nodes each gets.
+def make_nodes(
+    template: Template, layout: ParticleLayout, face: int = 170, hand: int = 40, body: int = 110
+) -> NodeGraph:
+    """face, hand (each), body: how many nodes each gets.
 
     Takes seconds; the last few are kept, by the content of the layout.
     """
@@ -58,7 +63,7 @@ def make_nodes(template, layout, face: int = 170, hand: int = 40, body: int = 11
 _MADE: dict[tuple, NodeGraph] = {}
 
 
-def _make(template, layout, face: int, hand: int, body: int) -> NodeGraph:
+def _make(template: Template, layout: ParticleLayout, face: int, hand: int, body: int) -> NodeGraph:
     points, region = np.asarray(layout.template_positions, np.float64), np.asarray(layout.region)
     nodes = np.concatenate(
         [
@@ -93,7 +98,7 @@ def _make(template, layout, face: int, hand: int, body: int) -> NodeGraph:
     )
 
 
-def _face_importance(points: np.ndarray, layout) -> np.ndarray:
+def _face_importance(points: np.ndarray, layout: ParticleLayout) -> np.ndarray:
     """(N,) density factor: 1, up to 3 at the mouth and 2.5 at the eyes."""
     mouth = points[np.concatenate([layout.lips_upper, layout.lips_lower])].mean(0)
     out = 1 + 2.0 * np.exp(-((points - mouth) ** 2).sum(1) / (2 * 0.022**2))
@@ -121,7 +126,9 @@ def _farthest(
     return candidates[np.array(chosen)]
 
 
-def _geodesic(template, layout, points: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+def _geodesic(
+    template: Template, layout: ParticleLayout, points: np.ndarray, nodes: np.ndarray
+) -> np.ndarray:
     """(K,N) surface distances from node particles to all particles, inf beyond REACH or on another island."""
     vertices = np.asarray(template.layout_positions, np.float64)
     # Vertices that share a place (texture seams) are one.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
 from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.layout import ParticleLayout
 from avatar_core.particles.splats import Splats
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS
+from avatar_core.template.mesh import Template
 from avatar_core.template.pose import bone_transforms, relaxed_rotvecs, skin
 
 
@@ -60,28 +63,34 @@ class FitRig:
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, matrix, transpose, dense):  # type: ignore[override]
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
         ctx.transpose = transpose
         return matrix @ dense
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[override]
-        return None, None, ctx.transpose @ gradient.contiguous()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transpose @ grads[0].contiguous()
 
 
 class SparseBlend:
     """A constant sparse matrix times dense ones, with a gradient (torch's own keeps none for CSR on the right)."""
 
-    def __init__(self, matrix: csr_matrix):
+    def __init__(self, matrix: csr_matrix) -> None:
         self.matrix = matrix
         self.forward_matrix, self.transpose = _csr(matrix), _csr(matrix.T.tocsr())
 
     def __call__(self, dense: Tensor) -> Tensor:
-        return _Multiply.apply(self.forward_matrix, self.transpose, dense)
+        return cast(Tensor, _Multiply.apply(self.forward_matrix, self.transpose, dense))
 
 
-def make_rig(canonical: Canonical, layout, template, framing: str, nodes: NodeGraph | None = None) -> FitRig:
-    """Bind a Canonical to the Template; `nodes` (the same for everybody) may be shared between rigs."""
+def make_rig(
+    canonical: Canonical,
+    layout: ParticleLayout,
+    template: Template,
+    framing: str,
+    nodes: NodeGraph | None = None,
+) -> FitRig:
+    """Bind an avatar to the template; `nodes` (the same for everybody) may be shared between rigs."""
     nodes = nodes or make_nodes(template, layout)
     n = int(canonical.n_base)
     vertices, joints = canonical_surface(canonical, template)
@@ -95,8 +104,8 @@ def make_rig(canonical: Canonical, layout, template, framing: str, nodes: NodeGr
     vertex_weights = _rows(index, weight, b)  # (V,B)
     bone_skin = np.concatenate(
         [
-            reduce_weights((pick @ vertex_weights).tocsr(), skeleton),
-            reduce_weights((point_pick @ vertex_weights + point_bones).tocsr(), skeleton),
+            reduce_weights(csr_matrix(pick @ vertex_weights), skeleton),
+            reduce_weights(csr_matrix(point_pick @ vertex_weights + point_bones), skeleton),
         ]
     )
     deltas = np.zeros((len(template.face_actions), v, 3), np.float32)
@@ -230,7 +239,7 @@ def splats(rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor) -> Splats:
     return Splats(means, quats, rig.scales, rig.opacities, colors)
 
 
-def canonical_surface(canonical, template) -> tuple[np.ndarray, np.ndarray]:
+def canonical_surface(canonical: Canonical, template: Template) -> tuple[np.ndarray, np.ndarray]:
     """Template vertices (V,3) and bone heads (B,3) of a Canonical's person in the canonical (relaxed) pose."""
     vertices, heads = template.rest(canonical.shape)
     transforms = bone_transforms(heads, relaxed_rotvecs(template), None, template)
@@ -258,7 +267,7 @@ def action_turns(actions: np.ndarray, rest: np.ndarray, knn: np.ndarray) -> np.n
 
 
 def _keypoint_rows(
-    template, vertices: np.ndarray, joints: np.ndarray
+    template: Template, vertices: np.ndarray, joints: np.ndarray
 ) -> tuple[csr_matrix, np.ndarray, csr_matrix]:
     """Vertex mix (M,V), canonical places (M,3) and bone membership (M,B) of the keypoints."""
     base_to_vertex = template.vertex_of_base
@@ -311,5 +320,5 @@ def _unit(quats: np.ndarray) -> Tensor:
     return torch.nn.functional.normalize(_f32(quats), dim=-1)
 
 
-def _f32(array) -> Tensor:
+def _f32(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))

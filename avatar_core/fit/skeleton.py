@@ -8,6 +8,7 @@ Shapes: T frames, R reduced bones, B bones of the rig, N points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,9 @@ class Skeleton:
         return [np.flatnonzero(depth == d).tolist() for d in range(depth.max() + 1)]
 
 
-def make_skeleton(bone_names, bone_parents, joints: np.ndarray, framing: str) -> Skeleton:
+def make_skeleton(
+    bone_names: Sequence[str], bone_parents: Sequence[int] | np.ndarray, joints: np.ndarray, framing: str
+) -> Skeleton:
     """Skeleton of a framing from the rig's names [B], parents (B,) and canonical joint places (B,3)."""
     if framing not in FRAMING_BONES:
         raise ValueError(f"framing: expected one of {', '.join(FRAMING_BONES)}, found {framing!r}")

@@ -20,7 +20,7 @@ from avatar_core.config import ranged
 from avatar_core.errors import UserError
 from avatar_core.fit.losses import bounds_loss, point_loss
 from avatar_core.fit.rig import FitRig, bones, place
-from avatar_core.geometry.camera import Camera
+from avatar_core.geometry.camera import Camera, project
 from avatar_core.template.landmarks import KEYPOINTS, indices, opening_pairs
 
 SLOW = ("root", "spine04", "spine02", "neck01", "clavicle.L", "clavicle.R", "upperleg01.L", "upperleg01.R")
@@ -148,13 +148,6 @@ def solve_camera(
     viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
     K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
     return Camera(viewmat.astype(np.float32), K.astype(np.float32), width, height)
-
-
-def project(points: Tensor, camera: Camera) -> Tensor:
-    """World points (...,3) -> pixels (...,2), differentiable."""
-    viewmat, K = torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K)
-    p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    return p[..., :2] / p[..., 2:].clamp_min(0.05) * K.diagonal()[:2] + K[:2, 2]
 
 
 def spline_basis(frames: int, spacing: float) -> Tensor:

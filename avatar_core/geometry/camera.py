@@ -9,6 +9,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+NEAR = 0.05  # m: nothing is projected from nearer than this
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,12 @@ class Camera:
         xy = p[..., :2] / depth[..., None]
         return xy * np.array([self.K[0, 0], self.K[1, 1]]) + self.K[:2, 2], depth
 
+    def unproject(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """World points (P, 3) that pixels (P, 2) show at depths (P,) in metres."""
+        x = (xy[:, 0] - self.K[0, 2]) * depth / self.K[0, 0]
+        y = (xy[:, 1] - self.K[1, 2]) * depth / self.K[1, 1]
+        return (np.stack([x, y, depth], 1) - self.viewmat[:3, 3]) @ self.viewmat[:3, :3]
+
     def crop(self, x0: float, y0: float, w: float, h: float, scale: float = 1.0) -> Camera:
         """The camera of the image window [x0, x0 + w) x [y0, y0 + h), resized by `scale`."""
         K = self.K.copy()
@@ -41,7 +52,15 @@ class Camera:
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
 
 
-def look_at(eye, target, fov_y_deg: float, width: int, height: int) -> Camera:
+def project(points: Tensor, camera: Camera) -> Tensor:
+    """World points (..., M, 3) -> pixels (..., M, 2), differentiable. The camera's K may be (..., 3, 3), one for each frame."""
+    viewmat, K = torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K)
+    p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+    focal = K.diagonal(dim1=-2, dim2=-1)[..., None, :2]
+    return p[..., :2] / p[..., 2:].clamp_min(NEAR) * focal + K[..., None, :2, 2]
+
+
+def look_at(eye: ArrayLike, target: ArrayLike, fov_y_deg: float, width: int, height: int) -> Camera:
     """A camera at `eye` looking at `target`, world Z up; vertical field of view in degrees."""
     eye, target = np.asarray(eye, np.float64), np.asarray(target, np.float64)
     forward = target - eye

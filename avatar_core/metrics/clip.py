@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from avatar_core.metrics.sync import SyncScores, sync_scores
 from avatar_core.perception import Critics
+from avatar_core.perception.warp import as_float
 
 FRAME_STEP = 3  # every third frame for what is judged frame by frame: neighbours say the same
 
@@ -108,8 +109,3 @@ class Metric(Protocol):
     def summarise(self, name: str, judged: Sequence[Any], draws: int, seed: int) -> Value:
         """A row's value from what `judge` gave, at least one clip. ValueError where they are too few."""
         ...
-
-
-def as_float(images: NDArray) -> NDArray[np.float32]:
-    """uint8 or float images -> float in [0,1]."""
-    return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32)

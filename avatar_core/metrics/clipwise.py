@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avatar_core.metrics.bootstrap import bootstrap
-from avatar_core.metrics.clip import FRAME_STEP, Look, Value, as_float
+from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
 from avatar_core.perception import Critics, warp
 from avatar_core.perception.boxes import head_box
+from avatar_core.perception.warp import as_float
 
 
 @dataclass(frozen=True)

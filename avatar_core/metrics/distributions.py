@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avatar_core.metrics.clip import FRAME_STEP, Look, Value, as_float
+from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.frechet import frechet_distance
 from avatar_core.metrics.reference import OnnxFeatures, Referenced
 from avatar_core.perception import Critics
+from avatar_core.perception.warp import as_float
 
 WINDOW = 16  # frames of a clip that FVD sees at once
 

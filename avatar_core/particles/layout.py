@@ -239,7 +239,7 @@ def _frames(
 
 
 def _spacing(positions: np.ndarray, region: np.ndarray) -> np.ndarray:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
     out = np.zeros(len(positions), np.float32)
     for code in np.unique(region):
@@ -250,7 +250,7 @@ def _spacing(positions: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def farthest_points(points, importance, count, fixed):
+def farthest_points(points: np.ndarray, importance: np.ndarray, count: int, fixed: int) -> np.ndarray:
     """Indices of `count` of the points (C, 3), the first `fixed` among them, by farthest-point sampling with distances
     scaled by importance (C,)."""
     n = points.shape[0]

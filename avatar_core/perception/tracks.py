@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from avatar_core.config import ranged
 
@@ -78,7 +79,7 @@ def track_points(frames: np.ndarray, masks: np.ndarray, config: OpticalFlowTrack
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     # Eroded, so that a seed does not ride on the silhouette, whose flow belongs half to the background.
     core = [cv2.erode(mask, np.ones((5, 5), np.uint8)) for mask in masks]
-    flow_engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow_engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # pyright: ignore[reportAttributeAccessIssue]
 
     tracks: list[np.ndarray] = []
     alive = np.zeros(0, int)
@@ -104,3 +105,41 @@ def track_points(frames: np.ndarray, masks: np.ndarray, config: OpticalFlowTrack
     if not long_enough:
         return np.zeros((num_frames, 0, 2), np.float32)
     return np.stack(long_enough, 1)
+
+
+@dataclass(frozen=True)
+class TrackBinding:
+    """particles (M,) int64 that tracks sit on; targets (T,M,2) float32 px of the particles' centres, NaN when absent."""
+
+    particles: np.ndarray
+    targets: np.ndarray
+
+
+def bind_tracks(
+    tracks: np.ndarray, pixels: np.ndarray, depth: np.ndarray, radius: float = 3.0, thickness: float = 0.03
+) -> TrackBinding:
+    """Attach every track to the nearest near-side particle in the track's first frame.
+
+    tracks (T,P,2) px, NaN when absent; pixels (T,N,2) and depth (T,N) m of the particles as placed so far. A particle is
+    on the near side when less than `thickness` metres behind the nearest one within `radius` px. The distance at the
+    start is kept: a track tells how the particle moves, not where it is. Tracks on no particle are left out.
+    """
+    seen = np.isfinite(tracks).all(-1)
+    first = np.where(seen.any(0), seen.argmax(0), -1)
+    particles, targets = [], []
+    for start in np.unique(first[first >= 0]):
+        tree = cKDTree(pixels[start])
+        chosen = np.flatnonzero(first == start)
+        for track, near in zip(chosen, tree.query_ball_point(tracks[start, chosen], radius), strict=True):
+            if not near:
+                continue
+            index = np.sort(np.asarray(near))
+            front = index[depth[start, index] < depth[start, index].min() + thickness]
+            particle = int(
+                front[np.linalg.norm(pixels[start, front] - tracks[start, track], axis=-1).argmin()]
+            )
+            particles.append(particle)
+            targets.append(tracks[:, track] - tracks[start, track] + pixels[start, particle])
+    if not particles:
+        return TrackBinding(np.zeros(0, np.int64), np.zeros((len(tracks), 0, 2), np.float32))
+    return TrackBinding(np.asarray(particles, np.int64), np.stack(targets, 1).astype(np.float32))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import Camera
@@ -144,12 +144,8 @@ def _shells(
     # Hair has volume: some of it lies behind what one sees.
     back = hair & (rng.random(count) < PUSHED_BACK)
     at[back] += rng.uniform(0, 0.09, back.sum())
-    focal = camera.K[0, 0]
-    local = np.stack(
-        [(xy[:, 0] - camera.K[0, 2]) * at / focal, (xy[:, 1] - camera.K[1, 2]) * at / focal, at], 1
-    )
-    world = (local - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
-    spacing = np.sqrt(len(rows) / count) * float(np.median(at)) / focal
+    world = camera.unproject(xy, at)
+    spacing = np.sqrt(len(rows) / count) * float(np.median(at)) / camera.K[0, 0]
     size = np.log(np.clip(0.9 * spacing, 0.001, 0.006))
     quats = np.zeros((count, 4))
     quats[:, 0] = 1

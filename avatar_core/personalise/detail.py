@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.spatial.transform import Rotation
 
-from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.personalise.appearance import PortraitParticles, join
@@ -59,7 +58,7 @@ def add_detail(
     steady = np.flatnonzero(splats.seen[: splats.n_base] & ~blocked)
     if count < 8 or len(rows) < 8 or len(steady) < 8:
         return splats
-    points = _unproject(view.camera, columns + 0.5, rows + 0.5, depth[rows, columns])
+    points = view.camera.unproject(np.stack([columns, rows], 1) + 0.5, depth[rows, columns])
     distance, near = cKDTree(splats.means[steady]).query(points, k=4)
     near = steady[near]
     normals = _normals(splats)[near].mean(1)
@@ -99,13 +98,6 @@ def add_detail(
         n_base=0,
     )
     return join(splats, new)
-
-
-def _unproject(camera: Camera, x: np.ndarray, y: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """World points (P,3) that pixels x, y (P,) show at depths (P,) in metres."""
-    focal = camera.K[0, 0]
-    local = np.stack([(x - camera.K[0, 2]) * depth / focal, (y - camera.K[1, 2]) * depth / focal, depth], 1)
-    return (local - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
 
 
 def _sizes(density: np.ndarray, strength: np.ndarray, metre: np.ndarray, config: DetailConfig) -> np.ndarray:

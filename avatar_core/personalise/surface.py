@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from avatar_core.geometry.camera import Camera
 from avatar_core.template.mesh import Template
@@ -73,7 +73,14 @@ def clothed_surface(template: Template, vertices: np.ndarray, camera: Camera, ma
     return (normals * offset[:, None]).astype(np.float32)
 
 
-def _border_distance(vertices, normals, camera: Camera, mask, covered, candidates) -> np.ndarray:
+def _border_distance(
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    camera: Camera,
+    mask: np.ndarray,
+    covered: np.ndarray,
+    candidates: np.ndarray,
+) -> np.ndarray:
     """(V,) signed metres along the normal from outline vertices to the mask's border; NaN where not known."""
     out = np.full(len(vertices), np.nan)
     eye = camera.position

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def _forward(job: _Job, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tens
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, job: _Job, *tensors):
+    def forward(ctx: Any, job: _Job, *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         inputs = {name: t for name, t in zip(ARGUMENTS, tensors) if t is not None}
         colors, alphas, depths, state = _forward(job, inputs)
         ctx.job, ctx.state = job, state
@@ -81,7 +82,10 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_colors, grad_alphas, grad_depths):
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        grad_colors, grad_alphas, grad_depths = grad_outputs
         *tensors, colors, depths = ctx.saved_tensors
         job: _Job = ctx.job
         wanted = {name: need for name, need in zip(ARGUMENTS, ctx.needs_input_grad[1:])}

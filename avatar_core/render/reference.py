@@ -60,7 +60,9 @@ def project(
     return centres, conics, z, torch.stack([xx, yy], -1)
 
 
-def blend(pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, s: Settings):
+def blend(
+    pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, s: Settings
+) -> tuple[Tensor, Tensor]:
     """Front-to-back blending of depth-sorted splats at pixels (P, 2): values (M, C) -> sums (P, C), transmittance (P,)."""
     dx, dy = (pixels[:, None, :] - centres).unbind(-1)
     sigma = 0.5 * (conics[:, 0] * dx * dx + conics[:, 2] * dy * dy) + conics[:, 1] * dx * dy
@@ -98,6 +100,7 @@ def render_frame(
     centres, conics, z, extents = project(means[visible], quats[visible], scales[visible], viewmat, K, s)
     with torch.no_grad():  # splats without area (possible if eps2d is 0) are not drawn
         drawn = torch.isfinite(conics).all(-1) & (conics[:, 0] > 0) & (conics[:, 2] > 0)
+        reach = None
         if cull and s.alpha_min > 0:
             spread = 2 * torch.log(opacities / s.alpha_min)
             reach = torch.sqrt(extents * spread[:, None]) * 1.01 + 0.5
@@ -111,7 +114,7 @@ def render_frame(
             x = torch.arange(left, left + width, dtype=means.dtype, device=means.device) + 0.5
             pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
             chosen = drawn
-            if cull and s.alpha_min > 0:
+            if reach is not None:
                 middle = torch.stack([(x[0] + x[-1]) / 2, (y[0] + y[-1]) / 2])
                 half = torch.stack([(x[-1] - x[0]) / 2, (y[-1] - y[0]) / 2])
                 chosen = drawn & ((centres.detach() - middle).abs() <= reach + half).all(-1)

@@ -7,32 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.particles.splats import Splats, rasterize_splats
+from avatar_core.particles.deformation import LocalFrames
+from avatar_core.particles.layout import ParticleLayout
+from avatar_core.particles.splats import rasterize_splats
 from avatar_core.speak.student import Student
 
 CHUNK = 16
 
 
 def render_motion(
-    student: Student, canonical: Canonical, layout: Any, x: torch.Tensor, camera: Camera, chunk: int = CHUNK
+    student: Student,
+    canonical: Canonical,
+    layout: ParticleLayout,
+    x: torch.Tensor,
+    camera: Camera,
+    chunk: int = CHUNK,
 ) -> Iterator[np.ndarray]:
     """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
-    rig = make_rig(canonical, layout)
+    frames = LocalFrames(canonical, layout)
     background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
     eps2d = canonical.eps2d(camera)
     with torch.no_grad():
         for start in range(0, len(x), chunk):
             deformation = student.codec.decode(x[start : start + chunk], float(canonical.stature))
-            means, quats, log_scales, logit_opacities, colors = compose(canonical, layout, deformation, rig)
-            splats = Splats.activated(means, quats, log_scales, logit_opacities, colors)
+            splats = frames.compose(deformation)
             images, _ = rasterize_splats(splats, camera, background=background, eps2d=eps2d)
             yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from avatar_core.clock import pad_to_frames
 from avatar_core.generator.sampler import generate
 from avatar_core.io.atomic import atomic_directory, check_replaceable
 from avatar_core.particles.canonical import Canonical, write_ply
-from avatar_core.particles.deformation import compose, make_rig
+from avatar_core.particles.deformation import LocalFrames
+from avatar_core.particles.layout import ParticleLayout
 from avatar_core.speak.render import CHUNK
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
@@ -41,26 +41,16 @@ def write_sequence(folder: str | os.PathLike, frames: Iterator[Canonical]) -> in
 
 
 def posed_canonicals(
-    student: Student, canonical: Canonical, layout: Any, audio: np.ndarray, seed: int
+    student: Student, canonical: Canonical, layout: ParticleLayout, audio: np.ndarray, seed: int
 ) -> Iterator[Canonical]:
     """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
     check_sound(audio)
-    rig = make_rig(canonical, layout)
+    frames = LocalFrames(canonical, layout)
     x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):
             deformation = student.codec.decode(x[start : start + CHUNK], float(canonical.stature))
-            means, quats, *rest = (v.numpy() for v in compose(canonical, layout, deformation, rig))
-            count = len(means)
-            # what the deformation leaves alone has no time axis
-            rest = [np.broadcast_to(v, (count, *v.shape)) if len(v) == len(canonical) else v for v in rest]
-            for t in range(count):
-                log_scales, logit_opacities, colors = (v[t] for v in rest)
-                yield replace(
-                    canonical,
-                    means=means[t],
-                    quats=quats[t],
-                    log_scales=log_scales,
-                    logit_opacities=logit_opacities,
-                    colors=colors,
-                )
+            splats = frames.compose(deformation)
+            colors = splats.colors.expand_as(splats.means).numpy()
+            for means, quats, color in zip(splats.means.numpy(), splats.quats.numpy(), colors, strict=True):
+                yield replace(canonical, means=means, quats=quats, colors=color)

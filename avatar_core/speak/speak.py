@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.layout import ParticleLayout
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
@@ -48,7 +48,7 @@ class SpeakReport:
 
 def speak(
     canonical: Canonical,
-    layout: Any,
+    layout: ParticleLayout,
     camera: Camera,
     student: Student,
     audio: np.ndarray,

@@ -3,13 +3,10 @@ import torch
 
 from avatar_core.distill.losses import (
     arap_loss,
-    bind_tracks,
     picture_loss,
-    project,
     trajectory_loss,
     vsd_loss,
 )
-from avatar_core.geometry.camera import look_at
 from avatar_core.score import AUDIO_CONTEXT
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
 
@@ -65,31 +62,6 @@ def test_arap_is_zero_for_rigid_motion_only():
     assert arap_loss(torch.stack([points, points @ turn.T + 1]), knn) < 1e-9
     assert arap_loss(torch.stack([points, points * 1.1]), knn) > 1e-3
     assert arap_loss(points[None], knn) == 0
-
-
-def test_tracks_bind_to_the_near_side_and_keep_their_offset():
-    pixels = np.zeros((3, 3, 2))
-    pixels[:, 0], pixels[:, 1], pixels[:, 2] = (10, 10), (10.5, 10), (50, 50)
-    depth = np.tile([1.0, 1.5, 1.0], (3, 1))  # particle 1 is behind particle 0
-    tracks = np.full((3, 3, 2), np.nan)
-    tracks[:, 0] = [[10.6, 10], [11.6, 10], [12.6, 10]]
-    tracks[1:, 1] = [[51, 50], [52, 50]]  # appears in the second frame
-    tracks[:, 2] = 90.0  # on nobody
-    binding = bind_tracks(tracks, pixels, depth)
-    assert binding.particles.tolist() == [0, 2]
-    assert np.allclose(binding.targets[:, 0], [[10, 10], [11, 10], [12, 10]])
-    assert np.isnan(binding.targets[0, 1]).all() and np.allclose(binding.targets[1:, 1], [[50, 50], [51, 50]])
-
-
-def test_project_agrees_with_the_camera():
-    camera = look_at((0.3, -3, 1.5), (0, 0, 1.2), 30, 64, 48)
-    points = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32) * 0.3 + [0, 0, 1]
-    ours = project(
-        torch.from_numpy(points.astype(np.float32))[None],
-        torch.from_numpy(camera.viewmat),
-        torch.from_numpy(camera.K)[None],
-    )
-    assert np.allclose(ours[0].numpy(), camera.project(points)[0], atol=1e-3)
 
 
 def test_picture_loss_is_mean_absolute_difference():

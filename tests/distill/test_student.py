@@ -1,9 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.distill.losses import bind_tracks
 from avatar_core.distill.train import (
     DistillClip,
     DistillConfig,
@@ -24,8 +25,9 @@ from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.generator.refiner import RefinerConfig
 from avatar_core.generator.train import TrainConfig, train_generator
 from avatar_core.geometry.camera import look_at
-from avatar_core.particles.deformation import compose, make_rig
-from avatar_core.render import rasterize
+from avatar_core.particles.deformation import LocalFrames
+from avatar_core.particles.splats import rasterize_splats
+from avatar_core.perception.tracks import bind_tracks
 from avatar_core.score import AUDIO_CONTEXT
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
 
@@ -37,14 +39,15 @@ CAMERA = look_at((0, -2, 1.57), (0, 0, 1.57), 12, 32, 32)
 
 
 def _canonical(person):
-    from types import SimpleNamespace
-
+    """Large and opaque, as sharp in CAMERA as in its portrait."""
     canonical, layout = person
-    big = {
-        "log_scales": np.full_like(canonical.log_scales, np.log(0.012)),
-        "logit_opacities": canonical.logit_opacities * 0 + 3,
-    }
-    return SimpleNamespace(**{**vars(canonical), **big}, stature=1.7, eps2d=lambda camera: 0.3), layout
+    large = replace(
+        canonical,
+        log_scales=np.full_like(canonical.log_scales, np.log(0.012)),
+        logit_opacities=np.full_like(canonical.logit_opacities, 3),
+        pixel=2 / float(CAMERA.K[0, 0]),
+    )
+    return large, layout
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +67,10 @@ def material(person, clips):
             motion = MotionClip(
                 log_mel_numpy(audio), x, dict.fromkeys(("body", "head", "face", "hand"), True)
             )
-            means, quats, scales, logits, colors = compose(canonical, layout, clip.deformation)
-            t = len(means)
-            images, _ = rasterize(
-                means, quats, scales.exp(), logits.sigmoid(), colors,
-                torch.from_numpy(CAMERA.viewmat).expand(t, 4, 4), torch.from_numpy(CAMERA.K).expand(t, 3, 3), 32, 32,
-                background=torch.full((3,), 0.5),
-            )  # fmt: skip
-            pixels, depth = CAMERA.project(means.numpy()[:, :430])
+            splats = LocalFrames(canonical, layout).compose(clip.deformation)
+            t = len(splats.means)
+            images, _ = rasterize_splats(splats, CAMERA, background=torch.full((3,), 0.5))
+            pixels, depth = CAMERA.project(splats.means.numpy()[:, :430])
             tracks = bind_tracks(pixels[:, 200:350:5], pixels, depth)
             frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             Ks = np.repeat(CAMERA.K[None], t, 0)
@@ -101,13 +100,13 @@ def test_pictures_and_tracks_teach_the_generator_through_the_renderer(material):
     """The same frames at the same diffusion step, again and again: gradients must bring the pictures together."""
     canonical, layout, codec, generator, clips = material
     codec, generator = _copy(codec, generator)
-    student, rig = Student(generator, codec).eval(), make_rig(canonical, layout)
+    student, frames = Student(generator, codec).eval(), LocalFrames(canonical, layout)
     config = DistillConfig(weights=DistillWeights(vsd=0.0), simple=SIMPLE)
     optimizer = torch.optim.Adam([*generator.parameters(), *decoder_parameters(codec)], lr=1e-3)
     history = []
     for _ in range(20):
         chance = torch.Generator().manual_seed(3)
-        terms = rendered_terms(clips[0], canonical, layout, rig, student, _teacher(), None, config, chance)
+        terms = rendered_terms(clips[0], frames, student, _teacher(), None, config, chance)
         optimizer.zero_grad()
         (terms["l1"] + 10 * terms["trajectory"]).backward()
         optimizer.step()
@@ -188,7 +187,7 @@ def test_a_weight_of_zero_changes_its_own_term_alone(material):
         student = Student(*reversed(_copy(codec, generator))).eval()
         rng = torch.Generator().manual_seed(5)
         found = rendered_terms(
-            clips[0], canonical, layout, make_rig(canonical, layout), student, _teacher(), None, config, rng
+            clips[0], LocalFrames(canonical, layout), student, _teacher(), None, config, rng
         )
         return {k: v.item() for k, v in found.items()}, torch.randint(9999, (1,), generator=rng)
 

@@ -15,7 +15,7 @@ from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.track import SkeletonTrackConfig
 from avatar_core.metrics.truth import truth_report
-from avatar_core.particles.deformation import compose
+from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.template import load_template
@@ -72,9 +72,9 @@ def test_refinement_improves_the_picture(parts, fitted):
 
 
 def test_deformation_composes_back(parts, fitted):
-    means, quats, *_ = compose(scene().canonical, parts[1], fitted.deformation)
-    np.testing.assert_allclose(means.numpy(), fitted.means, atol=2e-5)
-    assert torch.isfinite(quats).all()
+    splats = LocalFrames(scene().canonical, parts[1]).compose(fitted.deformation)
+    np.testing.assert_allclose(splats.means.numpy(), fitted.means, atol=2e-5)
+    assert torch.isfinite(splats.quats).all()
     assert fitted.valid == VALID["face"]
     assert fitted.confidence.shape == (len(scene().frames),) and (fitted.confidence > 0.5).all()
 

@@ -105,21 +105,6 @@ def test_spectral_loss_sees_jitter_not_slow_motion():
     assert losses.spectral_loss(slow, matrix) < 1e-3 * losses.spectral_loss(fast, matrix)
 
 
-def test_bind_tracks_picks_the_near_side_and_keeps_the_offset():
-    pixels = np.zeros((3, 3, 2))
-    pixels[:, 0] = [10, 10]
-    pixels[:, 1] = [10.2, 10]  # behind
-    pixels[:, 2] = [40, 40]
-    depth = np.array([[1.0, 1.2, 1.0]] * 3)
-    tracks = np.full((3, 2, 2), np.nan, np.float32)
-    tracks[1:, 0] = [[10.3, 10], [12.3, 11]]
-    tracks[:, 1] = [100, 100]  # on nothing
-    bound = losses.bind_tracks(tracks, pixels, depth)
-    assert bound.particles.tolist() == [0]
-    assert np.isnan(bound.targets[0]).all()
-    np.testing.assert_allclose(bound.targets[1:, 0], [[10, 10], [12, 11]], atol=1e-5)
-
-
 def test_bounds_loss():
     assert losses.bounds_loss(torch.tensor([0.0, 0.5, 1.0])) == 0
     assert losses.bounds_loss(torch.tensor([-1.0, 2.0])).item() == pytest.approx(1.0)

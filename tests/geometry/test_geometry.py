@@ -1,5 +1,7 @@
 """Rotations and cameras."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from avatar_core.geometry.camera import look_at
+from avatar_core.geometry.camera import look_at, project
 from avatar_core.geometry.rotations import (
     matrix_from_rotvec,
     quat_from_rotvec,
@@ -55,3 +57,14 @@ def test_camera_looks_at_its_target_and_crops():
     assert xy[1, 1] < 50 < xy[2, 0]  # up in the world is up in the picture, the person's left is on the right
     crop = camera.crop(90, 40, 20, 20, 4.0)
     assert crop.project(np.array([0.0, 0, 1]))[0] == pytest.approx([40, 40], abs=1e-3)
+
+
+def test_project_agrees_with_the_camera_and_unproject_undoes_it():
+    camera = look_at((0.3, -3, 1.5), (0, 0, 1.2), 30, 64, 48)
+    points = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32) * 0.3 + np.float32([0, 0, 1])
+    xy, depth = camera.project(points)
+    assert np.allclose(project(torch.from_numpy(points), camera).numpy(), xy, atol=1e-3)
+    moving = replace(camera, K=np.stack([camera.K, camera.crop(5, 0, 32, 24, 2.0).K]))  # a window that moves
+    both = project(torch.from_numpy(points).expand(2, -1, -1), moving).numpy()
+    assert np.allclose(both, [xy, 2 * (xy - [5, 0])], atol=1e-3)
+    assert np.allclose(camera.unproject(xy, depth), points, atol=1e-5)

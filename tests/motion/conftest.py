@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,10 @@ from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import ClipMotion
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
-from avatar_core.particles.deformation import Deformation, decompose
+from avatar_core.particles.background import Background
+from avatar_core.particles.canonical import Canonical
+from avatar_core.particles.deformation import Deformation, LocalFrames
+from avatar_core.particles.layout import ParticleLayout
 from tests.motion.small import CODEC
 
 
@@ -38,7 +39,7 @@ def person():
     frame = np.repeat([0, 1, 2, 3], [200, 150, 40, 40]).astype(np.uint8)
     anchors = rng.integers(0, 40, 30)
     quats = rng.normal(size=(460, 4)).astype(np.float32)
-    canonical = SimpleNamespace(
+    canonical = Canonical(
         means=np.concatenate([means, means[anchors] + rng.normal(size=(30, 3)) * 0.02]).astype(np.float32),
         quats=quats / np.linalg.norm(quats, axis=1, keepdims=True),
         log_scales=rng.normal(size=(460, 3)).astype(np.float32),
@@ -46,9 +47,17 @@ def person():
         colors=rng.uniform(size=(460, 3)).astype(np.float32),
         anchor=np.concatenate([np.arange(430), anchors]).astype(np.int32),
         knn=np.argsort(((means[:, None] - means[None]) ** 2).sum(-1), 1)[:, 1:5].astype(np.int32),
+        region=np.zeros(460, np.uint8),
+        shape=np.zeros(0, np.float32),
         n_base=430,
+        stature=1.7,
+        pixel=0.001,
+        background=Background.plain(np.full(3, 0.5)),
     )
-    layout = SimpleNamespace(
+    layout = ParticleLayout(
+        triangles=np.zeros((430, 3), np.int32),
+        barycentric=np.zeros((430, 3), np.float32),
+        spacing=np.zeros(430, np.float32),
         frame=frame,
         region=np.repeat([0, 1, 2, 3], [200, 150, 40, 40]).astype(np.uint8),
         carriers={"head": np.arange(40), "wrist_left": np.arange(40, 55), "wrist_right": np.arange(55, 70)},
@@ -63,6 +72,7 @@ def person():
 def talk(person):
     """talk(seed, frames) -> (audio (640 T,), Deformation): loudness opens the lower face, slow waves move the rest."""
     canonical, layout = person
+    local = LocalFrames(canonical, layout)
     rest = torch.from_numpy(canonical.means[:430])
 
     def make(seed: int, frames: int = 75) -> tuple[np.ndarray, Deformation]:
@@ -76,7 +86,7 @@ def talk(person):
         audio = (envelope * rng.standard_normal(frames * 640) * 0.1).astype(np.float32)
         nod, wave = (np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) for f in (0.5, 0.7))
         means, quats = _pose(rest, canonical, torch.tensor(loud), torch.tensor(nod), torch.tensor(wave))
-        return audio, decompose(canonical, layout, means, quats)
+        return audio, local.decompose(means, quats)
 
     return make
 

@@ -1,18 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_to_matrix, rigid_fit, rotvec_from_quat
-from avatar_core.particles.deformation import Deformation, compose, decompose, make_rig
+from avatar_core.particles.deformation import Deformation, LocalFrames
 
 
 def test_no_deformation_is_the_canonical_avatar(person):
     canonical, layout = person
     zero = torch.zeros(2, 430, 3)
-    means, quats, log_scales, logits, colors = compose(canonical, layout, Deformation(zero, zero))
-    assert torch.allclose(means, torch.from_numpy(canonical.means), atol=1e-5)
-    assert torch.allclose(quats, torch.from_numpy(canonical.quats), atol=1e-5)
-    assert log_scales.shape == (460, 3) and logits.shape == (460,) and colors.shape == (460, 3)
+    splats, still = LocalFrames(canonical, layout).compose(Deformation(zero, zero)), canonical.splats()
+    assert torch.allclose(splats.means, still.means, atol=1e-5)
+    assert torch.allclose(splats.quats, still.quats, atol=1e-5)
+    assert all(torch.equal(getattr(splats, k), getattr(still, k)) for k in ("scales", "opacities", "colors"))
 
 
 def test_decompose_inverts_compose(person):
@@ -20,8 +22,9 @@ def test_decompose_inverts_compose(person):
     generator = torch.Generator().manual_seed(0)
     offset = torch.randn(3, 430, 3, generator=generator) * 0.05
     rotation = torch.randn(3, 430, 3, generator=generator) * 0.5
-    means, quats, *_ = compose(canonical, layout, Deformation(offset, rotation))
-    back = decompose(canonical, layout, means[:, :430], quats[:, :430])
+    frames = LocalFrames(canonical, layout)
+    splats = frames.compose(Deformation(offset, rotation))
+    back = frames.decompose(splats.means[:, :430], splats.quats[:, :430])
     assert torch.allclose(back.mean_offset, offset, atol=1e-5)
     assert torch.allclose(back.rotation, rotation, atol=1e-5)
 
@@ -36,7 +39,7 @@ def test_rigid_head_motion_leaves_the_face_still_and_carries_its_hair(person):
     offset[0, skull] = moved[skull] - rest[skull]
     rotation = torch.zeros_like(offset)
     rotation[:, skull] = torch.tensor([0.2, -0.4, 0.3])
-    means, *_ = compose(canonical, layout, Deformation(offset, rotation))
+    means = LocalFrames(canonical, layout).compose(Deformation(offset, rotation)).means
     assert torch.allclose(means[0, 200:350], moved[200:350], atol=1e-5)
     assert torch.allclose(means[0, 430:], moved[430:], atol=1e-5)  # shells anchored to the skull
     assert torch.allclose(means[0, 350:430], rest[350:430], atol=1e-6)  # hands do not follow the head
@@ -53,8 +56,8 @@ def test_rigid_fit_gradient_is_exact_for_flat_and_symmetric_points():
 def test_compose_has_finite_gradients_at_rest(person):
     canonical, layout = person
     offset, rotation = (torch.zeros(2, 430, 3, requires_grad=True) for _ in range(2))
-    means, quats, *_ = compose(canonical, layout, Deformation(offset, rotation))
-    (means.square().sum() + quats[..., 1].sum()).backward()
+    splats = LocalFrames(canonical, layout).compose(Deformation(offset, rotation))
+    (splats.means.square().sum() + splats.quats[..., 1].sum()).backward()
     assert torch.isfinite(offset.grad).all() and torch.isfinite(rotation.grad).all()
     assert offset.grad[:, layout.carriers["head"]].abs().sum() > 0
 
@@ -64,19 +67,16 @@ def test_rotvec_round_trip_up_to_half_a_turn():
     assert torch.allclose(rotvec_from_quat(quat_from_rotvec(vectors)), vectors, atol=1e-5)
 
 
-def test_opacity_and_colour_offsets_reach_base_particles_only(person):
+def test_colour_offsets_reach_base_particles_only(person):
     canonical, layout = person
     zero = torch.zeros(2, 430, 3)
-    _, _, _, logits, colors = compose(
-        canonical, layout, Deformation(zero, zero, logit_opacity=torch.ones(2, 430), color=zero + 0.1)
-    )
-    assert torch.allclose(logits[:, :430], torch.from_numpy(canonical.logit_opacities[:430]) + 1)
-    assert torch.allclose(logits[:, 430:], torch.from_numpy(canonical.logit_opacities[430:]).expand(2, -1))
+    colors = LocalFrames(canonical, layout).compose(Deformation(zero, zero, zero + 0.1)).colors
     assert torch.allclose(colors[1, :430] - 0.1, torch.from_numpy(canonical.colors[:430]), atol=1e-6)
+    assert torch.equal(colors[1, 430:], torch.from_numpy(canonical.colors[430:]))
 
 
 def test_carriers_must_be_world_particles(person):
     canonical, layout = person
-    broken = type(layout)(**{**vars(layout), "carriers": {**layout.carriers, "head": np.arange(200, 240)}})
+    broken = replace(layout, carriers={**layout.carriers, "head": np.arange(200, 240)})
     with pytest.raises(ValueError, match="carriers"):
-        make_rig(canonical, broken)
+        LocalFrames(canonical, broken)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
-from avatar_core.particles.deformation import Deformation, compose
+from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.personalise import PersonaliseConfig, check_portrait, personalise
@@ -39,8 +40,6 @@ def seeing(xy, confidence):
 
 @pytest.fixture(scope="module")
 def scene():
-    import torch
-
     template = load_template()
     shape = np.random.default_rng(5).normal(size=10).astype(np.float32) * 0.7
     vertices = pose_template(template, shape, relaxed_rotvecs())
@@ -76,8 +75,8 @@ def test_it_composes_and_keeps_lips_apart_in_the_graph(scene):
     canonical, _, _ = scene[3]
     layout = make_layout(ParticleBudgets(**BUDGETS))
     n = canonical.n_base
-    still = Deformation(np.zeros((1, n, 3), np.float32), np.zeros((1, n, 3), np.float32))
-    means = compose(canonical, layout, still)[0]
+    still = Deformation(torch.zeros(1, n, 3), torch.zeros(1, n, 3))
+    means = LocalFrames(canonical, layout).compose(still).means
     assert np.abs(means[0].numpy() - canonical.means).max() < 1e-4
     assert layout.lips_lower[0] not in canonical.knn[layout.lips_upper[0]]
     assert (canonical.anchor[:n] == np.arange(n)).all() and (canonical.anchor < n).all()
