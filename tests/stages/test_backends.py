@@ -34,7 +34,7 @@ SMALL = {
         "waist_up_clips": 0,
         "full_body_clips": 0,
         "val_clips": 1,
-        "test_clips": 2,
+        "test_clips": 1,
         "max_seconds": 0.52,
     },
     "teacher": {"backends": {"folder": 1.0}, "size": 96, "full_body_size": 96},
@@ -122,11 +122,11 @@ def here(monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    """Three photos and four recordings, one of them with its text and times."""
+    """Three photos and three recordings, one of them with its text and times."""
     rng = np.random.default_rng(0)
     for k in range(3):
         write_png(tmp_path / "photos" / f"person {k}.png", rng.random((260, 280 + k, 3)).astype(np.float32))
-    for k in range(4):
+    for k in range(3):
         write_sound(tmp_path / "sounds" / f"take{k}.wav", 0.5 + 0.1 * k, 200 + 50 * k)
     (tmp_path / "sounds" / "take0.txt").write_text("Bob  met\na boy.")
     times = [{"start_s": 0, "end_s": 0.2, "ipa": "b"}, {"start_s": 0.2, "end_s": 0.5, "ipa": "o"}]
@@ -181,8 +181,8 @@ def test_photos_that_cannot_be_used_are_named(files, here):
 
 
 def test_recordings_become_clips_and_none_serves_two_splits(planned, files):
-    takes = {"train": {"take0"}, "val": {"take1"}, "test": {"take2", "take3"}}
-    assert Counter(r["split"] for r in planned) == {"train": 1, "val": 1, "test": 4}
+    takes = {"train": {"take0"}, "val": {"take1"}, "test": {"take2"}}
+    assert Counter(r["split"] for r in planned) == {"train": 1, "val": 1, "test": 2}
     for row in planned:
         assert row["backend"] == "folder" and row["voice"] in takes[row["split"]]
         sound = read_audio(files / "sounds" / f"{row['voice']}.wav")
@@ -202,7 +202,7 @@ def test_recordings_that_cannot_be_used_are_named(planned, files):
     ):
         run("speech", params(files, speech={"folder": {"phonemes": True}}), files / "data")
     (files / "sounds" / "take0.wav").unlink()
-    with pytest.raises(UserError, match="more recordings than the 1 val and 2 test sentences, found 3"):
+    with pytest.raises(UserError, match="more recordings than the 1 val and 1 test sentences, found 2"):
         run("speech", params(files), files / "data")
 
 
