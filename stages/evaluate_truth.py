@@ -27,7 +27,7 @@ from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VALID
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.speak.student import load_student
-from avatar_core.speech import phonemes_from_json
+from avatar_core.speech.types import phonemes_from_json
 from avatar_core.template import Template, load_template
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage

@@ -77,11 +77,18 @@ def main(stage: Stage) -> None:
     _report(stage, rows, done)
 
 
+def teacher_of(stage: Stage, row: Row) -> str:
+    """The teacher that a planned clip is dealt."""
+    return deal_teacher(stage.params.teacher.backends, stage.entropy("teacher", *_sentence(row)))
+
+
+def _sentence(row: Row) -> tuple[str, str]:
+    # Seen close and at a distance it is one performance, by one teacher. Recordings may lack a text.
+    return row["identity"], row["text"] or row["sha256"]
+
+
 def _job(stage: Stage, row: Row, person: PersonRecord, data: Artifacts, scratch: Path) -> Job:
-    params = stage.params.teacher
-    # A sentence seen close and at a distance is one performance, by one teacher.
-    keys = row["identity"], row["text"] or row["sha256"]
-    teacher = deal_teacher(params.backends, stage.entropy("teacher", *keys))
+    params, teacher = stage.params.teacher, teacher_of(stage, row)
     return Job(
         row=row,
         person=person,
@@ -90,7 +97,7 @@ def _job(stage: Stage, row: Row, person: PersonRecord, data: Artifacts, scratch:
         size=params.full_body_size if row["framing"] == "full_body" else params.size,
         crf=params.crf,
         perception=stage.params.perception,
-        seed=stage.entropy("performance", *keys) % 2**31,
+        seed=stage.entropy("performance", *_sentence(row)) % 2**31,
         data=data,
         scratch=scratch,
     )

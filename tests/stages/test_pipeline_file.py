@@ -64,3 +64,20 @@ def test_the_student_is_a_model_of_the_registry():
     assert student.type == "model" and student.desc and student.labels
     assert student.path == str(Artifacts(Path("data"), [0]).student_file)
     assert any(student.path.startswith(f"{out}/") for out in PIPELINE["distill"]["outs"])
+
+
+def test_registered_backends_are_code_of_who_imports_the_registry(tmp_path):
+    modules = {
+        "avatar_core/zoo/__init__.py": 'BACKENDS = {"cat": "avatar_core.zoo.cat:Cat"}',
+        "avatar_core/zoo/cat.py": "from avatar_core.zoo.fur import FUR\nfrom avatar_core import zoo",
+        "avatar_core/zoo/fur.py": "FUR = 1",
+        "stages/params.py": "from avatar_core.zoo import BACKENDS",
+        "stages/feed.py": "from stages.params import BACKENDS\nfrom avatar_core.zoo import BACKENDS",
+        "stages/brush.py": "from stages.params import BACKENDS\nfrom avatar_core.zoo.fur import FUR",
+    }
+    for name, text in modules.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    on_the_way = ["avatar_core/zoo/__init__.py", "avatar_core/zoo/fur.py"]
+    assert code_of("feed", tmp_path) == sorted([*on_the_way, "avatar_core/zoo/cat.py", "stages/feed.py"])
+    assert code_of("brush", tmp_path) == [*on_the_way, "stages/brush.py"]

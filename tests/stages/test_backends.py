@@ -1,0 +1,342 @@
+"""Who makes people, sounds and videos: every `folder` branch through its stage, a backend added as one file and one line, several
+teachers by weight, and combinations that are refused before any work."""
+
+import copy
+import importlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from avatar_core import teacher
+from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
+from avatar_core.errors import UserError
+from avatar_core.io.audio import read_audio, write_wav
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.images import read_image, write_png
+from avatar_core.io.store import Store
+from avatar_core.io.video import read_video, write_mp4
+from stages.common import Stage
+from stages.params import parse_params
+from stages.teacher import teacher_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "run": {"shards": [0], "workers": 2},
+    "identities": {"backend": "folder", "train": 1, "val": 1, "test": 1},
+    "speech": {
+        "backend": "folder",
+        "face_clips": 1,
+        "waist_up_clips": 0,
+        "full_body_clips": 0,
+        "val_clips": 1,
+        "test_clips": 1,
+        "max_seconds": 0.52,
+    },
+    "teacher": {"backends": {"folder": 1.0}, "size": 96, "full_body_size": 96},
+}
+
+STICK = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from avatar_core.config import ranged
+from avatar_core.geometry.camera import Camera
+from avatar_core.io.images import read_image
+from avatar_core.teacher import ClipRequest, ClipTruth, TeacherClip
+
+@dataclass(frozen=True)
+class StickTeacher:
+    """The portrait's mean colour as backdrop, a stick that sways."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"masks", "truth"})
+    needs: ClassVar[frozenset[str]] = frozenset()
+    width: int = ranged(8, 2, 20)
+    lazy: bool = False  # keeps the truth to itself
+
+    def make(self, request: ClipRequest) -> TeacherClip:
+        mean = read_image(request.portrait).mean((0, 1)) * 255
+        frames = np.full((request.num_frames, request.size, request.size, 3), mean, np.uint8)
+        masks = np.zeros(frames.shape[:3], np.uint8)
+        for t in range(len(frames)):
+            masks[t, :, 20 + t : 20 + t + self.width] = 255
+        frames[masks > 0] = request.seed % 200
+        truth = ClipTruth(np.arange(4, dtype=np.int32), np.zeros((len(frames), 4, 3), np.float32),
+                          Camera(np.eye(3), np.eye(4), request.size, request.size))
+        return TeacherClip(frames, masks, None if self.lazy else truth)
+'''
+
+
+def merged(base, change):
+    base = copy.deepcopy(base)
+    for key, value in change.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "backends"
+        base[key] = merged(base[key], value) if nested else value
+    return base
+
+
+def params(files: Path, **change):
+    raw = merged(yaml.safe_load((ROOT / "params" / "laptop.yaml").read_text()), SMALL)
+    for section, folder in (("identities", "photos"), ("speech", "sounds"), ("teacher", "videos")):
+        raw = merged(raw, {section: {"folder": {"path": str(files / folder)}}})
+    return parse_params(merged(raw, change))
+
+
+def run(name, values, data):
+    stage = Stage(name, 0 if name == "teacher" else None, values, data)
+    importlib.import_module(f"stages.{name}").main(stage)
+    return stage
+
+
+def write_sound(path, seconds, pitch):
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    write_wav(path, (0.3 * np.sin(2 * np.pi * pitch * times)).astype(np.float32))
+
+
+def write_clip(path, frames, k):
+    """A bright disc that wanders over a plain backdrop -> which pixels it covers (T,H,W)."""
+    y, x = np.mgrid[:96, :128]
+    disc = np.stack([(x - 40 - t) ** 2 + (y - 48) ** 2 < 20**2 for t in range(frames)])
+    spots = np.kron(np.random.default_rng(k).integers(90, 250, (16, 22)), np.ones((6, 6), int))[:96, :128]
+    skin = np.stack([np.roll(spots, t, 1) for t in range(frames)])[..., None] * np.array([1.0, 0.8, 0.6])
+    video = np.where(disc[..., None], skin, np.array([20, 24, 30]))
+    write_mp4(path, video.astype(np.uint8), crf=4)
+    return disc
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Work in this process, on one thread as a worker does: the pool itself is tested elsewhere."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    monkeypatch.setattr(
+        "stages.common.process_map", lambda fn, items, workers, on_done: [fn(item) for item in items]
+    )
+    yield
+    cv2.setNumThreads(threads)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three photos and three recordings, one of them with its text and times."""
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        write_png(tmp_path / "photos" / f"person {k}.png", rng.random((260, 280 + k, 3)).astype(np.float32))
+    for k in range(3):
+        write_sound(tmp_path / "sounds" / f"take{k}.wav", 0.5 + 0.1 * k, 200 + 50 * k)
+    (tmp_path / "sounds" / "take0.txt").write_text("Bob  met\na boy.")
+    times = [{"start_s": 0, "end_s": 0.2, "ipa": "b"}, {"start_s": 0.2, "end_s": 0.5, "ipa": "o"}]
+    (tmp_path / "sounds" / "take0.json").write_text(json.dumps(times))
+    (tmp_path / "videos").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def planned(files, here):
+    """People and sounds are made from files; rows of the clips that the teacher is to make."""
+    data = files / "data"
+    run("identities", params(files), data)
+    run("speech", params(files), data)
+    return read_catalog(data / "speech" / "catalog.parquet")
+
+
+def test_photos_become_people(files, here):
+    stage = run("identities", params(files), files / "data")
+    people = json.loads((stage.out / "identities.json").read_text())
+    assert [p["split"] for p in people] == ["train", "val", "test"] and all(
+        not p["attributes"] for p in people
+    )
+    for k, person in enumerate(people):
+        photo = read_image(files / "photos" / f"person {k}.png")
+        assert np.array_equal(read_image(stage.out / "portraits" / f"{person['id']}.png"), photo)
+    assert {r["backend"] for r in read_catalog(stage.out / "catalog.parquet")} == {"folder"}
+    details = json.loads((stage.reports / "details.json").read_text())
+    assert details["foreground_share"] == "unavailable"
+    write_png(files / "photos" / "person 3.png", np.zeros((260, 260, 3), np.float32))
+    again = json.loads((run("identities", params(files), files / "b").out / "identities.json").read_text())
+    assert again == people  # ids come from the photos, and one more is not asked for
+
+
+def test_photos_that_cannot_be_used_are_named(files, here):
+    photos = files / "photos"
+    (photos / "person 2.png").write_bytes((photos / "person 0.png").read_bytes())
+    with pytest.raises(
+        UserError, match=r"person 2\.png: expected one photo a person, found the picture of .*0\.png"
+    ):
+        run("identities", params(files), files / "data")
+    (photos / "person 2.png").unlink()
+    with pytest.raises(UserError, match="expected 3 photos .*, found 2"):
+        run("identities", params(files), files / "data")
+    write_png(photos / "small.png", np.zeros((100, 100, 3), np.float32))
+    with pytest.raises(UserError, match=r"small\.png: expected sides of 256"):
+        run("identities", params(files), files / "data")
+    with pytest.raises(
+        UserError, match=r"identities\.folder\.path: expected a folder of portraits, found none-such"
+    ):
+        run("identities", params(files, identities={"folder": {"path": "none-such"}}), files / "data")
+
+
+def test_recordings_become_clips_and_none_serves_two_splits(planned, files):
+    takes = {"train": {"take0"}, "val": {"take1"}, "test": {"take2"}}
+    assert Counter(r["split"] for r in planned) == {"train": 1, "val": 1, "test": 2}
+    for row in planned:
+        assert row["backend"] == "folder" and row["voice"] in takes[row["split"]]
+        sound = read_audio(files / "sounds" / f"{row['voice']}.wav")
+        audio = read_audio(files / "data" / "speech" / "wav" / f"{row['id']}.wav")
+        assert len(audio) == row["t_len"] * SAMPLES_PER_FRAME <= 0.52 * SAMPLE_RATE
+        kept = round(0.35 * SAMPLE_RATE)
+        assert np.array_equal(audio[:kept], sound[:kept])
+    (row,) = (r for r in planned if r["voice"] == "take0")
+    phonemes = json.loads((files / "data" / "speech" / "phonemes" / f"{row['id']}.json").read_text())
+    assert row["text"] == phonemes["text"] == "Bob met a boy."
+    assert [p["ipa"] for p in phonemes["phonemes"]] == ["b", "o"] and row["qc"]["closures"] == 1
+
+
+def test_recordings_that_cannot_be_used_are_named(planned, files):
+    with pytest.raises(
+        UserError, match=r"take1\.json: expected phoneme times as speech\.folder\.phonemes says"
+    ):
+        run("speech", params(files, speech={"folder": {"phonemes": True}}), files / "data")
+    (files / "sounds" / "take0.wav").unlink()
+    with pytest.raises(UserError, match="more recordings than the 1 val and 1 test sentences, found 2"):
+        run("speech", params(files), files / "data")
+
+
+def test_recorded_videos_get_masks_and_tracks_and_have_no_truth(planned, files):
+    discs = {}
+    for k, row in enumerate(planned):  # one frame more is fine
+        discs[row["id"]] = write_clip(files / "videos" / f"{row['id']}.mp4", row["t_len"] + k % 2, k)
+    stage = run("teacher", params(files), files / "data")
+    store = Store(stage.out / "aux.zarr")
+    for row in read_catalog(stage.out / "catalog.parquet"):
+        disc = discs[row["id"]][: row["t_len"]]
+        assert row["backend"] == "folder"
+        assert read_video(stage.out / f"{row['id']}.mp4").shape == (*disc.shape, 3)
+        masks, tracks = store.read(f"masks/{row['id']}") > 127, store.read(f"tracks/{row['id']}")
+        assert (masks & disc).sum() / (masks | disc).sum() > 0.9
+        steps = np.diff(tracks, axis=0)[1:]
+        assert abs(np.nanmedian(steps[..., 0]) - 1) < 0.1 and abs(np.nanmedian(steps[..., 1])) < 0.1
+    truth = Store(files / "data" / "truth" / "shard-0.zarr")
+    assert not any(row["id"] in truth for row in planned)
+
+
+def test_videos_that_cannot_be_used_are_named(planned, files):
+    first = files / "videos" / f"{planned[0]['id']}.mp4"
+    with pytest.raises(
+        UserError, match=rf"{first.name}: expected the video of clip {first.stem}, found no such file"
+    ):
+        run("teacher", params(files), files / "data")
+    write_clip(first, planned[0]["t_len"] + 3, 0)
+    with pytest.raises(UserError, match=rf"{first.name}: expected {planned[0]['t_len']} frames at 25 fps"):
+        run("teacher", params(files), files / "data")
+
+
+@pytest.fixture
+def stick(tmp_path, monkeypatch):
+    """A teacher of one's own: one file, one line."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "stick_teacher.py").write_text(STICK)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    monkeypatch.setitem(teacher.BACKENDS, "stick", "stick_teacher:StickTeacher")
+
+
+def test_a_backend_is_one_file_and_one_line_and_shares_the_clips(planned, files, stick, monkeypatch):
+    monkeypatch.undo()  # in real worker processes, which know of no registry that a test changed
+    monkeypatch.syspath_prepend(str(files / "code"))
+    monkeypatch.setitem(teacher.BACKENDS, "stick", "stick_teacher:StickTeacher")
+    for k, row in enumerate(planned):
+        write_clip(files / "videos" / f"{row['id']}.mp4", row["t_len"], k)
+    choice = {"backends": {"folder": 1, "stick": 1}, "stick": {"width": 12}}
+    tries = (params(files, teacher=choice, run={"seed": seed}) for seed in range(50))
+    both = next(p for p in tries if len({teacher_of(Stage("teacher", 0, p), row) for row in planned}) == 2)
+    stage = run("teacher", both, files / "data")
+    rows = {r["id"]: r for r in read_catalog(stage.out / "catalog.parquet")}
+    assert Counter(r["backend"] for r in rows.values()).keys() == {"folder", "stick"}
+    store, truth = Store(stage.out / "aux.zarr"), Store(files / "data" / "truth" / "shard-0.zarr")
+    for name, row in rows.items():
+        by_stick = row["backend"] == "stick"
+        assert (name in truth) == by_stick
+        if by_stick:
+            assert ((store.read(f"masks/{name}") > 0).sum((1, 2)) == 12 * 96).all()
+    for name in (n for n, r in rows.items() if r["split"] == "test" and r["framing"] == "face"):
+        assert rows[name]["backend"] == rows[name.replace("-face-", "-waist_up-")]["backend"]
+
+
+def test_a_backend_that_gives_less_than_it_declares_is_a_programmers_error(planned, files, stick):
+    lazy = params(files, teacher={"backends": {"stick": 1}, "stick": {"lazy": True}})
+    with pytest.raises(
+        ValueError, match=r"teacher stick: .*'masks', 'truth'\] as declared, found .*\['masks'\]"
+    ):
+        run("teacher", lazy, files / "data")
+
+
+def test_teachers_are_dealt_by_weight():
+    deal = teacher.deal_teacher
+    weights = {"procedural": 3.0, "folder": 1.0, "never": 0.0}
+    dealt = [deal(weights, seed) for seed in range(4000)]
+    assert abs(dealt.count("folder") / 4000 - 0.25) < 0.03 and "never" not in dealt
+    assert dealt == [deal({"folder": 0.5, "procedural": 1.5}, seed) for seed in range(4000)]
+    assert {deal({"folder": 0.2}, seed) for seed in range(100)} == {"folder"}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"teacher": {"backends": {"procedural": 1}}},
+            "teacher.backends: expected a backend that does without attributes (identities.backend folder gives none), "
+            "found procedural",
+        ),
+        (
+            {
+                "identities": {"backend": "procedural"},
+                "teacher": {"backends": {"folder": 1, "procedural": 1}},
+            },
+            "teacher.backends: expected a backend that does without phonemes (speech.backend folder gives none), "
+            "found procedural",
+        ),
+        (
+            {"identities": {"backend": "magic"}},
+            "identities.backend: expected one of procedural, folder; found 'magic'",
+        ),
+        (
+            {"teacher": {"backends": {"magic": 1}}},
+            "teacher.backends: expected one of procedural, folder; found 'magic'",
+        ),
+        ({"teacher": {"backends": {"folder": 0}}}, "teacher.backends: expected a weight above 0, found none"),
+        (
+            {"teacher": {"backends": {"folder": float("nan")}}},
+            "teacher.backends.folder: expected a weight of 0 or more, found nan",
+        ),
+        (
+            {"speech": {"folder": {"path": ""}}},
+            "speech.folder.path: expected a folder of recordings, found an empty name",
+        ),
+        (
+            {"speech": {"folder": {"phoneme": True}}},
+            "speech.folder.phoneme: expected one of path, phonemes; found an unknown key",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_work_starts(tmp_path, change, line):
+    with pytest.raises(UserError) as caught:
+        params(tmp_path, **change)
+    assert str(caught.value) == f"params.yaml: {line}"
+
+
+def test_what_can_work_is_not_refused(tmp_path):
+    timed = params(
+        tmp_path,
+        identities={
+            "backend": "procedural",
+            "folder": {"path": 3, "nonsense": True},
+        },  # not chosen, so not looked at
+        speech={"folder": {"phonemes": True}},
+        teacher={"backends": {"procedural": 1}},
+    )
+    assert timed.speech.source.provides == {"phonemes"}
+    assert list(timed.teacher.sources) == ["procedural"]
