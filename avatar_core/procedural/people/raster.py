@@ -13,6 +13,16 @@ import numpy as np
 from numba import njit
 
 
+@njit(inline="always")
+def _narrow(lo: float, hi: float, weight: float, slope: float, steps: float) -> tuple[float, float]:
+    """Columns lo..hi of a row, less those where weight + slope * column is negative; steps = -1 / slope. lo > hi: none."""
+    if slope > 0:
+        return max(lo, weight * steps), hi
+    if slope < 0:
+        return lo, min(hi, weight * steps)
+    return lo, hi if weight >= 0 else -1.0
+
+
 @njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
 def rasterize_triangles(
     screen: np.ndarray,
@@ -96,28 +106,10 @@ def rasterize_triangles(
         span = float(xe - xs)
         for y in range(ys, ye + 1):
             w2 = 1.0 - w0 - w1
-            lo = 0.0
-            hi = span
-            inside = True
-            if d0x > 0:
-                lo = max(lo, w0 * r0)
-            elif d0x < 0:
-                hi = min(hi, w0 * r0)
-            elif w0 < 0:
-                inside = False
-            if d1x > 0:
-                lo = max(lo, w1 * r1)
-            elif d1x < 0:
-                hi = min(hi, w1 * r1)
-            elif w1 < 0:
-                inside = False
-            if d2x > 0:
-                lo = max(lo, w2 * r2)
-            elif d2x < 0:
-                hi = min(hi, w2 * r2)
-            elif w2 < 0:
-                inside = False
-            if inside and lo <= hi + 2e-4:
+            lo, hi = _narrow(0.0, span, w0, d0x, r0)
+            lo, hi = _narrow(lo, hi, w1, d1x, r1)
+            lo, hi = _narrow(lo, hi, w2, d2x, r2)
+            if lo <= hi + 2e-4:
                 k0 = math.ceil(lo - 1e-4)
                 k1 = math.floor(hi + 1e-4)
                 z = w0 * az + w1 * bz + w2 * cz + k0 * dz
