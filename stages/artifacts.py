@@ -150,9 +150,9 @@ class Artifacts:
         return _opened(self.data / "embed" / "latents.zarr").read(f"log_mel/{clip}")
 
     def latents(self, clip: str) -> dict[str, np.ndarray]:
-        """A fitted clip's x (T,D), confidence (T,) and the log_mel (4T,80) of its sound."""
+        """A fitted clip's x (T,D), confidence (T,) and the audio features (4T,M) of its sound."""
         store = _opened(self.data / "embed" / "latents.zarr")
-        return {name: store.read(f"{name}/{clip}") for name in ("log_mel", "x", "confidence")}
+        return {name: store.read(f"{name}/{clip}") for name in ("audio", "x", "confidence")}
 
     # networks
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from avatar_core.audio import augment
 from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
@@ -57,6 +56,7 @@ def main(stage: Stage) -> None:
             MotionClip(**data.latents(row["id"]), valid=VALID[row["framing"]]),
             row["identity"],
             _view(data, row, canonicals[row["identity"]], layout, mouths, params.size),
+            data.log_mel(row["id"]),
         )
         for row in rows
     ]
@@ -72,7 +72,7 @@ def main(stage: Stage) -> None:
             codec,
             score,
             config,
-            augment=augment,
+            audio=stage.params.audio.features,
             checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
             progress=bar.reach,
         )

@@ -14,7 +14,8 @@ import matplotlib
 import numpy as np
 import torch
 
-from avatar_core.audio import augment, log_mel
+from avatar_core.audio import log_mel
+from avatar_core.audio.backends import AudioFeatures
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import ClipMotion, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
@@ -35,6 +36,7 @@ def main(stage: Stage) -> None:
     """Fit the codec, then train the embedding."""
     params = stage.params.embed
     data, layout = Artifacts.of(stage), make_layout(stage.params.particles)
+    features = stage.params.audio.features
     train, val = data.fitted_clips("train"), data.fitted_clips("val")
     codec = fit_codec(
         FittedClips(data, train),
@@ -45,15 +47,17 @@ def main(stage: Stage) -> None:
     tensors, about = codec.tensors()
     save_checkpoint(out / "codec.safetensors", tensors, config=about, seed=stage.seed)
 
-    clips, errors = encode_clips(data, codec, layout, train)
-    val_clips, val_errors = encode_clips(data, codec, layout, val)
+    clips, errors = encode_clips(data, codec, layout, features, train)
+    val_clips, val_errors = encode_clips(data, codec, layout, features, val)
     write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
     faces = [c for c in clips.values() if c.valid["face"]]
     val_faces = [c for c in val_clips.values() if c.valid["face"]]
-    config = replace(params.contrastive, dims=codec.dims, seed=stage.entropy("embedding") % 2**31)
+    config = replace(
+        params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
+    )
     with stage.progress(config.steps) as bar:
         embedding, losses = train_embedding(
-            faces, codec, config, augment, stage.scratch(stage.data / "fit"), bar.reach
+            faces, codec, config, features, stage.scratch(stage.data / "fit"), bar.reach
         )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
@@ -93,7 +97,7 @@ class FittedClips(Sequence[ClipMotion]):
 
 
 def encode_clips(
-    data: Artifacts, codec: MotionCodec, layout: ParticleLayout, rows: Sequence[Row]
+    data: Artifacts, codec: MotionCodec, layout: ParticleLayout, features: AudioFeatures, rows: Sequence[Row]
 ) -> tuple[dict[str, MotionClip], dict[str, float | None]]:
     """Sound and latents of fitted clips by id, and the codec's error: mean distance in mm between the fitted particles and what
     comes back through the latents, every fifth frame, by region shown."""
@@ -101,13 +105,13 @@ def encode_clips(
     sums: dict[str, list[float]] = {name: [] for name in frames}
     clips = {}
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
-        mel = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
+        heard = features.hear(torch.from_numpy(data.audio(row["id"]))).numpy()
         with torch.no_grad():
             x = codec.encode(clip.deformation, clip.stature, clip.valid)
             some = clip.deformation[slice(None, None, 5)]
             again = codec.encode(some, clip.stature, clip.valid)
             back = codec.decode(again, clip.stature).mean_offset.numpy()
-        clips[row["id"]] = MotionClip(mel, x.numpy(), clip.valid, clip.confidence)
+        clips[row["id"]] = MotionClip(heard, x.numpy(), clip.valid, clip.confidence)
         error = np.linalg.norm(back - some.mean_offset.numpy(), axis=-1)
         for name, ids in frames.items():
             if clip.valid[name]:
@@ -116,13 +120,14 @@ def encode_clips(
 
 
 def latent_arrays(data: Artifacts, clips: Mapping[str, MotionClip]) -> dict[str, np.ndarray]:
-    """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; x/<clip> (T,D) and confidence/<clip> (T,) of fitted ones."""
+    """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; of fitted ones x/<clip> (T,D), confidence/<clip> (T,) and
+    audio/<clip> (4T,M), what the generator hears."""
     arrays = {}
     for row in data.planned_clips():
         clip = clips.get(row["id"])
-        mel = clip.log_mel if clip else log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
-        arrays[f"log_mel/{row['id']}"] = mel
+        arrays[f"log_mel/{row['id']}"] = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
         if clip:
+            arrays[f"audio/{row['id']}"] = clip.audio
             arrays[f"x/{row['id']}"] = clip.x
             arrays[f"confidence/{row['id']}"] = np.asarray(clip.confidence, np.float32)
     return arrays
@@ -143,7 +148,7 @@ def _show(stage: Stage, embedding: Embedding, clips: list[MotionClip]) -> None:
     figure, grid = plt.subplots(1, max(1, len(clips)), figsize=(3.4 * max(1, len(clips)), 3.6), squeeze=False)
     with torch.no_grad():
         for clip, axes in zip(clips, grid.flat, strict=False):
-            sound = embedding.embed_audio(torch.from_numpy(np.asarray(clip.log_mel, np.float32))[None])[0]
+            sound = embedding.embed_audio(torch.from_numpy(np.asarray(clip.audio, np.float32))[None])[0]
             motion = embedding.embed_motion(torch.from_numpy(np.asarray(clip.x, np.float32))[None])[0]
             axes.imshow((sound @ motion.T).numpy(), cmap="magma", vmin=-1, vmax=1)
             axes.set_xlabel("motion frame", fontsize=7)

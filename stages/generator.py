@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 import torch
 
-from avatar_core.audio import augment
 from avatar_core.clock import FPS
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import MotionCodec
@@ -29,7 +28,7 @@ from stages.common import Stage, run_stage
 
 def main(stage: Stage) -> None:
     """Train the generator on the fitted clips."""
-    params = stage.params.generator
+    params, audio = stage.params.generator, stage.params.audio
     data = Artifacts.of(stage)
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     rows = data.fitted_clips("train")
@@ -43,11 +42,12 @@ def main(stage: Stage) -> None:
             config,
             replace(
                 params.model,
-                dit=replace(params.model.dit, dims=codec.dims),
+                dit=replace(params.model.dit, dims=codec.dims, mels=audio.features.bands),
+                audio=audio.to_dict(),
                 body_dims=codec.config.body_dims,
                 face_dims=codec.config.face_dims,
             ),
-            augment=augment,
+            audio=audio.features,
             checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
             progress=bar.reach,
         )

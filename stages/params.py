@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import yaml
 
+from avatar_core.audio.backends import AudioConfig
 from avatar_core.backends import backend_class, default_backends, parse_choices
 from avatar_core.config import derived_by, list_of, parse, ranged, section
 from avatar_core.distill.train import DistillConfig
@@ -105,6 +106,7 @@ class Params:
     speech: SpeechParams = section(SpeechParams)
     teacher: TeacherParams = section(TeacherParams)
     perception: PerceptionConfig = section(PerceptionConfig)
+    audio: AudioConfig = section(AudioConfig)  # what the generator hears
     score: ScoreParams = section(ScoreParams)
     particles: ParticleBudgets = section(ParticleBudgets)
     personalise: PersonaliseConfig = section(PersonaliseConfig)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.config import derived, list_of, ranged, section
 from avatar_core.distill.losses import (
@@ -25,7 +27,7 @@ from avatar_core.distill.losses import (
     trajectory_loss,
     vsd_loss,
 )
-from avatar_core.embed.batches import Augment, Batches, MotionClip
+from avatar_core.embed.batches import Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
@@ -94,6 +96,7 @@ class DistillClip:
     motion: MotionClip
     identity: str
     view: View
+    log_mel: np.ndarray  # (4T,80), what the score teacher hears
 
 
 class Student(nn.Module):
@@ -112,7 +115,7 @@ def train_student(
     codec: MotionCodec,
     teacher: ScoreTeacher,
     config: DistillConfig = DistillConfig(),
-    augment: Augment | None = None,
+    audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Generator, MotionCodec, History]:
@@ -124,7 +127,7 @@ def train_student(
     torch.manual_seed(config.seed)
     chance = torch.Generator().manual_seed(config.seed + 1)
     people = {name: LocalFrames(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
-    batches = Batches([c.motion for c in clips], codec, config.simple)
+    batches = Batches([c.motion for c in clips], codec, config.simple, audio)
     loss_of = MotionLoss(batches, codec, config.simple)
     student = Student(generator, codec)
     trained = [*generator.parameters(), *decoder_parameters(codec)]
@@ -132,8 +135,7 @@ def train_student(
 
     def losses() -> dict[str, Tensor]:
         mel, x, weight, kind = batches.draw(chance)
-        if augment is not None:
-            mel = augment(mel, chance)
+        mel = audio.augment(mel, chance)
         terms = {"simple": diffusion_loss(generator, loss_of, mel, x, weight, kind, config.simple, chance)}
         clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
         terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, chance)
@@ -211,9 +213,7 @@ def predict_window(
     context = 2 * generator.context
     a, b = max(0, frames.start - context), min(total, frames.stop + context)
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
-    mel = torch.from_numpy(np.asarray(motion.log_mel[MEL_PER_FRAME * a : MEL_PER_FRAME * b], np.float32))[
-        None
-    ]
+    mel = torch.from_numpy(np.asarray(motion.audio[MEL_PER_FRAME * a : MEL_PER_FRAME * b], np.float32))[None]
     timesteps = torch.randint(200, 1000, (1,), generator=chance)
     noise = generator.noise(1, x.shape[1], chance)
     features = generator.dit.encode_audio(mel)
@@ -241,7 +241,7 @@ def _vsd(
     size = teacher.size
     if rendered.shape[-1] != size or rendered.shape[-2] != size:
         raise UserError(f"distill: expected scored views of {size} px, found {tuple(rendered.shape[-2:])}")
-    mel = pad_mel(clip.motion.log_mel)[
+    mel = pad_mel(clip.log_mel)[
         MEL_PER_FRAME * start : MEL_PER_FRAME * (start + teacher.frames + 2 * AUDIO_CONTEXT)
     ][None]
     reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]

@@ -8,20 +8,19 @@ Shapes: B windows, W frames a window, T frames a clip, D latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.audio.features import log_mel
+from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.config import derived, ranged
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]  # log-mel (B,4W,80) -> the same shape
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class MotionClip:
-    """log_mel (4T,80), latents x (T,D), what the clip shows (valid, see codec), confidence (T,) or None."""
+    """Audio features (4T,M), latents x (T,D), what the clip shows (valid, see codec), confidence (T,) or None."""
 
-    log_mel: np.ndarray
+    audio: np.ndarray
     x: np.ndarray
     valid: Mapping[str, bool]
     confidence: np.ndarray | None = None
@@ -52,7 +51,13 @@ class MotionClip:
 class Batches:
     """Windows drawn from the clips and from a bank of silence; all randomness comes from the rng given to draw."""
 
-    def __init__(self, clips: Sequence[MotionClip], codec: MotionCodec, config: BatchConfig) -> None:
+    def __init__(
+        self,
+        clips: Sequence[MotionClip],
+        codec: MotionCodec,
+        config: BatchConfig,
+        features: AudioFeatures = CLEAN,
+    ) -> None:
         if not clips:
             raise UserError("generator: expected at least one training clip, found none")
         self.config = config
@@ -72,22 +77,22 @@ class Batches:
         self.shown = torch.stack(shown)  # (kinds,D)
         self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in kinds)])
         self.lengths = [len(c.x) for c in clips]
-        self.mels, self.x, self.weight = [], [], []
+        self.audio, self.x, self.weight = [], [], []
         pad = config.edge
         for clip in clips:
             short = max(
                 0, config.window - len(clip.x) - 2 * pad
             )  # clips shorter than a window hold their last frame
             confidence = np.ones(len(clip.x)) if clip.confidence is None else clip.confidence
-            self.mels.append(_hold(clip.log_mel, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)))
+            self.audio.append(_hold(clip.audio, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)))
             self.x.append(_hold(clip.x, pad, pad + short))
             self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
         self.share = torch.tensor([float(n) for n in self.lengths])
         self.neutral = codec.neutral()
-        self.silence = silence_bank(config.window, config.seed)
+        self.silence = silence_bank(config.window, config.seed, features)
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log_mel (B,4W,80), x (B,W,D), weight (B,W), kind (B,)."""
+        """Audio features (B,4W,M), x (B,W,D), weight (B,W), kind (B,)."""
         config, window = self.config, self.config.window
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
         place = torch.rand(config.batch, generator=rng).tolist()
@@ -101,15 +106,15 @@ class Batches:
                 kinds.append(0)
                 continue
             start = int(where * (len(self.x[clip]) - window + 1))
-            mels.append(self.mels[clip][MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
+            mels.append(self.audio[clip][MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
             xs.append(self.x[clip][start : start + window])
             weights.append(self.weight[clip][start : start + window])
             kinds.append(self.kind[clip])
         return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(kinds)
 
 
-def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:
-    """Log-mel windows (count,4W,80) of digital silence and of faint coloured noise, -75 to -45 dB."""
+def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 24) -> Tensor:
+    """Features (count,4W,M) of windows of digital silence and of faint coloured noise, -75 to -45 dB."""
     rng = np.random.default_rng([seed, 77])
     bank, samples = [], window * SAMPLES_PER_FRAME
     for number in range(count):
@@ -120,7 +125,7 @@ def silence_bank(window: int, seed: int, count: int = 24) -> Tensor:
             tilt = np.maximum(np.arange(len(spectrum)), 20.0) ** -rng.choice([0.0, 0.5, 1.0])
             noise = np.fft.irfft(spectrum * tilt, samples)
             noise *= 10 ** (rng.uniform(-75, -45) / 20) / noise.std()
-        bank.append(log_mel(torch.from_numpy(noise.astype(np.float32))))
+        bank.append(features.hear(torch.from_numpy(noise.astype(np.float32))))
     return torch.stack(bank)
 
 

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.config import derived, ranged
-from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
+from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
@@ -123,21 +125,20 @@ def train_embedding(
     clips: Sequence[MotionClip],
     codec: MotionCodec,
     config: ContrastiveConfig = ContrastiveConfig(),
-    augment: Augment | None = None,
+    audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Embedding, History]:
     """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
-    batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0))
+    batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0), audio)
     model = Embedding(config)
-    model.trunk.fit_normalisation(c.log_mel for c in clips)
+    model.trunk.fit_normalisation(c.audio for c in clips)
 
     def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(rng)
-        if augment is not None:
-            log_mel = augment(log_mel, rng)
+        log_mel = audio.augment(log_mel, rng)
         return {"loss": embedding_loss(model, log_mel, x)}
 
     with one_thread():
@@ -165,7 +166,7 @@ def retrieval_accuracy(
     rng = np.random.default_rng([seed, 3])
     found = {"frame": [], "patch": []}
     embedded = [
-        (model.embed_audio(_batch(c.log_mel))[0], model.embed_motion(_batch(c.x))[0])
+        (model.embed_audio(_batch(c.audio))[0], model.embed_motion(_batch(c.x))[0])
         for c in clips
         if len(c.x) > 0
     ]

@@ -57,7 +57,7 @@ def calibrate_motion(
     fits = [_tensor(clip.x) for clip in chosen]
     generated = []
     for clip in chosen:
-        features = generator.dit.encode_audio(_tensor(clip.log_mel)[None])[0]
+        features = generator.dit.encode_audio(_tensor(clip.audio)[None])[0]
         generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avatar_core.config import derived, ranged, section
+from avatar_core.audio.backends import AudioConfig
+from avatar_core.config import derived, derived_by, ranged, section
 from avatar_core.generator.dit import DiT, DiTConfig
 from avatar_core.generator.refiner import Refiner, RefinerConfig
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
@@ -27,6 +29,7 @@ class GeneratorConfig:
     motion_smooth: float = ranged(
         1.5, 0, 25
     )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
+    audio: dict[str, Any] = derived_by(lambda: AudioConfig().to_dict())  # the features it hears
     body_dims: int = derived(24)  # latents [0, body_dims) are body
     face_dims: int = derived(32)  # then face, then hand
 
@@ -55,6 +58,7 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.audio = AudioConfig.parse(config.audio, "generator", "audio").features
         self.dit = DiT(config.dit)
         sizes = (config.dit.dims, config.dit.channels, config.body_dims)
         self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None

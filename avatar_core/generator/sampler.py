@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.audio.features import log_mel
 from avatar_core.clock import SAMPLES_PER_FRAME
 from avatar_core.config import ranged
 from avatar_core.errors import UserError
@@ -111,7 +110,7 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
     """Audio (S,) -> features (T,C) of the audio trunk."""
-    return model.dit.encode_audio(log_mel(torch.from_numpy(audio))[None])[0]
+    return model.dit.encode_audio(model.audio.hear(torch.from_numpy(audio))[None])[0]
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.config import ranged
-from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
+from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
@@ -77,23 +79,22 @@ def train_generator(
     codec: MotionCodec,
     config: TrainConfig = TrainConfig(),
     model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
-    augment: Augment | None = None,
+    audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Generator, History]:
     """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
-    batches = Batches(clips, codec, config)
+    batches = Batches(clips, codec, config, audio)
     loss_of = MotionLoss(batches, codec, config)
     model = Generator(model_config)
-    model.dit.trunk.fit_normalisation(c.log_mel for c in clips)
+    model.dit.trunk.fit_normalisation(c.audio for c in clips)
     model.noise_velocity.copy_(latent_speed(clips, codec))
 
     def losses() -> dict[str, Tensor]:
         mel, x, weight, kind = batches.draw(rng)
-        if augment is not None:
-            mel = augment(mel, rng)
+        mel = audio.augment(mel, rng)
         return {"loss": diffusion_loss(model, loss_of, mel, x, weight, kind, config, rng)}
 
     with one_thread():

@@ -75,7 +75,7 @@ def material(person, clips):
             frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             Ks = np.repeat(CAMERA.K[None], t, 0)
             view = View(CAMERA.viewmat, Ks, frames, np.full(3, 0.5, np.float32), tracks, True)
-            out.append(DistillClip(motion, "A", view))
+            out.append(DistillClip(motion, "A", view, motion.audio))
     generator = train_generator(
         [c.motion for c in out], codec, TrainConfig(steps=30, batch=4, window=24), MODEL
     )[0]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.audio.log_mel import CLEAN, LogMel
 from avatar_core.embed.batches import Batches, MotionClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
@@ -64,6 +65,17 @@ def test_receptive_field_is_within_the_context():
     assert reached.max() - 50 <= config.receptive_field <= 25 and 50 - reached.min() <= config.receptive_field
 
 
+class Heard(LogMel):
+    """Log-mel with another augmentation."""
+
+    def __init__(self, change):
+        super().__init__()
+        object.__setattr__(self, "change", change)
+
+    def augment(self, features, rng):
+        return self.change(features, rng)
+
+
 def test_resumed_training_gives_the_same_weights(data, codec, tmp_path):
     config = TrainConfig(steps=6, batch=2, window=24, checkpoint_every=2)
     straight, _ = train_generator(data, codec, config, MODEL)
@@ -78,7 +90,7 @@ def test_resumed_training_gives_the_same_weights(data, codec, tmp_path):
         return mel
 
     with pytest.raises(KeyboardInterrupt):
-        train_generator(data, codec, config, MODEL, augment=kill_at_four, checkpoint_dir=folder)
+        train_generator(data, codec, config, MODEL, audio=Heard(kill_at_four), checkpoint_dir=folder)
     assert sorted(p.name for p in folder.glob("*.safetensors"))[-1] == "train-00000004.safetensors"
     resumed, curve = train_generator(data, codec, config, MODEL, checkpoint_dir=folder)
     for name, value in straight.state_dict().items():
@@ -103,10 +115,10 @@ def test_nan_batches_are_skipped_and_endless_nan_is_an_error(data, codec):
         calls.append(1)
         return mel * float("nan") if len(calls) == 3 else mel
 
-    model, _ = train_generator(data, codec, config, MODEL, augment=sometimes)
+    model, _ = train_generator(data, codec, config, MODEL, audio=Heard(sometimes))
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
     with pytest.raises(UserError, match="not finite"):
-        train_generator(data, codec, config, MODEL, augment=lambda mel, g: mel * float("nan"))
+        train_generator(data, codec, config, MODEL, audio=Heard(lambda mel, g: mel * float("nan")))
 
 
 def test_hidden_regions_give_no_loss(data, codec):
@@ -124,8 +136,8 @@ def test_hidden_regions_give_no_loss(data, codec):
 
 
 def test_silence_bank_is_quiet_and_repeatable():
-    bank = silence_bank(10, 0)
-    assert bank.shape == (24, 40, 80) and torch.equal(bank, silence_bank(10, 0))
+    bank = silence_bank(10, 0, CLEAN)
+    assert bank.shape == (24, 40, 80) and torch.equal(bank, silence_bank(10, 0, CLEAN))
     assert float(bank[:6].max()) < -16 and float(bank.max()) < 0
 
 
