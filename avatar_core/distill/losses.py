@@ -25,12 +25,15 @@ def vsd_loss(
     tau: Sequence[float] = (0.3, 0.9),
     fake_score: ScoreTeacher | None = None,
 ) -> Tensor:
-    """A scalar whose gradient is the paper's: E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
+    """Video Score Distillation: a scalar with the paper's gradient.
+
+    Equation: grad L_vsd = E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
 
     frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps, tau drawn between the
     given shares of the schedule, w(tau) = sigma(tau)^2. With fake_score, a score network of the rendered clips
     themselves, its noise estimate takes the place of eps (the variational form [Wang et al. 2023]).
     The value is the mean size of the score difference: it says how far the teacher would move the frames.
+    Locked by test_vsd_gradient_is_the_formula, test_variational_vsd_vanishes_when_both_scores_agree.
     """
     low, high = (int(t * 999) for t in tau)
     timesteps = torch.randint(low, high + 1, (len(frames),), generator=generator)
@@ -54,6 +57,8 @@ def trajectory_loss(points: Tensor, targets: Tensor, size: float, limit: float =
 
     In units of `size` pixels (the picture's side). NaN targets are absent. A track further off than `limit` has slipped:
     beyond it the loss grows linearly.
+    Equation: the paper's L_traj = sum_i sum_t |u_hat - u|^2, here the mean over what is seen, and robust. Locked by
+    test_trajectory_ignores_absent_tracks_and_tames_slipped_ones.
     """
     seen = torch.isfinite(targets).all(-1)
     error = torch.where(seen[..., None], points - targets.nan_to_num(), torch.zeros_like(points)) / size
@@ -66,6 +71,8 @@ def arap_loss(means: Tensor, knn: Tensor, rest: Tensor | None = None) -> Tensor:
     """Change of the distances to the K neighbours between adjacent frames: means (F,N,3), knn (N,K) -> scalar.
 
     Relative to the mean neighbour distance (of `rest` (N,3) if given, else of the first frame).
+    Equation: mean over i, t and j in kNN(i) of ((d_ij(t+1) - d_ij(t)) / d)^2. Locked by
+    test_arap_is_zero_for_rigid_motion_only.
     """
     if len(means) < 2:
         return means.sum() * 0
@@ -75,5 +82,8 @@ def arap_loss(means: Tensor, knn: Tensor, rest: Tensor | None = None) -> Tensor:
 
 
 def picture_loss(frames: Tensor, targets: Tensor) -> Tensor:
-    """L1 between rendered and teacher frames, both in [0,1]."""
+    """L1 between rendered and teacher frames, both in [0,1].
+
+    Equation: mean |I_hat - I|. Locked by test_picture_loss_is_mean_absolute_difference.
+    """
     return (frames - targets).abs().mean()

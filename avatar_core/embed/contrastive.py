@@ -1,9 +1,9 @@
 """Audio-particle embedding: speech and particle motion in one space, aligned frame by frame and patch by patch.
 
 Source: paper section "Audio-Particle Motion Embedding" (CLIP-style InfoNCE on frames, and on mean-pooled sliding windows).
-The motion side reads the latents of E_X, which stays as it is: pulling the codec or the generator's audio trunk along made
-the generator worse in our trials. What it is for: the agreement of sound and motion as a measure (retrieval, sync
-offset), and, if wanted, a start for the generator's audio trunk.
+The motion side reads the latents of E_X, which L_sim does not change. The result is a diagnosis: how well sound and motion
+agree (retrieval of a motion's own sound). No later stage reads it: training the codec along, or starting the generator's
+audio trunk from it, made the generator worse in our trials.
 
 Shapes: B windows, T frames, D latents, E embedding, P patches.
 """
@@ -101,14 +101,22 @@ class Embedding(nn.Module):
 
 
 def contrastive_loss(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE of unit rows a, b (n,E): row i of one belongs to row i of the other, all others do not."""
+    """Symmetric InfoNCE of unit rows a, b (n,E): row i of one belongs to row i of the other, all others do not.
+
+    Equation: -1/2 mean_i [log softmax_j(s a_i.b_j)(i) + log softmax_j(s b_i.a_j)(i)]. Locked by
+    test_contrastive_loss_prefers_the_diagonal.
+    """
     logits = scale * a @ b.T
     target = torch.arange(len(a))
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
 def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor) -> Tensor:
-    """Frame-level plus patch-level L_sim of aligned windows."""
+    """Frame-level plus patch-level L_sim of aligned windows.
+
+    Equation: L_sim = frame_weight L(frames) + patch_weight L(mean-pooled patches). Locked by
+    test_patches_are_pooled_windows, test_motion_finds_its_own_sound.
+    """
     config = model.config
     audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
     scale = model.log_scale.exp().clamp(max=100)

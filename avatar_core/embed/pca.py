@@ -15,6 +15,7 @@ def fit_pca(
     """Mean (m,), orthonormal basis (k,m) and standard deviations (k,) of rows (n,m) under row weights (n,).
 
     Fewer than k independent rows give components of a tiny deviation, so that whitening stays finite.
+    Locked by test_pca_finds_the_plane_and_ignores_frames_of_no_weight.
     """
     n, m = rows.shape
     share = (weight / weight.sum().clamp_min(1e-12))[:, None]
@@ -36,7 +37,10 @@ def fit_pca(
 
 
 def ridge(x: Tensor, y: Tensor, strength: float, weight: Tensor) -> Tensor:
-    """Table (k+1,m) that maps [x, 1] to y: x (n,k) whitened, y (n,m). The constant is not shrunk."""
+    """Table (k+1,m) that maps [x, 1] to y: x (n,k) whitened, y (n,m). The constant is not shrunk.
+
+    Locked by test_ridge_recovers_a_linear_map_with_its_constant.
+    """
     share = (weight / weight.sum().clamp_min(1e-12))[:, None]
     x_mean, y_mean = (x * share).sum(0), (y * share).sum(0)
     xc, yc = x - x_mean, y - y_mean

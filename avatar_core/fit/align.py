@@ -3,7 +3,7 @@
 A portrait of the whole body tells the height of a shoulder to a pixel or two; a close-up shows that as ten, and a pattern of
 the cloth then locks onto the wrong stripe. So a few frames are compared coarsely first, where stripes are only a tone and
 the outline leads, then finer, the displacement as smooth as the picture is coarse. It moves particles and keypoints at the
-canonical pose, for the refinement to start from. What moves within a clip is not its business: it cannot explain lips away.
+canonical pose, for the refinement to start from. It is constant over the clip, so it cannot take over the motion of the lips.
 
 Shapes: T frames, F chosen frames, K nodes, H x W pixels.
 """

@@ -1,7 +1,7 @@
 """Photometric refinement of a tracked clip: all frames advance together, rendered window by window.
 
 Parameters: the track's splines and face actions, and per frame and node a shift, a turn and a shade. The optimiser is Adam
-with a floor under its second moment: what the picture does not feel then stays where it is instead of drifting at full rate.
+with a floor under its second moment: parameters with almost no gradient then stay where they are instead of moving at full rate.
 
 Source: AudioAvatar section "Video Diffusion Distillation"; Adam is Kingma and Ba 2015.
 Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M points, K nodes, A = 52 actions.
@@ -188,7 +188,10 @@ def backward(
 
 
 def motion_prior(rig: FitRig, motion: Motion, track: Track, highpass: Tensor, config: FitConfig) -> Tensor:
-    """What a motion costs before any picture is seen: rigidity, locality, spectrum, bounds of the face actions."""
+    """What a motion costs before any picture is seen: rigidity, locality, spectrum, bounds of the face actions.
+
+    Locked by test_locality_holds_nodes_where_they_rest, test_each_weight_switches_its_own_term.
+    """
     w, tight = config.weights, rig.node_tight
     weights, shift, turn, shade = motion.weights, motion.shift, motion.turn, motion.shade
     loss = config.action_prior * (weights - track.weights).square().sum(-1).mean()

@@ -13,7 +13,7 @@ from avatar_core.fit.track import SkeletonTrackConfig
 
 @dataclass(frozen=True)
 class BodyRates:
-    """Rates where the body is the subject: torso and arms have further to go, and node motion can explain no lips away."""
+    """Learning rates for framings without a large face: torso and arms move further, and there are no lips to protect."""
 
     rate_rotation: float = ranged(0.008)
     rate_shift_mm: float = ranged(1.0)

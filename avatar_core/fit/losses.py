@@ -21,7 +21,7 @@ SSIM_WINDOW = 4  # px at half resolution
 
 
 class _WeightedL1(torch.autograd.Function):
-    """Two passes over the pictures where autograd's own chain takes eight: they are the bulk of what a fit touches."""
+    """`weighted_l1` with its gradient written out: two passes over the pictures where autograd would take eight."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -41,6 +41,7 @@ def weighted_l1(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Images (T,3,H,W) in [0,1], weight (T,H,W) >= 0 -> sum of weighted absolute errors per frame's pixel count.
 
     Differentiable in the image alone.
+    Locked by test_weighted_l1_counts_only_weighted_pixels, test_weighted_l1_has_the_gradient_of_its_formula.
     """
     return cast(Tensor, _WeightedL1.apply(image, target, weight))
 
@@ -60,7 +61,10 @@ class Structure:
 
 
 def structure(target: Tensor, weight: Tensor) -> Structure:
-    """Pictures (T,3,H,W) in [0,1], weight (T,H,W)."""
+    """Pictures (T,3,H,W) in [0,1], weight (T,H,W).
+
+    Locked by test_structure_of_a_window_is_the_window_of_the_structure.
+    """
     half = shrink(target, 2)
     mean = box_windows(half)
     variance = (box_windows(half * half) - mean * mean).relu()
@@ -70,7 +74,8 @@ def structure(target: Tensor, weight: Tensor) -> Structure:
 def box_ssim_loss(image: Tensor, target: Structure) -> Tensor:
     """1 - SSIM at half resolution over box windows of SSIM_WINDOW half-resolution px at half-window stride.
 
-    image (T,3,H,W) -> scalar, per window and frame. Fine detail is the L1 term's business: this one sees structure.
+    image (T,3,H,W) -> scalar, per window and frame. It compares structure; fine detail is left to the L1 term.
+    Locked by test_ssim_is_zero_for_equal_and_falls_with_structure.
     """
     half = shrink(image, 2)
     mean = box_windows(half)
@@ -82,14 +87,17 @@ def box_ssim_loss(image: Tensor, target: Structure) -> Tensor:
 
 
 def box_windows(x: Tensor) -> Tensor:
-    """Means over windows of SSIM_WINDOW px at half that stride, from disjoint sums: each pixel is read once."""
+    """Means over windows of SSIM_WINDOW px at half that stride, from disjoint sums: each pixel is read once.
+
+    Locked by test_box_windows_are_average_pooling.
+    """
     cell = shrink(x, SSIM_WINDOW // 2)
     rows = cell[..., 1:, :] + cell[..., :-1, :]
     return 0.25 * (rows[..., 1:] + rows[..., :-1])
 
 
 class _Shrink(torch.autograd.Function):
-    """Sums of strided views, and a gradient that is spread by one copy: three times the speed of average pooling."""
+    """`shrink` as sums of strided views, its gradient as one copy: three times as fast as average pooling."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: int) -> Tensor:
@@ -112,12 +120,18 @@ class _Shrink(torch.autograd.Function):
 
 
 def shrink(x: Tensor, factor: int) -> Tensor:
-    """Mean over disjoint blocks of factor x factor px; a remainder at the right and bottom is left out."""
+    """Mean over disjoint blocks of factor x factor px; a remainder at the right and bottom is left out.
+
+    Locked by test_shrink_is_average_pooling_with_its_gradient.
+    """
     return x if factor == 1 else cast(Tensor, _Shrink.apply(x, factor))
 
 
 def mask_loss(alpha: Tensor, mask: Tensor) -> Tensor:
-    """Rendered coverage (T,H,W) against the foreground mask (T,H,W), both in [0,1]."""
+    """Rendered coverage (T,H,W) against the foreground mask (T,H,W), both in [0,1].
+
+    Locked by test_mask_loss_is_the_uncovered_and_the_overdrawn_area.
+    """
     return (alpha - mask).abs().mean()
 
 
@@ -126,6 +140,7 @@ def point_loss(points: Tensor, targets: Tensor, weight: Tensor, softness: float 
 
     sqrt(d^2 + softness^2) - softness, the weighted mean over points and frames: linear far away, so that a wrong
     keypoint or a slipped track pulls no harder than a right one.
+    Locked by test_point_loss_ignores_absent_targets_and_is_robust.
     """
     error = torch.where(weight[..., None] > 0, points - targets.nan_to_num(), torch.zeros_like(points))
     distance = (error.square().sum(-1) + softness**2).sqrt() - softness
@@ -139,6 +154,8 @@ def arap_edges(
 
     Within a frame an edge must turn with its node (spatial smoothness); with `adjacent` the same is asked of what
     changes between adjacent frames, so that a static misfit costs nothing there.
+    Equation: sum_ij w_ij |(s_j - s_i) - omega_i x (p_j - p_i)|^2 over frames and edges, as a mean. Locked by
+    test_arap_is_zero_for_rigid_motion_and_for_static_misfit.
     """
     if adjacent:
         if len(shift) < 2:
@@ -154,6 +171,7 @@ def highpass(frames: int, cutoff_hz: float, fps: float = 25.0) -> Tensor:
     """(T,T) matrix that takes a curve to its weighted high DCT coefficients: 0 below the cut-off, up to 1 at Nyquist.
 
     The DCT, not the Fourier transform: a clip's two ends need not meet.
+    Locked by test_spectral_loss_sees_jitter_not_slow_motion.
     """
     k, t = np.arange(frames)[:, None], np.arange(frames)[None] + 0.5
     dct = np.cos(np.pi * k * t / frames) * np.sqrt(np.where(k == 0, 1, 2) / frames)
@@ -163,10 +181,13 @@ def highpass(frames: int, cutoff_hz: float, fps: float = 25.0) -> Tensor:
 
 
 def spectral_loss(curves: Tensor, matrix: Tensor) -> Tensor:
-    """Mean energy of curves (T,...) above the cut-off of `highpass` (T,T): what the eye sees as jitter."""
+    """Mean energy of curves (T,...) above the cut-off of `highpass` (T,T): what the eye sees as jitter.
+
+    Equation: |H c|^2 / T with H the rows of `highpass`. Locked by test_spectral_loss_sees_jitter_not_slow_motion.
+    """
     return (matrix @ curves.flatten(1)).square().sum(0).mean() / len(curves)
 
 
 def bounds_loss(weights: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Soft bounds: mean squared excess of weights outside [low, high]."""
+    """Soft bounds: mean squared excess of weights outside [low, high]. Locked by test_bounds_loss."""
     return ((low - weights).relu().square() + (weights - high).relu().square()).mean()

@@ -88,7 +88,7 @@ def frame_psnr(square: Tensor, mask: Tensor) -> np.ndarray:
 
 
 def _share(mask: np.ndarray) -> np.ndarray:
-    """(T,1,1) how many times a crop fits into the picture, at most 40: its mean then counts like the picture's."""
+    """(T,1,1) pixels of the picture per pixel of a crop, at most 40: a mean over the crop then weighs as much."""
     area = mask.sum((1, 2))
     return np.minimum(mask[0].size / np.maximum(area, 1), 40.0)[:, None, None]
 

@@ -2,8 +2,8 @@
 
 A frame is x = skin(X + actions(w) + nodes(shift, turn)): face actions and node corrections act at the canonical pose, hence
 in the head's or hand's own frame, and linear blend skinning by a reduced skeleton carries the result. The keypoints that
-detectors see are bound in the same way, as points behind the particles. Only the fit poses bones; what it
-hands on is where the particles went.
+detectors see are bound in the same way, as points behind the particles. Bones are posed in the fit
+only; its result is the particles' motion.
 
 Shapes: T frames, N base particles, S shell particles, M keypoints, P = N + M points, R bones, K nodes, A = 52 actions.
 """

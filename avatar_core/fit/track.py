@@ -1,7 +1,7 @@
 """Clip-level template track: camera, skeleton and face actions of all frames at once, from detected 2D keypoints.
 
-It is what puts arms in the right place before any picture is compared, and what starts the lips near the truth: flow and
-photometry alone lose both. The camera is unknown: a level camera in front of the person with a fixed field of view per
+It places the arms before any picture is compared, and starts the lips near the truth: optical flow and photometric
+losses alone lose both. The camera is unknown: a level camera in front of the person with a fixed field of view per
 framing, whose place is solved from the person's known size and stays the same over the clip.
 
 Sources: skeleton splines and priors as in video-based human pose fitting (SMPLify, Bogo et al. 2016, over all frames at once).
@@ -246,8 +246,8 @@ def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
 def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig) -> Tensor:
     """Cost of leaving the canonical pose, of speed and of acceleration.
 
-    A trunk that leans to and fro hardly changes the picture, so half a pixel of keypoint noise would set it, and the head on
-    it, swinging in depth: it pays for its speed.
+    A trunk that leans forward and back hardly changes the picture, so half a pixel of keypoint noise would swing it, and the
+    head with it, in depth: the speed of trunk bones is penalised.
     """
     names = rig.skeleton.names
     stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]

@@ -1,14 +1,13 @@
 """How generated body and hand motion is put right after training: as large, as quick and as coupled as the fitted motion.
 
-A network that regresses motion from sound makes people several times livelier than they are, and it loses how the head's
-latents go together: a nod turns the head about the neck, so its shift and its turn are one movement. Where they come apart the
-head floats and its lower half moves too far, although every latent by itself has the energy that it should have.
+A network that regresses motion from sound gives several times the energy of the fits, and it loses the correlation of the head's
+latents: a nod turns the head about the neck, so shift and turn are one movement. Generated without that correlation the head
+floats, although every latent by itself has the right energy.
 
 So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
-How lively somebody is does not carry over to voices that training never heard, where the network is at its busiest: so no
-utterance's head moves more than in the livelier fits.
-Few clips show arms, and those have many latents: there each latent gets the low-pass that gives it the energy of the fits.
+Energy does not transfer to unheard voices, where it is highest: so the energy of an utterance's head is capped at a high quantile
+of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that gives it the fits' energy.
 All of it is found once after training, on training clips.
 
 Shapes: T frames, D latents, K latents of a region.
@@ -86,6 +85,7 @@ def coupling_map(generated: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     R = generated^1/2.
     Where `generated` is nearly singular the coupling is only approached, but the sum of the variances is always
     that of `fitted`.
+    Locked by test_coupling_map_gives_the_wanted_covariance_and_is_no_change_where_none_is_needed.
     """
     ridge = RIDGE * (np.trace(fitted) + 1e-12) / len(fitted) * np.eye(len(fitted))
     root, inverse = _power(generated + ridge, 0.5), _power(generated + ridge, -0.5)

@@ -1,8 +1,8 @@
 """Diffusion transformer F: clean motion x0 from noisy motion x_tau, audio A and the diffusion step tau.
 
 Source: paper section "Audio-driven Particle Motion Generation" (x0 = F(x_tau | A, tau); audio concatenated with the noisy
-motion, tau by FiLM). Depthwise convolutions carry most of what little data can teach; banded self-attention with
-rotary positions adds the rest. Every layer sees a bounded neighbourhood, so the network runs on any length, and a
+motion, tau by FiLM). With little data depthwise convolutions learn most of the mapping; banded self-attention with
+rotary positions adds to them. Every layer sees a bounded neighbourhood, so the network runs on any length, and a
 window with `receptive_field` frames more on either side gives exactly the frames of one long pass.
 
 Shapes: B windows, T frames at 25 fps, 4T mel frames at 100 Hz, D latents, C channels.
@@ -44,6 +44,8 @@ class DiT(nn.Module):
     """F. forward(x_tau (B,T,D), timesteps (B,), audio (B,T,C)) -> x0 (B,T,D).
 
     The output is a prior read from the audio alone plus what the noisy motion adds to it.
+    Equation: X_0 = F(X_tau | A, tau). Locked by test_receptive_field_is_within_the_context,
+    test_learns_lips_from_sound.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -77,7 +79,10 @@ class DiT(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Convolution and banded attention, both modulated by the diffusion step; the attention starts closed."""
+    """Convolution and banded attention, both modulated by the diffusion step; the attention starts closed.
+
+    Locked by test_a_block_ignores_the_step_until_it_is_trained.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class Generator(nn.Module):
     """Diffusion transformer and refiner with their noise: what a checkpoint holds.
 
     The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
-    slow fields with the mean speed that the latent has in the training clips. Jitter never enters then.
+    slow fields with the mean speed that the latent has in the training clips, so that it brings no jitter in.
 
     noise_velocity (D,): mean speed a frame of each latent's noise, in units of its deviation; see train.latent_speed.
     The other four put generated motion right, and calibrate sets them:

@@ -32,7 +32,11 @@ class RefinerConfig:
 
 
 class Refiner(nn.Module):
-    """forward(x0 (B,T,D), audio (B,T,C), time (B,T) frames) -> x0 with face and hand latents refined."""
+    """forward(x0 (B,T,D), audio (B,T,C), time (B,T) frames) -> x0 with face and hand latents refined.
+
+    Equation: x0 + R(x0, A, t) on face and hand latents. Locked by test_it_changes_face_and_hands_alone,
+    test_it_is_conditioned_on_the_time_in_the_utterance.
+    """
 
     def __init__(self, config: RefinerConfig, dims: int, audio_channels: int, start: int) -> None:
         """Latents from `start` on (face, then hand) are refined; those before it (body) pass through."""

@@ -65,7 +65,7 @@ def sample(
     config: SampleConfig = SampleConfig(),
     progress: Callable[[float, str], None] | None = None,
 ) -> Tensor:
-    """As generate, from audio features (T,C)."""
+    """As generate, from audio features (T,C). Locked by test_windows_are_exactly_one_long_pass."""
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
     frames = len(features)
@@ -99,7 +99,9 @@ def sample(
 def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
     """Latents (T,D); those with scale (D,) > 0 are drawn to their mean until their slow energy is `cap` or less.
 
-    scale: physical units per latent; cap: mean square of the scaled latents' slow velocity, summed over them."""
+    scale: physical units per latent; cap: mean square of the scaled latents' slow velocity, summed over them.
+    Locked by test_the_cap_bounds_the_head_and_nothing_else.
+    """
     if len(x) < 4:
         return x
     energy = float((slow_velocity((x * scale).numpy()) ** 2).sum(1).mean())

@@ -126,7 +126,11 @@ def diffusion_loss(
     config: MotionLossConfig,
     rng: torch.Generator,
 ) -> Tensor:
-    """L_simple of F, of its audio prior and of the refiner on one batch."""
+    """L_simple of F, of its audio prior and of the refiner on one batch.
+
+    Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_factor` gives it. Locked by
+    test_hidden_regions_give_no_loss, test_learns_lips_from_sound.
+    """
     batch, frames = x.shape[:2]
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng)
     pure = torch.rand(batch, generator=rng) < config.pure_noise
@@ -151,6 +155,7 @@ def latent_speed(clips: Sequence[MotionClip], codec: MotionCodec) -> Tensor:
     """(D,) mean speed of every latent per frame, in units of its deviation, over the clips that show it.
 
     Read from steps of four frames, so that the jitter of a noisy fit does not count; 0.1 where no clip shows it.
+    Locked by test_speed_of_the_latents_is_read_from_clips_that_show_them.
     """
     moved, spread, count = (np.zeros(codec.dims) for _ in range(3))
     for clip in clips:

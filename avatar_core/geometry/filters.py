@@ -15,7 +15,10 @@ CUTOFF_HZ = 3.0
 
 
 def slow_velocity(positions: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> NDArray[np.float64]:
-    """Positions (T,...) -> velocities (T-1,...) below `cutoff` Hz, unit/s; T >= 4."""
+    """Positions (T,...) -> velocities (T-1,...) below `cutoff` Hz, unit/s; T >= 4.
+
+    Locked by test_jitter_raises_acceleration_but_not_slow_energy.
+    """
     x = np.asarray(positions, np.float64)
     if len(x) < 4:
         raise ValueError(f"motion: expected at least 4 frames, found {len(x)}")
@@ -24,7 +27,10 @@ def slow_velocity(positions: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_
 
 
 def low_pass(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian low-pass in time of x (...,T,K), edges held; sigma in frames, 0 leaves x alone."""
+    """Gaussian low-pass in time of x (...,T,K), edges held; sigma in frames, 0 leaves x alone.
+
+    Locked by test_low_pass_keeps_slow_motion_and_length.
+    """
     if sigma <= 0 or x.shape[-2] < 2:
         return x
     kernel = gaussian_kernel(sigma)
@@ -35,6 +41,9 @@ def low_pass(x: Tensor, sigma: float) -> Tensor:
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
-    """Weights (2 radius + 1,) of a Gaussian of standard deviation `sigma` frames, largest 1, cut at three deviations."""
+    """Weights (2 radius + 1,) of a Gaussian of standard deviation `sigma` frames, largest 1, cut at three deviations.
+
+    Locked by test_low_pass_keeps_slow_motion_and_length.
+    """
     radius = int(np.ceil(3 * sigma))
     return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product a b of (..., 4)."""
+    """Hamilton product a b of (..., 4). Locked by test_products_and_conversions_agree_with_scipy."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(
@@ -26,12 +26,18 @@ def quat_mul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def quat_conj(quat: Tensor) -> Tensor:
-    """The inverse of unit quaternions (..., 4)."""
+    """The inverse of unit quaternions (..., 4).
+
+    Locked by test_a_quaternion_turns_as_its_matrix_and_its_conjugate_turns_back.
+    """
     return quat * quat.new_tensor([1.0, -1.0, -1.0, -1.0])
 
 
 def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
-    """Turn vectors (..., 3) by unit quaternions (..., 4)."""
+    """Turn vectors (..., 3) by unit quaternions (..., 4).
+
+    Locked by test_a_quaternion_turns_as_its_matrix_and_its_conjugate_turns_back.
+    """
     w, u = quat[..., :1], quat[..., 1:]
     vector = vector.expand_as(u)
     twice = 2 * torch.linalg.cross(u, vector)
@@ -39,14 +45,20 @@ def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
 
 
 def quat_from_rotvec(rotvec: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) -> unit quaternions (..., 4)."""
+    """Rotation vectors (..., 3) -> unit quaternions (..., 4).
+
+    Locked by test_products_and_conversions_agree_with_scipy.
+    """
     half = 0.5 * rotvec
     angle = (half.square().sum(-1, keepdim=True) + 1e-24).sqrt()
     return torch.cat([angle.cos(), half * torch.sinc(angle / torch.pi)], -1)
 
 
 def rotvec_from_quat(quat: Tensor) -> Tensor:
-    """Unit quaternions (..., 4) -> rotation vectors (..., 3) of at most pi."""
+    """Unit quaternions (..., 4) -> rotation vectors (..., 3) of at most pi.
+
+    Locked by test_rotvec_round_trip_up_to_half_a_turn.
+    """
     quat = torch.where(quat[..., :1] < 0, -quat, quat)
     w, v = quat[..., :1], quat[..., 1:]
     size = (v.square().sum(-1, keepdim=True) + 1e-24).sqrt()
@@ -54,7 +66,10 @@ def rotvec_from_quat(quat: Tensor) -> Tensor:
 
 
 def quat_to_matrix(quat: Tensor) -> Tensor:
-    """Unit quaternions (..., 4) -> rotation matrices (..., 3, 3)."""
+    """Unit quaternions (..., 4) -> rotation matrices (..., 3, 3).
+
+    Locked by test_products_and_conversions_agree_with_scipy.
+    """
     w, x, y, z = quat.unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -65,7 +80,10 @@ def quat_to_matrix(quat: Tensor) -> Tensor:
 
 
 def matrix_from_rotvec(rotvec: Tensor) -> Tensor:
-    """Rodrigues' formula: (..., 3) -> (..., 3, 3)."""
+    """Rodrigues' formula: (..., 3) -> (..., 3, 3).
+
+    Locked by test_products_and_conversions_agree_with_scipy, test_rotvec_gradient_is_finite_at_zero.
+    """
     return quat_to_matrix(quat_from_rotvec(rotvec))
 
 
@@ -75,6 +93,7 @@ def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The rotation is the top eigenvector of Horn's 4x4 matrix, found without gradients. One Newton step of the same
     least-squares problem, which is zero there, then carries the exact first derivative: unlike the derivative of an
     SVD it stays finite when singular values coincide, and for flat points. Source: Horn 1987.
+    Locked by test_rigid_fit_recovers_a_rigid_motion, test_rigid_fit_gradient_is_exact_for_flat_and_symmetric_points.
     """
     centre, centre_t = source.mean(0), target.mean(1)
     cross = (target - centre_t[:, None]).transpose(-1, -2) @ (source - centre)  # (T,3,3) sum of q p^T

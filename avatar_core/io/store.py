@@ -1,4 +1,4 @@
-"""Array stores: zarr v3 directories written whole by one writer, read only after every byte range is accounted for.
+"""Array stores: zarr v3 directories written whole by one writer, read only after the sizes of all files have been checked.
 
 zarr reads a missing chunk as its fill value and would train on it; here each store ends with `manifest.json` (size of every file),
 written last, and each chunk carries a crc32c, so a deleted or corrupted chunk is a `UserError` naming its file. Stores hold no

@@ -26,7 +26,10 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Samples (N,...), resampled along the first axis -> Interval. NaN samples are left out; all NaN gives NaN."""
+    """Samples (N,...), resampled along the first axis -> Interval. NaN samples are left out; all NaN gives NaN.
+
+    Locked by test_bootstrap_covers_and_is_repeatable.
+    """
     data = np.asarray(values, np.float64)
     data = data[~np.isnan(data.reshape(len(data), -1)).any(1)] if len(data) else data
     if len(data) == 0:

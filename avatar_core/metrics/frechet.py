@@ -25,7 +25,10 @@ class Frechet:
 
 
 def frechet_distance(ours: NDArray, truth: NDArray) -> Frechet:
-    """Features (N1,D) and (N2,D) -> distance. Raises ValueError for fewer than 2 samples or unequal D."""
+    """Features (N1,D) and (N2,D) -> distance. Raises ValueError for fewer than 2 samples or unequal D.
+
+    Locked by test_frechet_matches_the_matrix_square_root, test_frechet_of_shifted_gaussians_is_the_squared_shift.
+    """
     a, b = np.asarray(ours, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"frechet features: expected (N,D) with equal D, found {a.shape} and {b.shape}")

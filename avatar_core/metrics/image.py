@@ -22,7 +22,10 @@ def _pair(image: NDArray, truth: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def psnr(image: NDArray, truth: NDArray, mask: NDArray | None = None) -> float:
-    """Images (H,W,3) in [0,1] -> dB, at most PSNR_CAP. `mask` (H,W): weights, e.g. the foreground."""
+    """Images (H,W,3) in [0,1] -> dB, at most PSNR_CAP. `mask` (H,W): weights, e.g. the foreground.
+
+    Locked by test_psnr_known_values.
+    """
     image, truth = _pair(image, truth)
     square = ((image - truth) ** 2).mean(-1)
     if mask is None:
@@ -36,7 +39,10 @@ def psnr(image: NDArray, truth: NDArray, mask: NDArray | None = None) -> float:
 
 
 def ssim_map(image: NDArray, truth: NDArray) -> NDArray[np.float64]:
-    """Images (H,W,3) in [0,1] -> local SSIM (H,W), channel mean."""
+    """Images (H,W,3) in [0,1] -> local SSIM (H,W), channel mean.
+
+    Locked by test_ssim_one_for_equal_and_falls_with_damage.
+    """
     image, truth = _pair(image, truth)
 
     def mean(x: NDArray) -> NDArray:
@@ -51,7 +57,10 @@ def ssim_map(image: NDArray, truth: NDArray) -> NDArray[np.float64]:
 
 
 def ssim(image: NDArray, truth: NDArray, mask: NDArray | None = None) -> float:
-    """Images (H,W,3) in [0,1] -> mean SSIM, 1 for identical. `mask` (H,W) as in `psnr`."""
+    """Images (H,W,3) in [0,1] -> mean SSIM, 1 for identical. `mask` (H,W) as in `psnr`.
+
+    Locked by test_ssim_one_for_equal_and_falls_with_damage.
+    """
     local = ssim_map(image, truth)
     if mask is None:
         return float(local.mean())

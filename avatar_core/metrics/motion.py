@@ -26,23 +26,35 @@ def _points(x: NDArray) -> NDArray[np.float64]:
 
 
 def slow_energy(points: NDArray, fps: float = 25.0, cutoff: float = CUTOFF_HZ) -> float:
-    """Positions (T,J,3) or (T,3) -> mean squared speed below `cutoff` Hz, (unit/s)^2."""
+    """Positions (T,J,3) or (T,3) -> mean squared speed below `cutoff` Hz, (unit/s)^2.
+
+    Locked by test_jitter_raises_acceleration_but_not_slow_energy.
+    """
     return float((slow_velocity(_points(points), fps, cutoff) ** 2).sum(-1).mean())
 
 
 def acceleration(points: NDArray, fps: float = 25.0) -> float:
-    """Positions (T,J,3) or (T,3) -> mean size of the second difference, unit/s^2: where jitter shows."""
+    """Positions (T,J,3) or (T,3) -> mean size of the second difference, unit/s^2: where jitter shows.
+
+    Locked by test_jitter_raises_acceleration_but_not_slow_energy.
+    """
     x = _points(points)
     return float(np.linalg.norm(np.diff(x, n=2, axis=0), axis=-1).mean() * fps**2)
 
 
 def ratio(ours: float, truth: float) -> float:
-    """ours / truth; NaN when the truth does not move."""
+    """ours / truth; NaN when the truth does not move.
+
+    Locked by test_jitter_raises_acceleration_but_not_slow_energy.
+    """
     return ours / truth if truth > 0 else float("nan")
 
 
 def motion_beats(points: NDArray, fps: float = 25.0) -> NDArray[np.float64]:
-    """Positions (T,J,3) -> times (s) of local minima of the mean speed that stand out from their surroundings."""
+    """Positions (T,J,3) -> times (s) of local minima of the mean speed that stand out from their surroundings.
+
+    Locked by test_beats.
+    """
     x = _points(points)
     speed = np.linalg.norm(np.diff(x, axis=0), axis=-1).mean(-1) * fps
     if speed.max() <= 0:
@@ -53,7 +65,10 @@ def motion_beats(points: NDArray, fps: float = 25.0) -> NDArray[np.float64]:
 
 
 def audio_beats(log_mel: NDArray) -> NDArray[np.float64]:
-    """Log-mel (L,M) at 100 Hz -> onset times (s): peaks of the half-wave rectified spectral flux."""
+    """Log-mel (L,M) at 100 Hz -> onset times (s): peaks of the half-wave rectified spectral flux.
+
+    Locked by test_beats.
+    """
     mel = np.asarray(log_mel, np.float64)
     flux = np.maximum(np.diff(mel, axis=0), 0).mean(1)
     if len(flux) < 3 or flux.max() <= 0:
@@ -64,7 +79,10 @@ def audio_beats(log_mel: NDArray) -> NDArray[np.float64]:
 
 
 def beat_consistency(motion: NDArray, audio: NDArray, sigma: float = 0.1) -> float:
-    """Beat times (s) -> mean over motion beats of exp(-d^2 / 2 sigma^2), d to the nearest audio beat; NaN without."""
+    """Beat times (s) -> mean over motion beats of exp(-d^2 / 2 sigma^2), d to the nearest audio beat; NaN without.
+
+    Locked by test_beats.
+    """
     if len(motion) == 0 or len(audio) == 0:
         return float("nan")
     distance = np.abs(np.asarray(motion)[:, None] - np.asarray(audio)[None]).min(1)

@@ -21,12 +21,18 @@ CLOSING_SOUNDS = ("p", "b", "m")
 
 
 def lip_aperture(upper: NDArray, lower: NDArray, up: NDArray) -> NDArray[np.float64]:
-    """Lip points (T,3) and the head's unit upward axis (T,3) or (3,) -> signed aperture (T,)."""
+    """Lip points (T,3) and the head's unit upward axis (T,3) or (3,) -> signed aperture (T,).
+
+    Locked by test_mouth_curves.
+    """
     return ((np.asarray(upper, np.float64) - lower) * up).sum(-1)
 
 
 def correlation(ours: NDArray, truth: NDArray) -> float:
-    """Pearson correlation of two curves (T,); 0 when either is constant (a still mouth explains nothing)."""
+    """Pearson correlation of two curves (T,); 0 when either is constant (a still mouth explains nothing).
+
+    Locked by test_mouth_curves.
+    """
     a = np.asarray(ours, np.float64) - np.mean(ours)
     b = np.asarray(truth, np.float64) - np.mean(truth)
     if a.shape != b.shape or a.ndim != 1:
@@ -38,7 +44,10 @@ def correlation(ours: NDArray, truth: NDArray) -> float:
 
 
 def slope(ours: NDArray, truth: NDArray) -> float:
-    """Least-squares slope of ours on the truth: 1 is right, below 1 the mouth opens too little; 0 if truth is still."""
+    """Least-squares slope of ours on the truth: 1 is right, below 1 the mouth opens too little; 0 if truth is still.
+
+    Locked by test_mouth_curves.
+    """
     b = np.asarray(truth, np.float64) - np.mean(truth)
     power = float(b @ b)
     return float((np.asarray(ours, np.float64) - np.mean(ours)) @ b / power) if power > 1e-18 else 0.0
@@ -54,7 +63,10 @@ class Closures:
 
 
 def closing_segments(phonemes: Sequence) -> list[tuple[float, float]]:
-    """(start_s, end_s) of the p, b, m among phonemes that have start_s, end_s, ipa."""
+    """(start_s, end_s) of the p, b, m among phonemes that have start_s, end_s, ipa.
+
+    Locked by test_closing_segments_reads_ipa.
+    """
     skip = "ˈˌ"
     return [(p.start_s, p.end_s) for p in phonemes if p.ipa.strip(skip)[:1] in CLOSING_SOUNDS]
 
@@ -71,7 +83,7 @@ def closures(
     """Aperture (T,) and the person's rest aperture -> Closures. Segments (start_s, end_s) of p, b, m.
 
     With `truth` (T,): false_share is the share of frames where truth stands 3 tolerances above its rest but ours
-    is within one of its own.
+    is within one of its own. Locked by test_closures_are_judged_against_the_own_rest.
     """
     aperture = np.asarray(aperture, np.float64)
     closed = total = 0
@@ -92,7 +104,10 @@ def closures(
 
 
 def mismatched_correlation(ours: Sequence[NDArray], truths: Sequence[NDArray]) -> float:
-    """Mean correlation of each curve with the other clips' truths, cut to the shorter: the control that must be low."""
+    """Mean correlation of each curve with the other clips' truths, cut to the shorter: the control that must be low.
+
+    Locked by test_mismatched_correlation_is_low_for_independent_clips.
+    """
     values = []
     for i, curve in enumerate(ours):
         for j, truth in enumerate(truths):

@@ -28,7 +28,10 @@ class SyncScores:
 
 
 def sync_scores(video: NDArray, audio: NDArray, reach: int = REACH) -> SyncScores:
-    """Embeddings (T,E), (T,E) of the same frames -> scores. Raises ValueError when T <= reach."""
+    """Embeddings (T,E), (T,E) of the same frames -> scores. Raises ValueError when T <= reach.
+
+    Locked by test_sync_finds_the_offset_and_shift_keeps_the_distance.
+    """
     if video.shape != audio.shape or video.ndim != 2:
         raise ValueError(f"sync embeddings: expected equal (T,E), found {video.shape} and {audio.shape}")
     count = len(video)

@@ -19,12 +19,18 @@ def _check(ours: NDArray, truth: NDArray) -> NDArray[np.float64]:
 
 
 def lip_vertex_error(ours: NDArray, truth: NDArray) -> float:
-    """Lip vertices (T,V,3) in m -> the largest error of each frame, mean over frames, m. Lower is better."""
+    """Lip vertices (T,V,3) in m -> the largest error of each frame, mean over frames, m. Lower is better.
+
+    Locked by test_vertex_errors.
+    """
     return float(_check(ours, truth).max(1).mean())
 
 
 def mean_vertex_error(ours: NDArray, truth: NDArray) -> float:
-    """Vertices (T,V,3) in m -> mean error over vertices and frames, m. Lower is better."""
+    """Vertices (T,V,3) in m -> mean error over vertices and frames, m. Lower is better.
+
+    Locked by test_vertex_errors.
+    """
     return float(_check(ours, truth).mean())
 
 
@@ -32,7 +38,7 @@ def face_dynamics_deviation(ours: NDArray, truth: NDArray, neutral: NDArray) -> 
     """Upper-face vertices (T,V,3) and their rest (V,3) or both sides' rests (2,V,3) in m -> m.
 
     dyn(v) = standard deviation over time of |v_t - rest|; FDD = mean over v of dyn(truth) - dyn(ours): 0 is best,
-    positive means too still.
+    positive means too still. Locked by test_vertex_errors.
     """
     _check(ours, truth)
     rest = np.broadcast_to(neutral, (2, *truth.shape[1:])) if neutral.ndim == 2 else neutral

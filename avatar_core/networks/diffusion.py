@@ -12,7 +12,10 @@ TRAIN_STEPS = 1000
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Cosine noise schedule with x0 prediction, shared by training and sampling."""
+    """Cosine noise schedule with x0 prediction, shared by training and sampling.
+
+    Locked by test_sampling_steps_undo_the_noise_of_training.
+    """
     return DDIMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -26,6 +29,10 @@ _ALPHAS = make_scheduler().alphas_cumprod
 
 
 def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """x_tau (B,W,D) of clean latents at timesteps (B,)."""
+    """x_tau (B,W,D) of clean latents at timesteps (B,).
+
+    Equation: x_tau = sqrt(abar) x + sqrt(1 - abar) eps. Locked by test_noised_latents_keep_unit_variance,
+    test_signal_falls_to_nothing_along_the_schedule.
+    """
     bar = _ALPHAS[timesteps].view(-1, 1, 1)
     return bar.sqrt() * x + (1 - bar).sqrt() * noise

@@ -64,9 +64,10 @@ class Canonical:
 def view_blur(scale: float) -> float:
     """eps2d (px^2) of a view whose pixels are 1 / scale of the portrait's, for particles fitted under PORTRAIT_BLUR.
 
-    That blur belongs to the avatar: it shrinks and grows with it, where a constant one would swallow the detail of everything
-    seen from further away. A coarser view adds the width of its own pixels, a box of variance 1/12 each way. After the 3D
-    smoothing filter of Mip-Splatting (Yu et al., CVPR 2024).
+    The fitted particles assume PORTRAIT_BLUR, so it scales with the avatar's size in the picture; a constant blur would take
+    detail from views from further away. A coarser view adds the width of its own pixels, a box of variance 1/12 each way.
+    After the 3D smoothing filter of Mip-Splatting (Yu et al., CVPR 2024).
+    Locked by test_blur_is_the_portraits_at_the_portraits_distance.
     """
     return PORTRAIT_BLUR * scale**2 + max(0.0, 1 - scale**2) / 12
 

@@ -93,6 +93,7 @@ class LocalFrames:
         """The posed avatar of every frame: means (T,N+S,3), quats (T,N+S,4), colours (T,N+S,3) where they change.
 
         Shell particles move rigidly with their anchor. Differentiable in the deformation. Inverse: `decompose`.
+        Locked by test_no_deformation_is_the_canonical_avatar, test_decompose_inverts_compose.
         """
         offset, turn = deformation.mean_offset, quat_from_rotvec(deformation.rotation)
         rest, world = self.rest.means[: self.n_base], self._world
@@ -116,7 +117,10 @@ class LocalFrames:
         )
 
     def decompose(self, means: Tensor, quats: Tensor) -> Deformation:
-        """Posed base particles, means (T,N,3) and quats (T,N,4), -> mean_offset and rotation. Inverse of `compose`."""
+        """Posed base particles, means (T,N,3) and quats (T,N,4), -> mean_offset and rotation. Inverse of `compose`.
+
+        Locked by test_decompose_inverts_compose.
+        """
         rest = self.rest.means[: self.n_base]
         turn = quat_mul(normalize(quats, dim=-1), quat_conj(self.rest.quats[: self.n_base]))
         offsets, turns = [means[:, self._world] - rest[self._world]], [turn[:, self._world]]

@@ -1,4 +1,4 @@
-"""What a framing shows: which regions of a person, and through which lens."""
+"""What a framing shows: the regions of a person that can be learnt from, and the field of view in degrees."""
 
 from __future__ import annotations
 

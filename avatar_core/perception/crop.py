@@ -1,4 +1,4 @@
-"""Square windows on a clip that move with its frames: what they cut, what they say of points and cameras, how they are stored.
+"""Square windows that move with a clip's frames: cropping pictures, mapping points and intrinsics, storing.
 
 Pixel centres lie at +0.5. Shapes: T frames, P points, H height, W width, C channels.
 """

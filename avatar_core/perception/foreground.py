@@ -1,4 +1,4 @@
-"""Who is in front: foreground mask and smooth background of a portrait or of a video with a fixed camera.
+"""Foreground mask and smooth background of a portrait or of a video with a fixed camera.
 
 A plain backdrop is a smooth function of the position: a low-order polynomial is fitted robustly to what looks the same
 as the picture's border, and what differs from it is foreground. Where the border is not smooth (a photo of a room),

@@ -123,6 +123,7 @@ def bind_tracks(
     tracks (T,P,2) px, NaN when absent; pixels (T,N,2) and depth (T,N) m of the particles as placed so far. A particle is
     on the near side when less than `thickness` metres behind the nearest one within `radius` px. The distance at the
     start is kept: a track tells how the particle moves, not where it is. Tracks on no particle are left out.
+    Locked by test_tracks_bind_to_the_near_side_and_keep_their_offset.
     """
     seen = np.isfinite(tracks).all(-1)
     first = np.where(seen.any(0), seen.argmax(0), -1)

@@ -61,7 +61,7 @@ def personalise(
 ) -> tuple[Canonical, Camera, dict[str, Any]]:
     """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
 
-    perception: whose keypoints and mask to go by. The camera sees the avatar in its
+    perception: the detectors that give keypoints and mask. The camera sees the avatar in its
     canonical pose about as the portrait shows the person. Facts: psnr_foreground (at the
     size that is fitted, and `_third` at a third of it), psnr_face, keypoint_error_px, mask_px, pose
     (PortraitPose), portrait (the rendered picture in the portrait's own pose).

@@ -2,7 +2,7 @@
 
 Two phases: half resolution, then (after `detail.add_detail`) full. Loss: L1 + (1 - SSIM) on both views, squared error in
 the second phase, L1 of alpha against the mask, and pulls toward where the particles started. Particles
-move a few millimetres at most, so that the template still knows what they are.
+move a few millimetres at most, so that each stays on the part of the template that it belongs to.
 
 Legend: N particles (base and shells), H W pixels.
 """
@@ -34,7 +34,7 @@ SHARP_RATES = (0.1, 4.8e-2, 6e-2, 1e-1, 4e-2)
 # Flat particles stay flat on their surface. One view does not see it when they stand up or drift along the line of sight,
 # but the next one does: stripes smear and outlines fray.
 FLAT = 0.8  # thin and wide axes differ at least so much, in log
-TILT, RISE = 0.15, 0.3  # shares of the leave to turn and to move that flat particles have out of their plane
+TILT, RISE = 0.15, 0.3  # of the largest turn and shift: what flat particles may do out of their plane
 CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
@@ -55,8 +55,8 @@ class RefineConfig:
     mask: float = ranged(0.2)
     calm: float = ranged(
         0.4, 0, 1
-    )  # share of the second phase's rates for base particles: haste blotches a turned face
-    pull: float = ranged(0.02)  # toward the first colours and sizes, by how little of a particle shows
+    )  # share of the second phase's rates for base particles; at 1 a face seen from the side has blotches
+    pull: float = ranged(0.02)  # weight of first colours and sizes, larger the less of a particle shows
     sharp_pull: float = ranged(0.1)  # the same, second phase
 
 
@@ -140,8 +140,8 @@ def refine(
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
     sharp: the second phase, at full resolution, else the first one at half. focus: x0, y0, side in px of the face, which
-    counts more in the second phase. What hardly shows hardly moves: a particle behind others would otherwise take any
-    colour for a sliver of a pixel.
+    counts more in the second phase. Steps shrink with a particle's share of the picture: one behind others would otherwise take
+    any colour to correct a fraction of a pixel.
     """
     start = Parameters.of(splats)
     share = contribution(view, start.splats())
@@ -236,8 +236,8 @@ def refine(
 def gamut(splats: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     """Darkest and brightest colour (N,3) that a particle may take: what the portrait shows within GAMUT_PX of it.
 
-    Blending lets a bright particle make up for a dark one before it. From the front nobody sees that; once the hand turns it
-    is a speck. Unseen particles keep to what they started with, give or take.
+    Blending lets a bright particle compensate for a dark one in front of it, which shows as a speck from any other view.
+    Particles that the portrait does not show stay near the colour they started with.
     """
     mask = (view.mask.numpy() > 0.5)[..., None]
     target = view.target.numpy()

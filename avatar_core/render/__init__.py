@@ -52,6 +52,7 @@ def rasterize(
     `colors.movedim(-1, -3)` is contiguous and free.
 
     ValueError, naming the argument, for wrong shapes, NaN or infinity, settings out of range.
+    Locked by test_equals_float64_autograd, test_any_scene_equals_the_reference.
     """
     settings = Settings(
         width, height, eps2d, alpha_max, alpha_min, transmittance_min, near_plane, return_depth

@@ -134,7 +134,10 @@ def render_frame(
 
 
 def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Colours (F, 3, H, W), alphas (F, H, W), depths (F, H, W) or None of a checked batch."""
+    """Colours (F, 3, H, W), alphas (F, H, W), depths (F, H, W) or None of a checked batch.
+
+    Locked by test_reference_gradient_is_the_derivative_of_the_image, test_golden_files.
+    """
     check_values(batch)
     s = batch.settings
     frames = []

@@ -6,7 +6,7 @@ frames, with a cosine schedule and 10% of the conditions dropped for classifier-
 by the step embedding of its own residual blocks (that is what ties lips to sounds), all of them by cross-attention.
 
 The network models how frames differ from the reference, with the preconditioning of Karras et al. 2022 (EDM): untrained it
-already is the best linear denoiser of that difference, and all it learns is what the linear one cannot know. How it is
+is the best linear denoiser of that difference, and training adds to that. How it is
 trained and judged: `score.train`.
 
 Shapes: B clips, F frames (8), H = W pixels (32), A audio channels, C channels. Frames are in [-1, 1].

@@ -29,7 +29,7 @@ PATIENCE = 10  # steps in a row whose loss or gradients may be not finite
 class Loop:
     """stage: its name in errors. The rate rises over `warmup` steps, then falls along a cosine to `floor` of itself.
 
-    ema: decay of the averaged weights (less in the first steps). Every `report_every` steps progress is told.
+    ema: decay of the averaged weights (less in the first steps). `progress` is called every `report_every` steps.
     """
 
     stage: str
