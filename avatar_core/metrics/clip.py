@@ -58,7 +58,7 @@ def unavailable(metric: str, backend: str, why: str) -> Value:
 class Look:
     """A clip with what several metrics see in it, looked up once. A value raises ValueError where the clip lacks something."""
 
-    def __init__(self, clip: Clip, critics: Critics):
+    def __init__(self, clip: Clip, critics: Critics) -> None:
         self.clip, self.critics = clip, critics
 
     @cached_property
