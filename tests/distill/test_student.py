@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.distill.train import (
     DistillClip,
     DistillConfig,
@@ -167,7 +168,7 @@ def test_distillation_resumes_exactly(material, tmp_path):
                 raise KeyboardInterrupt
 
         return train_student(
-            clips, {"A": canonical}, layout, g, c, _teacher(), config, None, folder, progress
+            clips, {"A": canonical}, layout, g, c, _teacher(), config, CLEAN, folder, progress
         )
 
     straight = run()

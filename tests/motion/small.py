@@ -1,5 +1,6 @@
 """The smallest codec and generator that still learn, for tests of motion."""
 
+from avatar_core.audio.log_mel import LogMel
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.generator.dit import DiTConfig
 from avatar_core.generator.model import GeneratorConfig
@@ -9,3 +10,14 @@ CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_di
 MODEL = GeneratorConfig(
     DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), body_dims=8, face_dims=6
 )
+
+
+class Heard(LogMel):
+    """Log-mel with another augmentation."""
+
+    def __init__(self, change):
+        super().__init__()
+        object.__setattr__(self, "change", change)
+
+    def augment(self, features, rng):
+        return self.change(features, rng)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.embed.batches import MotionClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
@@ -13,6 +14,7 @@ from avatar_core.embed.contrastive import (
     retrieval_accuracy,
     train_embedding,
 )
+from tests.motion.small import Heard
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 CONFIG = ContrastiveConfig(
@@ -66,8 +68,8 @@ def test_embedding_resumes_exactly(material, tmp_path):
         return mel
 
     with pytest.raises(KeyboardInterrupt):
-        train_embedding(train, codec, config, kill, tmp_path)
-    resumed, losses = train_embedding(train, codec, config, None, tmp_path)
+        train_embedding(train, codec, config, Heard(kill), tmp_path)
+    resumed, losses = train_embedding(train, codec, config, CLEAN, tmp_path)
     assert len(losses) == 4
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in straight.state_dict().items())
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio.log_mel import CLEAN, LogMel
+from avatar_core.audio.log_mel import CLEAN
 from avatar_core.embed.batches import Batches, MotionClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
@@ -11,7 +11,7 @@ from avatar_core.generator.sampler import SampleConfig, audio_features, generate
 from avatar_core.generator.train import MotionLoss, TrainConfig, latent_speed, train_generator
 from avatar_core.geometry.filters import low_pass
 from avatar_core.training.loop import mean_losses
-from tests.motion.small import MODEL
+from tests.motion.small import MODEL, Heard
 
 TRAIN = TrainConfig(steps=150, batch=8, window=40, learning_rate=4e-3, silence=0.1)
 
@@ -63,17 +63,6 @@ def test_receptive_field_is_within_the_context():
     difference = model(x, step, model.encode_audio(mel)) - model(x, step, model.encode_audio(changed))
     reached = np.flatnonzero(difference[0].detach().abs().sum(-1).numpy() > 0)
     assert reached.max() - 50 <= config.receptive_field <= 25 and 50 - reached.min() <= config.receptive_field
-
-
-class Heard(LogMel):
-    """Log-mel with another augmentation."""
-
-    def __init__(self, change):
-        super().__init__()
-        object.__setattr__(self, "change", change)
-
-    def augment(self, features, rng):
-        return self.change(features, rng)
 
 
 def test_resumed_training_gives_the_same_weights(data, codec, tmp_path):
