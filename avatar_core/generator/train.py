@@ -23,7 +23,8 @@ from avatar_core.embed.batches import Augment, BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
-from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.progress import Progress, silent
+from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
@@ -79,7 +80,7 @@ def train_generator(
     model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
     augment: Augment | None = None,
     checkpoint_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Generator, History]:
     """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)
