@@ -20,13 +20,15 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 
 from avatar_core.errors import UserError
+from avatar_core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -279,8 +281,8 @@ def _run_in_project(command: str, arguments: list[str]) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Any]:
-    """A function (what, done, total) that shows a bar for each `what`, with time left."""
+def _bars() -> Iterator[Progress]:
+    """Shows a bar for each `what`, with time left."""
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -289,13 +291,13 @@ def _bars() -> Iterator[Any]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, console=err_console) as progress:
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=err_console) as bars:
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(done: int, total: int, what: str) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
 
         yield show
 

@@ -31,7 +31,7 @@ import numpy as np
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
 from stages.params import PARAMS, Params, load_params
-from stages.progress import Progress
+from stages.progress import Bar
 from stages.workers import process_map
 
 T = TypeVar("T")
@@ -105,9 +105,9 @@ class Stage:
         text = json.dumps([self.seed, self.name, *keys])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
-    def progress(self, total: int, unit: str = "step") -> Progress:
-        """`with stage.progress(n) as bar: bar.advance(loss=0.1)`: rate and time left on the terminal."""
-        return Progress(self.label, total, unit)
+    def progress(self, total: int, unit: str = "step") -> Bar:
+        """`with stage.progress(n) as bar: bar.advance(note="loss 0.1")`: rate and time left on the terminal."""
+        return Bar(self.label, total, unit)
 
     def map(self, fn: Callable[[T], R], items: Sequence[T], unit: str = "clip") -> list[R]:
         """`[fn(x) for x in items]` over `run.workers` processes with a progress bar; fn is a module-level function."""

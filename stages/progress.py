@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,14 +12,14 @@ from rich.progress import Progress as RichProgress
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
-class Progress:
-    """`with Progress("fit-0", 30, "clip") as bar: bar.advance(psnr=27.1)`."""
+class Bar:
+    """`with Bar("fit-0", 30, "clip") as bar: bar.advance(note="psnr 27.1")`."""
 
     def __init__(self, label: str, total: int, unit: str = "step"):
         self.label, self.total, self.unit, self.count = label, total, unit, 0
         self._note = ""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Bar:
         self._start = self._logged = time.monotonic()
         console = Console(stderr=True)
         self._rich: RichProgress | None = None
@@ -40,13 +39,10 @@ class Progress:
             self._task = self._rich.add_task(self.label, total=self.total, rate="", note="")
         return self
 
-    def advance(self, count: int = 1, **values: Any) -> None:
-        """`count` more are done; `values` (a loss, say) are shown."""
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done; `note` (the latest losses, say) is shown until the next."""
         self.count += count
-        if values:
-            self._note = " ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
-            )
+        self._note = note or self._note
         now = time.monotonic()
         rate = self.count / max(now - self._start, 1e-6)
         shown = f"{rate:.2f} {self.unit}/s" if rate >= 0.1 else f"{1 / max(rate, 1e-6):.0f} s/{self.unit}"
@@ -58,13 +54,13 @@ class Progress:
             line = f"{self.label}: {self.count}/{self.total}, {shown}, ETA {left:.0f} s {self._note}".rstrip()
             print(line, file=sys.stderr, flush=True)
 
-    def reach(self, count: int, total: int = 0, values: dict[str, float] | None = None) -> None:
-        """`count` in all are done: the form of a training loop's progress callback (step, steps, losses)."""
-        if total and total != self.total:
+    def reach(self, done: int, total: int, what: str) -> None:
+        """`done` in all are done: the form of `avatar_core.progress`."""
+        if total != self.total:
             self.total = total
             if self._rich:
                 self._rich.update(self._task, total=total)
-        self.advance(max(0, count - self.count), **(values or {}))
+        self.advance(max(0, done - self.count), what)
 
     def __exit__(self, *_: object) -> None:
         if self._rich:

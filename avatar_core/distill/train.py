@@ -39,8 +39,9 @@ from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding
+from avatar_core.progress import Progress, silent
 from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
-from avatar_core.training.loop import History, Loop, Progress, run_loop
+from avatar_core.training.loop import History, Loop, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
@@ -117,7 +118,7 @@ def train_student(
     config: DistillConfig = DistillConfig(),
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
 

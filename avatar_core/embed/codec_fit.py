@@ -6,7 +6,7 @@ confidences. Shapes: n sampled frames, T frames of a clip, P particles of a regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ def fit_codec(
     clips: Sequence[ClipMotion],
     layout: ParticleLayout,
     config: CodecConfig | None = None,
-    progress: Callable[[float, str], None] | None = None,
 ) -> MotionCodec:
     """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks.
 
@@ -48,9 +47,7 @@ def fit_codec(
 
     samples = _collect(codec, clips, index, config)
     positions = torch.from_numpy(np.asarray(layout.template_positions)).float()
-    for step, region in enumerate(REGIONS):
-        if progress:
-            progress(step / len(REGIONS), f"basis of {region}")
+    for region in REGIONS:
         part, rows = codec.region(region), samples[region]
         if rows["mean_offset"].numel() == 0:
             raise UserError(

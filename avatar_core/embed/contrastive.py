@@ -25,7 +25,8 @@ from avatar_core.config import derived, ranged
 from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
-from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.progress import Progress, silent
+from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
@@ -135,7 +136,7 @@ def train_embedding(
     config: ContrastiveConfig = ContrastiveConfig(),
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Embedding, History]:
     """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)

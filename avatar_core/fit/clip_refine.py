@@ -9,7 +9,7 @@ Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding
+from avatar_core.progress import Progress, silent
 
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
@@ -118,7 +119,7 @@ def refine_clip(
     track: Track,
     clip: Clip,
     config: FitConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Motion:
     """Fit to the pictures, starting from the track (whose curves are changed).
 
@@ -151,7 +152,7 @@ def refine_clip(
             continue
         # Cosine decay to a tenth: late steps settle.
         optimizer.step(0.1 + 0.45 * (1 + float(np.cos(np.pi * step / config.iterations))))
-        progress(step + 1, config.iterations)
+        progress(step + 1, config.iterations, "refine")
     return motion
 
 

@@ -11,7 +11,6 @@ Shapes: T frames, H x W pixels, P tracks, M keypoints, N base particles, S shell
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +31,7 @@ from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import FIELD_OF_VIEW, VALID
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.perception.tracks import TrackBinding, bind_tracks
+from avatar_core.progress import Progress, silent
 from avatar_core.template import Template, load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
@@ -66,7 +66,7 @@ def fit_clip(
     config: FitConfig = DEFAULT,
     *,
     nodes: NodeGraph | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> ClipFit:
     """Fit `canonical` to a clip, from the clip alone.
 

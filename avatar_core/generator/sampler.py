@@ -22,6 +22,7 @@ from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.geometry.filters import low_pass, slow_velocity
 from avatar_core.networks.diffusion import make_scheduler
+from avatar_core.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def generate(
     audio: np.ndarray,
     seed: int = 0,
     config: SampleConfig = SampleConfig(),
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """Motion latents (T,D) for audio (S,) at 16 kHz, T = ceil(S / 640). Same seed, same motion."""
     model.eval()
@@ -63,7 +64,7 @@ def sample(
     features: Tensor,
     seed: int = 0,
     config: SampleConfig = SampleConfig(),
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """As generate, from audio features (T,C). Locked by test_windows_are_exactly_one_long_pass."""
     scheduler = make_scheduler()
@@ -79,8 +80,7 @@ def sample(
 
         x0 = _windows(clean, frames, config.window, model.context)
         x = scheduler.step(x0, int(step), x).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
-        if progress:
-            progress((number + 1) / config.steps, "sampling")
+        progress(number + 1, config.steps, "sampling")
 
     def refine(a: int, b: int) -> Tensor:
         return _refined(model, x0[a:b], features[a:b], a)

@@ -25,7 +25,8 @@ from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
-from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.progress import Progress, silent
+from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
@@ -81,7 +82,7 @@ def train_generator(
     model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Generator, History]:
     """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)

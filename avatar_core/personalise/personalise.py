@@ -7,7 +7,6 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import RefineConfig, View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
+from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
 from avatar_core.template.pose import bone_transforms, pose_template, relaxed_rotvecs
@@ -57,7 +57,7 @@ def personalise(
     perception: PerceptionConfig,
     *,
     config: PersonaliseConfig = PersonaliseConfig(),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[Canonical, Camera, dict[str, Any]]:
     """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
 
@@ -67,17 +67,16 @@ def personalise(
     (PortraitPose), portrait (the rendered picture in the portrait's own pose).
     Raises UserError when the picture does not show one person's face.
     """
-    tell = progress or (lambda what, done, total: None)
     picture = check_portrait(image)
     height, width = picture.shape[:2]
-    tell("keypoints", 0, 1)
+    progress(0, 1, "keypoints")
     xy, confidence = (np.asarray(a)[0] for a in perception.keypoint_detector.keypoints(picture[None]))
     _check_person(xy, confidence)
     mask, background = perception.mask_detector.separate(picture)
     mask = _own_mask(mask, xy, confidence)
     # The outermost pixels are half backdrop: they would give the outline the backdrop's colour.
     core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    tell("pose", 0, 1)
+    progress(0, 1, "pose")
     pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
@@ -90,7 +89,7 @@ def personalise(
     face_view, face_box = _face_view(view, xy)
     total = config.refine.steps + config.refine.sharp_steps
     splats = refine(
-        splats, view, face_view, config.refine, progress=lambda done, _: tell("refine", done, total)
+        splats, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
     )
     left = config.particles.shell - (len(splats.means) - splats.n_base)
     splats = add_detail(splats, view, template, layout, left, config.particles.seed)
@@ -101,7 +100,7 @@ def personalise(
         config.refine,
         sharp=True,
         focus=face_box,
-        progress=lambda done, _: tell("refine", config.refine.steps + done, total),
+        progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     facts = _facts(splats, view, core, face_box) | {
         "pose": pose,

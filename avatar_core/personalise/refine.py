@@ -9,7 +9,6 @@ Legend: N particles (base and shells), H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -26,6 +25,7 @@ from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.personalise.appearance import PortraitParticles
+from avatar_core.progress import Progress, silent
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
 # particles at a pattern's edges have to turn and stretch a lot in few steps.
@@ -135,7 +135,7 @@ def refine(
     *,
     sharp: bool = False,
     focus: tuple[int, int, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> PortraitParticles:
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
@@ -219,8 +219,7 @@ def refine(
             raise UserError("portrait: refinement diverged; try another picture of this person")
         optimizer.step()
         schedule.step()
-        if progress:
-            progress(step + 1, total)
+        progress(step + 1, total, "refine")
     with torch.no_grad():
         found = current()
     return replace(

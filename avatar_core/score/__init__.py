@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from avatar_core.clock import MEL_PER_FRAME
-from avatar_core.training.loop import History, Progress
+from avatar_core.progress import Progress
+from avatar_core.training.loop import History
 
 BACKENDS = {"embedded": "avatar_core.score.embedded:EmbeddedScore"}
 AUDIO_CONTEXT = 4  # frames of sound on either side of the clip

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from avatar_core.progress import Progress
 from avatar_core.score import ScoreClip
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
 from avatar_core.score.train import evaluate_score, train_score
-from avatar_core.training.loop import History, Progress
+from avatar_core.training.loop import History
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from torch import Tensor
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.networks.blocks import mel_statistics
+from avatar_core.progress import Progress, silent
 from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
 from avatar_core.score.network import ScoreConfig, ScoreNetwork
-from avatar_core.training.loop import History, Loop, Progress, one_thread, run_loop
+from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
 
@@ -25,7 +26,7 @@ def train_score(
     clips: Sequence[ScoreClip],
     config: ScoreConfig,
     checkpoint_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[ScoreNetwork, History]:
     """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,11 +21,10 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout
+from avatar_core.progress import Progress, silent
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
-
-ProgressFn = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def speak(
     steps: int | None = None,
     guidance: float | None = None,
     crf: int = 16,
-    progress: ProgressFn | None = None,
+    progress: Progress = silent,
 ) -> SpeakReport:
     """Drive an avatar with sound (S,) at 16 kHz and write the mp4. The file appears only when it is complete.
 
@@ -77,15 +75,13 @@ def speak(
     config = replace(config, guidance=guidance if guidance is not None else config.guidance)
     start = time.monotonic()
 
-    def sampling(fraction: float, _: str) -> None:
-        if progress:
-            progress("motion", round(fraction * 100), 100)
+    def sampling(done: int, total: int, _: str) -> None:
+        progress(round(100 * done / total), 100, "motion")
 
     x = generate(student.generator, audio, seed, config, sampling)
     generated = time.monotonic()
     with VideoWriter(out, camera.width, camera.height, audio=audio, crf=crf, preset="fast") as writer:
         for images in render_motion(student, canonical, layout, x, camera):
             writer.write(images)
-            if progress:
-                progress("video", writer.frames, frames)
+            progress(writer.frames, frames, "video")
     return SpeakReport(frames, generated - start, time.monotonic() - generated)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.errors import UserError
+from avatar_core.progress import Progress
 from avatar_core.training.state import TrainingState, load_latest, save_state
 
-Progress = Callable[[int, int, dict[str, float]], None]  # step, steps, means of the latest losses
 History = list[dict[str, float]]  # the terms of every step, "loss" among them
 PATIENCE = 10  # steps in a row whose loss or gradients may be not finite
 
@@ -52,7 +52,7 @@ def run_loop(
     *,
     fingerprint: str,
     checkpoint_dir: Path | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> History:
     """Train `model` in place and leave the averaged weights in it, in eval mode; returns the losses of every step.
 
@@ -84,8 +84,9 @@ def run_loop(
         _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
         history.append({name: float(value.detach()) for name, value in terms.items()})
         done = step + 1
-        if progress and (done % loop.report_every == 0 or done == loop.steps):
-            progress(done, loop.steps, mean_losses(history[-loop.report_every :]))
+        if done % loop.report_every == 0 or done == loop.steps:
+            latest = mean_losses(history[-loop.report_every :])
+            progress(done, loop.steps, " ".join(f"{name} {value:.4g}" for name, value in latest.items()))
         if checkpoint_dir and (done % loop.checkpoint_every == 0 or done == loop.steps):
             save_state(checkpoint_dir, done, state)
     model.load_state_dict(average)

@@ -163,7 +163,7 @@ def test_distillation_resumes_exactly(material, tmp_path):
     def run(folder=None, stop=None):
         c, g = _copy(codec, generator)
 
-        def progress(step, steps, terms):
+        def progress(step, steps, what):
             if step == stop:
                 raise KeyboardInterrupt
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
+from avatar_core.progress import silent
 from avatar_core.training.loop import Loop, mean_losses, rate, run_loop
 
 
-def run(losses, loop, model):
+def run(losses, loop, model, progress=silent):
     return run_loop(
         loop, model, torch.optim.SGD(model.parameters(), lr=1.0), torch.Generator(), losses, fingerprint="",
-        checkpoint_dir=None, progress=None,
+        checkpoint_dir=None, progress=progress,
     )  # fmt: skip
 
 
@@ -51,3 +52,10 @@ def test_steps_that_are_not_finite_are_left_out_until_there_are_too_many():
     assert len(history) == 20 and mean_losses(history)["loss"] < 1
     with pytest.raises(UserError, match="kettle: loss not finite for 10 steps"):
         run(lambda: losses(lambda n: True), loop, line())
+
+
+def test_progress_is_told_the_means_of_the_latest_losses():
+    values, told = iter([2.0, 4.0, 5.0]), []
+    model, loop = line(), Loop("x", 3, 0.0, ema=0.9, checkpoint_every=99, report_every=2)
+    run(lambda: {"loss": model.weight.sum() + next(values)}, loop, model, lambda *news: told.append(news))
+    assert told == [(2, 3, "loss 3"), (3, 3, "loss 4.5")]
