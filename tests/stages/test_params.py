@@ -1,13 +1,17 @@
 """params.yaml: every mistake is one line that names the key; profiles are complete, valid and restorable."""
 
 import copy
+import dataclasses
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from avatar_core.config import fields_of
 from avatar_core.errors import UserError
+from avatar_core.particles.layout import REGIONS
 from stages.params import Params, load_params, parse_params
 from stages.profiles import NAMES, active_profile, profile_values, use_profile
 
@@ -122,3 +126,25 @@ def test_use_removes_shards_that_the_profile_lacks(project):
     removed = use_profile("laptop", project)
     assert len(removed) == 4
     assert sorted(p.name for p in (project / "data" / "fit").iterdir()) == ["shard-0", "shard-1"]
+
+
+CODE = "\n".join(p.read_text() for top in ("avatar_core", "stages") for p in (ROOT / top).rglob("*.py"))
+
+
+def _sections(values, prefix=""):
+    """Every key that params.yaml may have, sections of all backends among them."""
+    for name in fields_of(type(values)):
+        value = getattr(values, name)
+        if dataclasses.is_dataclass(value):
+            yield from _sections(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+    for backend in getattr(values, "chosen", {}).values():
+        yield from _sections(backend, prefix)
+
+
+@pytest.mark.parametrize("key", sorted(set(_sections(Params()))))
+def test_every_key_has_a_reader(key):
+    """A key that no code reads by its name is a promise that nothing keeps."""
+    name = key.rpartition(".")[2]
+    assert re.search(rf"\.{name}\b", CODE) or name in REGIONS  # budgets are read region by region
