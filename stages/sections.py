@@ -14,7 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from avatar_core import identities, speech, teacher
-from avatar_core.backends import backend_class, default_backends, missing_capabilities, parse_choices
+from avatar_core.backends import (
+    backend_class,
+    default_backends,
+    missing_capabilities,
+    parse_backend,
+    parse_choices,
+)
 from avatar_core.config import derived_by, parse, ranged
 from avatar_core.errors import UserError
 
@@ -83,16 +89,7 @@ class TeacherParams:
         shared = {k: v for k, v in raw.items() if k not in teacher.BACKENDS and k != "backends"}
         values = parse(cls, shared, file, key)
         weights = _weights(raw.get("backends", values.backends), f"{file}: {key}.backends")
-        chosen = {
-            name: parse(
-                backend_class(teacher.BACKENDS, name, file, f"{key}.backends"),
-                raw.get(name, {}),
-                file,
-                f"{key}.{name}",
-            )
-            for name, weight in weights.items()
-            if weight > 0
-        }
+        chosen = {n: parse_backend(teacher.BACKENDS, n, raw, file, key) for n, w in weights.items() if w > 0}
         return replace(values, backends=weights, chosen=chosen)
 
     @property
