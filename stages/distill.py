@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avatar_core.distill.train import DistillClip, View, train_student
-from avatar_core.embed.batches import MotionClip
+from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
@@ -22,7 +22,7 @@ from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
-from avatar_core.particles.framing import VALID
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
 from avatar_core.perception.tracks import bind_tracks
@@ -53,7 +53,7 @@ def main(stage: Stage) -> None:
     canonicals = {row["identity"]: load_canonical(data.canonical_file(row)) for row in rows}
     clips = [
         DistillClip(
-            MotionClip(**data.latents(row["id"]), valid=VALID[row["framing"]]),
+            LatentClip(**data.latents(row["id"]), visible=VISIBLE[row["framing"]]),
             row["identity"],
             _view(data, row, canonicals[row["identity"]], layout, mouths, params.size),
             data.log_mel(row["id"]),

@@ -16,8 +16,8 @@ import torch
 
 from avatar_core.audio import log_mel
 from avatar_core.audio.backends import AudioFeatures
-from avatar_core.embed.batches import MotionClip
-from avatar_core.embed.codec import ClipMotion, MotionCodec
+from avatar_core.embed.batches import LatentClip
+from avatar_core.embed.codec import FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import Embedding, retrieval_accuracy, train_embedding
 from avatar_core.io.checkpoints import save_checkpoint
@@ -25,7 +25,7 @@ from avatar_core.io.images import write_figure
 from avatar_core.io.store import write_arrays
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
-from avatar_core.particles.framing import VALID
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.training.loop import history_rows
 from stages.artifacts import Artifacts, Row
@@ -50,8 +50,8 @@ def main(stage: Stage) -> None:
     clips, errors = encode_clips(data, codec, layout, features, train)
     val_clips, val_errors = encode_clips(data, codec, layout, features, val)
     write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
-    faces = [c for c in clips.values() if c.valid["face"]]
-    val_faces = [c for c in val_clips.values() if c.valid["face"]]
+    faces = [c for c in clips.values() if c.visible["face"]]
+    val_faces = [c for c in val_clips.values() if c.visible["face"]]
     config = replace(
         params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
     )
@@ -79,7 +79,7 @@ def main(stage: Stage) -> None:
     _show(stage, embedding, (val_faces or faces)[:4])
 
 
-class FittedClips(Sequence[ClipMotion]):
+class FittedClips(Sequence[FittedClip]):
     """Fitted clips, each read from its store when it is asked for."""
 
     def __init__(self, data: Artifacts, rows: Sequence[Row]):
@@ -88,17 +88,17 @@ class FittedClips(Sequence[ClipMotion]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, k: int) -> ClipMotion:  # type: ignore[override]
+    def __getitem__(self, k: int) -> FittedClip:  # type: ignore[override]
         row = self.rows[k]
         arrays = self.data.trajectory(row)
         confidence = arrays.pop("confidence")
         stature = float(load_canonical(self.data.canonical_file(row)).stature)
-        return ClipMotion(Deformation.of(arrays), VALID[row["framing"]], stature, confidence)
+        return FittedClip(Deformation.of(arrays), VISIBLE[row["framing"]], stature, confidence)
 
 
 def encode_clips(
     data: Artifacts, codec: MotionCodec, layout: ParticleLayout, features: AudioFeatures, rows: Sequence[Row]
-) -> tuple[dict[str, MotionClip], dict[str, float | None]]:
+) -> tuple[dict[str, LatentClip], dict[str, float | None]]:
     """Sound and latents of fitted clips by id, and the codec's error: mean distance in mm between the fitted particles and what
     comes back through the latents, every fifth frame, by region shown."""
     frames = {"face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT), "body": (WORLD,)}
@@ -107,19 +107,19 @@ def encode_clips(
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
         heard = features.hear(torch.from_numpy(data.audio(row["id"]))).numpy()
         with torch.no_grad():
-            x = codec.encode(clip.deformation, clip.stature, clip.valid)
+            x = codec.encode(clip.deformation, clip.stature, clip.visible)
             some = clip.deformation[slice(None, None, 5)]
-            again = codec.encode(some, clip.stature, clip.valid)
+            again = codec.encode(some, clip.stature, clip.visible)
             back = codec.decode(again, clip.stature).mean_offset.numpy()
-        clips[row["id"]] = MotionClip(heard, x.numpy(), clip.valid, clip.confidence)
+        clips[row["id"]] = LatentClip(heard, x.numpy(), clip.visible, clip.confidence)
         error = np.linalg.norm(back - some.mean_offset.numpy(), axis=-1)
         for name, ids in frames.items():
-            if clip.valid[name]:
+            if clip.visible[name]:
                 sums[name].append(1000 * float(error[:, np.isin(layout.frame, ids)].mean()))
     return clips, {name: float(np.mean(v)) if v else None for name, v in sums.items()}
 
 
-def latent_arrays(data: Artifacts, clips: Mapping[str, MotionClip]) -> dict[str, np.ndarray]:
+def latent_arrays(data: Artifacts, clips: Mapping[str, LatentClip]) -> dict[str, np.ndarray]:
     """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; of fitted ones x/<clip> (T,D), confidence/<clip> (T,) and
     audio/<clip> (4T,M), what the generator hears."""
     arrays = {}
@@ -133,14 +133,14 @@ def latent_arrays(data: Artifacts, clips: Mapping[str, MotionClip]) -> dict[str,
     return arrays
 
 
-def _retrieval(embedding: Embedding, clips: list[MotionClip], seed: int) -> dict[str, float | None]:
+def _retrieval(embedding: Embedding, clips: list[LatentClip], seed: int) -> dict[str, float | None]:
     """One motion picks its sound out of ten (chance 0.1), by frame and by patch."""
     if len(clips) < 2:
         return {"frame": None, "patch": None}
     return dict(retrieval_accuracy(embedding, clips, choices=10, seed=seed))
 
 
-def _show(stage: Stage, embedding: Embedding, clips: list[MotionClip]) -> None:
+def _show(stage: Stage, embedding: Embedding, clips: list[LatentClip]) -> None:
     """Cosine of every sound frame with every motion frame: a bright diagonal means that they know each other."""
     matplotlib.use("agg")
     import matplotlib.pyplot as plt

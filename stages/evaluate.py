@@ -22,7 +22,7 @@ from avatar_core.generator.sampler import generate
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.video import write_mp4
 from avatar_core.metrics.clip import Clip, Value
-from avatar_core.metrics.suite import Judged, judge, summarise
+from avatar_core.metrics.suite import ClipScores, score_clip, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout, make_layout
@@ -61,7 +61,7 @@ class Outcome:
     """What a worker found out about one clip: judgements by table row, motion by table row, frames to show."""
 
     row: Row
-    judged: dict[str, Judged]
+    scored: dict[str, ClipScores]
     driven: dict[str, DrivenClip]
     identity: np.ndarray  # (E,) mean identity embedding of our frames
     shown: np.ndarray  # (2,4,H,W,3) teacher and ours
@@ -78,7 +78,7 @@ def main(stage: Stage) -> None:
     outcomes = stage.map(_judge_clip, [Job(stage, row, _another(rows, row)) for row in rows])
     table = {
         name: summarise(
-            [o.judged[name] for o in outcomes], params.chosen, draws=params.bootstrap, seed=stage.seed
+            [o.scored[name] for o in outcomes], params.chosen, draws=params.bootstrap, seed=stage.seed
         )
         for name in ROWS
     }
@@ -127,13 +127,15 @@ def _judge_clip(job: Job) -> Outcome:
     close = row["framing"] == "face"
     template = Clip(row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close)
     metrics = stage.params.evaluate.chosen
-    judged = {"ground_truth": judge(replace(template, row="ground_truth"), critics, metrics)}
+    scored = {"ground_truth": score_clip(replace(template, row="ground_truth"), critics, metrics)}
     driven: dict[str, DrivenClip] = {}
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera)))
-        judged[name] = judge(replace(template, row=name, frames=videos[name], truth=truth), critics, metrics)
+        scored[name] = score_clip(
+            replace(template, row=name, frames=videos[name], truth=truth), critics, metrics
+        )
         driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",
@@ -143,7 +145,7 @@ def _judge_clip(job: Job) -> Outcome:
     )
     embedding = critics.identity(videos["ours"][::5]).mean(0)
     shown = np.linspace(0, len(truth) - 1, 6).round().astype(int)[1:-1]
-    return Outcome(row, judged, driven, embedding, np.stack([truth[shown], videos["ours"][shown]]))
+    return Outcome(row, scored, driven, embedding, np.stack([truth[shown], videos["ours"][shown]]))
 
 
 def _clip_seed(stage: Stage, row: Row) -> int:

@@ -24,7 +24,7 @@ from avatar_core.metrics.mouth import (
 from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
-from avatar_core.particles.framing import VALID
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.speak.student import load_student
 from avatar_core.speech.types import phonemes_from_json
@@ -162,7 +162,7 @@ def fit_report(stage: Stage, rows: list[Row]) -> dict[str, float | None]:
         )
         splats = LocalFrames(canonical, layout).compose(deformation)
         particles = splats.means[:, : canonical.n_base].numpy()
-        reports.append(truth_report(*truth, template, layout, particles, VALID[row["framing"]]))
+        reports.append(truth_report(*truth, template, layout, particles, VISIBLE[row["framing"]]))
     names = ("lip_correlation", "lip_slope", "lips_mm", "face_mm", "hands_mm", "body_mm")
     values = {n: [r[n] for r in reports if n in r and np.isfinite(r[n])] for n in names}
     return {n: float(np.mean(v)) if v else None for n, v in values.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from avatar_core.clock import FPS
-from avatar_core.embed.batches import MotionClip
+from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.calibrate import calibrate_motion
 from avatar_core.generator.model import Generator
@@ -20,7 +20,7 @@ from avatar_core.generator.sampler import generate
 from avatar_core.generator.train import train_generator
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_figure
-from avatar_core.particles.framing import VALID
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.training.loop import history_rows
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
@@ -32,7 +32,7 @@ def main(stage: Stage) -> None:
     data = Artifacts.of(stage)
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     rows = data.fitted_clips("train")
-    clips = [MotionClip(**data.latents(r["id"]), valid=VALID[r["framing"]]) for r in rows]
+    clips = [LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]]) for r in rows]
     config = replace(params.train, seed=stage.entropy("train") % 2**31)
     out = stage.fresh(stage.out)
     with stage.progress(config.steps) as bar:

@@ -19,7 +19,7 @@ TODO = (
 # What really may be anything, and why. Keys: file under avatar_core, function (or class), parameter (or field).
 MAY_BE_ANY = {
     ("io/atomic.py", "write_json", "value"): "whatever JSON can say",
-    ("metrics/clip.py", "judge", "return"): "what a metric keeps of a clip is its own affair",
+    ("metrics/clip.py", "measure", "return"): "what a metric keeps of a clip is its own affair",
     **{
         (file, method, "ctx"): "torch's context, which holds whatever forward leaves for backward"
         for file in ("fit/losses.py", "fit/rig.py", "render/cpu.py")

@@ -27,7 +27,7 @@ from avatar_core.distill.losses import (
     trajectory_loss,
     vsd_loss,
 )
-from avatar_core.embed.batches import Batches, MotionClip
+from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
@@ -94,7 +94,7 @@ class View:
 
 @dataclass(frozen=True)
 class DistillClip:
-    motion: MotionClip
+    motion: LatentClip
     identity: str
     view: View
     log_mel: np.ndarray  # (4T,80), what the score teacher hears
@@ -126,7 +126,7 @@ def train_student(
     """
     weights = config.weights
     torch.manual_seed(config.seed)
-    chance = torch.Generator().manual_seed(config.seed + 1)
+    rng = torch.Generator().manual_seed(config.seed + 1)
     people = {name: LocalFrames(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
     batches = Batches([c.motion for c in clips], codec, config.simple, audio)
     loss_of = MotionLoss(batches, codec, config.simple)
@@ -135,11 +135,13 @@ def train_student(
     fake = _fake_score(teacher, config) if config.variational else None
 
     def losses() -> dict[str, Tensor]:
-        mel, x, weight, kind = batches.draw(chance)
-        mel = audio.augment(mel, chance)
-        terms = {"simple": diffusion_loss(generator, loss_of, mel, x, weight, kind, config.simple, chance)}
-        clip = clips[int(torch.randint(len(clips), (1,), generator=chance))]
-        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, chance)
+        mel, x, weight, visibility_id = batches.draw(rng)
+        mel = audio.augment(mel, rng)
+        terms = {
+            "simple": diffusion_loss(generator, loss_of, mel, x, weight, visibility_id, config.simple, rng)
+        }
+        clip = clips[int(torch.randint(len(clips), (1,), generator=rng))]
+        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, rng)
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
 
@@ -153,7 +155,7 @@ def train_student(
         ),
         student,
         torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01),
-        chance,
+        rng,
         losses,
         fingerprint=mark,
         checkpoint_dir=checkpoint_dir if fake is None else None,  # the fake score's state is not kept
@@ -169,17 +171,17 @@ def rendered_terms(
     teacher: ScoreTeacher,
     fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
     config: DistillConfig,
-    chance: torch.Generator,
+    rng: torch.Generator,
 ) -> dict[str, Tensor]:
     """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap."""
     view, weights = clip.view, config.weights
     total, count = len(clip.motion.x), teacher.frames
-    start = int(torch.randint(max(1, total - count + 1), (1,), generator=chance))
+    start = int(torch.randint(max(1, total - count + 1), (1,), generator=rng))
     frames = slice(start, min(start + count, total))
     # The score's draws come from a seed of their own: with or without it, everything else is drawn the same.
-    score_draws = torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=chance)))
-    shown = student.codec.shown(clip.motion.valid)
-    latents = predict_window(student.generator, clip.motion, shown, frames, chance)
+    score_draws = torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=rng)))
+    latent_mask = student.codec.latent_mask(clip.motion.visible)
+    latents = predict_window(student.generator, clip.motion, latent_mask, frames, rng)
     splats = person.compose(student.codec.decode(latents, person.canonical.stature))
     means, n = splats.means, person.n_base
     camera = view.camera(frames)
@@ -207,18 +209,18 @@ def rendered_terms(
 
 
 def predict_window(
-    generator: Generator, motion: MotionClip, shown: Tensor, frames: slice, chance: torch.Generator
+    generator: Generator, motion: LatentClip, latent_mask: Tensor, frames: slice, rng: torch.Generator
 ) -> Tensor:
-    """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner. shown (D,): see codec."""
+    """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner. latent_mask (D,): see codec."""
     total = len(motion.x)
     context = 2 * generator.context
     a, b = max(0, frames.start - context), min(total, frames.stop + context)
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
     mel = torch.from_numpy(np.asarray(motion.audio[MEL_PER_FRAME * a : MEL_PER_FRAME * b], np.float32))[None]
-    timesteps = torch.randint(200, 1000, (1,), generator=chance)
-    noise = generator.noise(1, x.shape[1], chance)
+    timesteps = torch.randint(200, 1000, (1,), generator=rng)
+    noise = generator.noise(1, x.shape[1], rng)
     features = generator.dit.encode_audio(mel)
-    noisy = torch.where(shown, add_noise(x, noise, timesteps), noise)
+    noisy = torch.where(latent_mask, add_noise(x, noise, timesteps), noise)
     x0 = generator.predict(noisy, timesteps, features)
     x0 = generator.refine(x0, features, torch.arange(a, b)[None])
     return x0[0, frames.start - a : frames.stop - a]

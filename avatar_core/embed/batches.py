@@ -39,12 +39,12 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
-class MotionClip:
-    """Audio features (4T,M), latents x (T,D), what the clip shows (valid, see codec), confidence (T,) or None."""
+class LatentClip:
+    """Audio features (4T,M), latents x (T,D), what the clip shows (visible, see codec), confidence (T,) or None."""
 
     audio: np.ndarray
     x: np.ndarray
-    valid: Mapping[str, bool]
+    visible: Mapping[str, bool]
     confidence: np.ndarray | None = None
 
 
@@ -53,7 +53,7 @@ class Batches:
 
     def __init__(
         self,
-        clips: Sequence[MotionClip],
+        clips: Sequence[LatentClip],
         codec: MotionCodec,
         config: BatchConfig,
         features: AudioFeatures = CLEAN,
@@ -62,20 +62,20 @@ class Batches:
             raise UserError("generator: expected at least one training clip, found none")
         self.config = config
         weights = {"face": config.face, "head": config.head, "body": config.body, "hand": config.hand}
-        kinds: dict[tuple, int] = {}
-        factors = [codec.lips_factor() * config.face**0.5]  # kind 0: silence, only the lips are known
-        shown = [codec.shown({"head": False, "body": False, "face": True, "hand": False})]
-        self.kind = []
+        ids: dict[tuple, int] = {}
+        metrics = [codec.lips_metric() * config.face**0.5]  # id 0: silence, only the lips are known
+        masks = [codec.latent_mask({"head": False, "body": False, "face": True, "hand": False})]
+        self.visibility_ids = []
         for clip in clips:
-            key = tuple(sorted((k, bool(v)) for k, v in clip.valid.items()))
-            if key not in kinds:
-                kinds[key] = len(factors)
-                factors.append(codec.loss_factor(clip.valid, weights))
-                shown.append(codec.shown(clip.valid))
-            self.kind.append(kinds[key])
-        self.factors = torch.stack(factors)  # (kinds,D,D)
-        self.shown = torch.stack(shown)  # (kinds,D)
-        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in kinds)])
+            key = tuple(sorted((k, bool(v)) for k, v in clip.visible.items()))
+            if key not in ids:
+                ids[key] = len(metrics)
+                metrics.append(codec.loss_metric(clip.visible, weights))
+                masks.append(codec.latent_mask(clip.visible))
+            self.visibility_ids.append(ids[key])
+        self.loss_metrics = torch.stack(metrics)  # (ids,D,D)
+        self.latent_masks = torch.stack(masks)  # (ids,D)
+        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in ids)])
         self.lengths = [len(c.x) for c in clips]
         self.audio, self.x, self.weight = [], [], []
         pad = config.edge
@@ -92,25 +92,25 @@ class Batches:
         self.silence = silence_bank(config.window, config.seed, features)
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Audio features (B,4W,M), x (B,W,D), weight (B,W), kind (B,)."""
+        """Audio features (B,4W,M), x (B,W,D), weight (B,W), visibility_id (B,)."""
         config, window = self.config, self.config.window
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
         place = torch.rand(config.batch, generator=rng).tolist()
         silent = (torch.rand(config.batch, generator=rng) < config.silence).tolist()
-        mels, xs, weights, kinds = [], [], [], []
+        mels, xs, weights, ids = [], [], [], []
         for clip, where, is_silent in zip(chosen, place, silent, strict=True):
             if is_silent:
                 mels.append(self.silence[int(where * len(self.silence))])
                 xs.append(self.neutral.expand(window, -1))
                 weights.append(torch.ones(window))
-                kinds.append(0)
+                ids.append(0)
                 continue
             start = int(where * (len(self.x[clip]) - window + 1))
             mels.append(self.audio[clip][MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
             xs.append(self.x[clip][start : start + window])
             weights.append(self.weight[clip][start : start + window])
-            kinds.append(self.kind[clip])
-        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(kinds)
+            ids.append(self.visibility_ids[clip])
+        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids)
 
 
 def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 24) -> Tensor:

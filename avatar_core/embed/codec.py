@@ -6,8 +6,8 @@ linear map is nearly all there is to gain (paper section "Audio-Particle Motion 
 The head's own motion, read from the skull, comes first; the body basis holds what the head does not explain.
 The decoder also predicts the particles' rotations and colours, by ridge regression on the latents.
 
-Clips see different parts of a person. A clip says by `valid` which of body, head, face, hand it shows; latents of a
-region that is not shown are zero, and `shown` marks those that mean something. A face view still shows the head move.
+Clips see different parts of a person. A clip says by `visible` which of body, head, face, hand it shows; latents of a
+region that is not shown are zero, and `latent_mask` marks those that mean something. A face view still shows the head move.
 
 Shapes: T frames, N particles, P particles of a region, K latents of a region, E extra components that only the
 residual decoder uses, D all latents.
@@ -28,7 +28,6 @@ from avatar_core.errors import UserError
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 
 REGIONS = ("head", "body", "face", "hand")  # order of the latents
-VALID_KEYS = REGIONS
 DECODED = ("body", "face", "hand")  # together every particle once; the head's are part of the body's
 FRAMES_OF = {"body": (WORLD,), "face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT)}
 
@@ -56,11 +55,11 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
-class ClipMotion:
-    """One clip's dG with what it shows: valid has VALID_KEYS, confidence (T,) in 0..1 weighs frames, stature in m."""
+class FittedClip:
+    """One clip's dG with what it shows: visible has REGIONS, confidence (T,) in 0..1 weighs frames, stature in m."""
 
     deformation: Deformation
-    valid: Mapping[str, bool]
+    visible: Mapping[str, bool]
     stature: float = 1.7
     confidence: np.ndarray | None = None
 
@@ -107,14 +106,14 @@ class MotionCodec(nn.Module):
         return stature / 1.7 if self.config.body_per_stature and region != "face" else 1.0
 
     def encode(
-        self, deformation: Deformation, stature: float = 1.7, valid: Mapping[str, bool] | None = None
+        self, deformation: Deformation, stature: float = 1.7, visible: Mapping[str, bool] | None = None
     ) -> Tensor:
-        """E_X: dG of T frames -> x (T,D). Regions that are not valid give zeros, the population mean."""
-        valid = valid or dict.fromkeys(VALID_KEYS, True)
+        """E_X: dG of T frames -> x (T,D). Regions that are not visible give zeros, the population mean."""
+        visible = visible or dict.fromkeys(REGIONS, True)
         offsets = deformation.mean_offset
         x = offsets.new_zeros(len(offsets), self.dims)
         for region in REGIONS:
-            if not valid[region]:
+            if not visible[region]:
                 continue
             codec = self.region(region)
             part = offsets[:, codec.index] / self.scale(region, stature)
@@ -162,35 +161,35 @@ class MotionCodec(nn.Module):
         zero = torch.zeros(1, self.n_particles, 3)
         return self.encode(Deformation(zero, zero))[0].detach()
 
-    def shown(self, valid: Mapping[str, bool]) -> Tensor:
-        """(D,) bool: the latents that a clip with this `valid` gives."""
+    def latent_mask(self, visible: Mapping[str, bool]) -> Tensor:
+        """(D,) bool: the latents that a clip with this `visible` gives."""
         out = torch.zeros(self.dims, dtype=torch.bool)
         for region in REGIONS:
-            out[self.slices[region]] = bool(valid[region])
+            out[self.slices[region]] = bool(visible[region])
         return out
 
-    def loss_factor(self, valid: Mapping[str, bool], region_weights: Mapping[str, float]) -> Tensor:
+    def loss_metric(self, visible: Mapping[str, bool], region_weights: Mapping[str, float]) -> Tensor:
         """(D,D) matrix M such that |M e|^2 is the particle-space error of a latent error e over what is shown.
 
         Relative to the region's own variance: an error as large as the motion itself gives the region's weight.
         """
-        factor = torch.zeros(self.dims, self.dims)
+        metric = torch.zeros(self.dims, self.dims)
         for region in REGIONS:
-            if valid[region]:
+            if visible[region]:
                 codec, part = self.region(region), self.slices[region]
                 # The head's small components are its nods: by variance alone its sway would hide them.
                 variance = codec.std[: codec.dims] ** (1 if region == "head" else 2)
-                factor[part, part] = torch.diag((region_weights[region] * variance / variance.sum()).sqrt())
-        return factor
+                metric[part, part] = torch.diag((region_weights[region] * variance / variance.sum()).sqrt())
+        return metric
 
-    def lips_factor(self) -> Tensor:
-        """As loss_factor, of the lip particles only."""
+    def lips_metric(self) -> Tensor:
+        """As loss_metric, of the lip particles only."""
         codec, part = self.region("face"), self.slices["face"]
         rows = _rows(codec, torch.cat([self.lips_upper, self.lips_lower]))
         lips = rows.T @ rows
-        factor = torch.zeros(self.dims, self.dims)
-        factor[part, part] = _psd_root(lips / lips.trace().clamp_min(1e-12))
-        return factor
+        metric = torch.zeros(self.dims, self.dims)
+        metric[part, part] = _psd_root(lips / lips.trace().clamp_min(1e-12))
+        return metric
 
     def region(self, name: str) -> RegionCodec:
         """The codec of one of REGIONS."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, CodecConfig, FittedClip, MotionCodec
 from avatar_core.embed.pca import ridge
 from avatar_core.embed.region import fit_region
 from avatar_core.errors import UserError
@@ -20,7 +20,7 @@ from avatar_core.particles.layout import ParticleLayout
 
 
 def fit_codec(
-    clips: Sequence[ClipMotion],
+    clips: Sequence[FittedClip],
     layout: ParticleLayout,
     config: CodecConfig | None = None,
 ) -> MotionCodec:
@@ -51,7 +51,7 @@ def fit_codec(
         part, rows = codec.region(region), samples[region]
         if rows["mean_offset"].numel() == 0:
             raise UserError(
-                f"no clip shows the region '{region}' (valid is false everywhere): cannot fit its basis"
+                f"no clip shows the region '{region}' (visible is false everywhere): cannot fit its basis"
             )
         part.index.copy_(torch.from_numpy(index[region]))
         part.weight.copy_(_weights(codec, region, positions[index[region]], rows["mean_offset"]).flatten())
@@ -74,7 +74,7 @@ def fit_codec(
     return codec.eval()
 
 
-def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, config: CodecConfig) -> dict:
+def _collect(codec: MotionCodec, clips: Sequence[FittedClip], index: Mapping, config: CodecConfig) -> dict:
     """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight."""
     found: dict = {
         r: {"mean_offset": [], "clip": [], "weight": []} | {c: [] for c in config.channels} for r in REGIONS
@@ -86,7 +86,7 @@ def _collect(codec: MotionCodec, clips: Sequence[ClipMotion], index: Mapping, co
             np.ones(total, np.float32) if clip.confidence is None else np.asarray(clip.confidence, np.float32)
         )
         for region in REGIONS:
-            if not clip.valid[region]:
+            if not clip.visible[region]:
                 continue
             quota = max(8, 2 * config.max_frames // max(1, len(clips)))
             frames = np.unique(np.linspace(0, total - 1, min(total, quota)).round().astype(int))

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.log_mel import CLEAN
 from avatar_core.config import derived, ranged
-from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
+from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.progress import Progress, silent
@@ -131,7 +131,7 @@ def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor) -> Tensor:
 
 
 def train_embedding(
-    clips: Sequence[MotionClip],
+    clips: Sequence[LatentClip],
     codec: MotionCodec,
     config: ContrastiveConfig = ContrastiveConfig(),
     audio: AudioFeatures = CLEAN,
@@ -166,7 +166,7 @@ def train_embedding(
 
 @torch.no_grad()
 def retrieval_accuracy(
-    model: Embedding, clips: Sequence[MotionClip], choices: int = 10, seed: int = 0
+    model: Embedding, clips: Sequence[LatentClip], choices: int = 10, seed: int = 0
 ) -> dict[str, float]:
     """How often a motion picks its own sound out of `choices`: {frame, patch}; 1 / choices is chance.
 

@@ -28,7 +28,7 @@ from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
-from avatar_core.particles.framing import FIELD_OF_VIEW, VALID
+from avatar_core.particles.framing import FIELD_OF_VIEW, VISIBLE
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.perception.tracks import TrackBinding, bind_tracks
 from avatar_core.progress import Progress, silent
@@ -40,12 +40,12 @@ DEFAULT = FitConfig()
 
 @dataclass(frozen=True)
 class ClipFit:
-    """deformation (T frames) and the constant camera; valid: which regions the framing shows well enough to learn from;
+    """deformation (T frames) and the constant camera; visible: which regions the framing shows well enough to learn from;
     confidence (T,) in 0..1; metrics, flat; frames (T,H,W,3) uint8: the fit, rendered; means (T,N,3) m."""
 
     deformation: Deformation
     camera: Camera
-    valid: dict[str, bool]
+    visible: dict[str, bool]
     confidence: np.ndarray
     metrics: dict[str, float]
     frames: np.ndarray
@@ -88,7 +88,7 @@ def fit_clip(
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
     seen = subset(rig, _in_view(rig, track))
     point_weight = keypoint_weights(keypoints_confidence, config.track)
-    hold_head = VALID[framing]["face"]
+    hold_head = VISIBLE[framing]["face"]
     shift = align(seen, track, pictures, keypoints_xy, point_weight, hold_head)
     rig, seen = displaced(rig, shift), displaced(seen, shift)
     binding = _bind(seen, track, tracks)
@@ -156,7 +156,7 @@ def _finish(
     return ClipFit(
         deformation=replace(deformation, color=shade),
         camera=track.camera,
-        valid=dict(VALID[framing]),
+        visible=dict(VISIBLE[framing]),
         confidence=trust.astype(np.float32),
         metrics=metrics,
         frames=(image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy(),
@@ -194,8 +194,8 @@ def _check(
     framing: str,
 ) -> None:
     """UserError naming what does not fit together."""
-    if framing not in VALID:
-        raise UserError(f"framing: expected one of {', '.join(VALID)}, found {framing!r}")
+    if framing not in VISIBLE:
+        raise UserError(f"framing: expected one of {', '.join(VISIBLE)}, found {framing!r}")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise UserError(f"frames: expected (T,H,W,3) uint8, found {frames.shape} {frames.dtype}")
     t = len(frames)

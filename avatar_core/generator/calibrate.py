@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.embed.batches import MotionClip
+from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import UNBOUNDED, Generator
 from avatar_core.generator.sampler import SampleConfig, sample
@@ -38,7 +38,7 @@ RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly 
 
 @torch.no_grad()
 def calibrate_motion(
-    generator: Generator, clips: Sequence[MotionClip], codec: MotionCodec, config: SampleConfig, seed: int
+    generator: Generator, clips: Sequence[LatentClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
     """Set the generator's `sigma_frames`, `covariance_map`, `head_scale` and `head_energy_cap` so that motion sampled for the
     clips' sound moves as their fits do.
@@ -60,7 +60,7 @@ def calibrate_motion(
         generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):
-        part, rows = codec.slices[region], [n for n, clip in enumerate(chosen) if clip.valid[region]]
+        part, rows = codec.slices[region], [n for n, clip in enumerate(chosen) if clip.visible[region]]
         if not rows:
             continue
         fitted, sampled = [fits[n][:, part] for n in rows], [generated[n][:, part] for n in rows]

@@ -21,7 +21,7 @@ from torch import Tensor
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.log_mel import CLEAN
 from avatar_core.config import ranged
-from avatar_core.embed.batches import BatchConfig, Batches, MotionClip
+from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.model import Generator, GeneratorConfig
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
@@ -59,24 +59,24 @@ class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
 
     def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig) -> None:
-        self.factors, self.has_lips, self.config = batches.factors, batches.has_lips, config
-        self.shown = batches.shown
+        self.loss_metrics, self.has_lips, self.config = batches.loss_metrics, batches.has_lips, config
+        self.latent_masks = batches.latent_masks
         row, _ = codec.aperture_row()
         self.aperture_row = (row / config.aperture_unit).detach()
         self.face = codec.slices["face"]
 
-    def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor, kind: Tensor) -> Tensor:
+    def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor, visibility_id: Tensor) -> Tensor:
         error = predicted - target
-        spatial = error @ self.factors[kind].transpose(1, 2)
+        spatial = error @ self.loss_metrics[visibility_id].transpose(1, 2)
         loss = (spatial.square().sum(-1) * weight).mean()
         both = torch.minimum(weight[:, 1:], weight[:, :-1])
         loss = loss + self.config.velocity * (spatial.diff(dim=1).square().sum(-1) * both).mean()
-        lips = (error[..., self.face] @ self.aperture_row) * self.has_lips[kind][:, None]
+        lips = (error[..., self.face] @ self.aperture_row) * self.has_lips[visibility_id][:, None]
         return loss + self.config.aperture * (lips.square() * weight).mean()
 
 
 def train_generator(
-    clips: Sequence[MotionClip],
+    clips: Sequence[LatentClip],
     codec: MotionCodec,
     config: TrainConfig = TrainConfig(),
     model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
@@ -94,9 +94,9 @@ def train_generator(
     model.noise_velocity.copy_(latent_speed(clips, codec))
 
     def losses() -> dict[str, Tensor]:
-        mel, x, weight, kind = batches.draw(rng)
+        mel, x, weight, visibility_id = batches.draw(rng)
         mel = audio.augment(mel, rng)
-        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, kind, config, rng)}
+        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, visibility_id, config, rng)}
 
     with one_thread():
         history = run_loop(
@@ -123,13 +123,13 @@ def diffusion_loss(
     mel: Tensor,
     x: Tensor,
     weight: Tensor,
-    kind: Tensor,
+    visibility_id: Tensor,
     config: MotionLossConfig,
     rng: torch.Generator,
 ) -> Tensor:
     """L_simple of F, of its audio prior and of the refiner on one batch.
 
-    Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_factor` gives it. Locked by
+    Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_metric` gives it. Locked by
     test_hidden_regions_give_no_loss, test_learns_lips_from_sound.
     """
     batch, frames = x.shape[:2]
@@ -142,17 +142,17 @@ def diffusion_loss(
     features = model.dit.encode_audio(mel)
     audio = model.dit.drop_audio(features, dropped)
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
-    noisy = torch.where(loss_of.shown[kind][:, None], add_noise(x, noise, timesteps), noise)
+    noisy = torch.where(loss_of.latent_masks[visibility_id][:, None], add_noise(x, noise, timesteps), noise)
     x0 = model.predict(noisy, timesteps, audio)
     refined = model.refine(x0.detach(), features, offset + torch.arange(frames))
-    loss = loss_of(x0, x, weight, kind)
-    loss = loss + config.prior * loss_of(model.prior(features), x, weight, kind)
+    loss = loss_of(x0, x, weight, visibility_id)
+    loss = loss + config.prior * loss_of(model.prior(features), x, weight, visibility_id)
     if model.refiner is None:
         return loss
-    return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], kind)
+    return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], visibility_id)
 
 
-def latent_speed(clips: Sequence[MotionClip], codec: MotionCodec) -> Tensor:
+def latent_speed(clips: Sequence[LatentClip], codec: MotionCodec) -> Tensor:
     """(D,) mean speed of every latent per frame, in units of its deviation, over the clips that show it.
 
     Read from steps of four frames, so that the jitter of a noisy fit does not count; 0.1 where no clip shows it.
@@ -162,9 +162,9 @@ def latent_speed(clips: Sequence[MotionClip], codec: MotionCodec) -> Tensor:
     for clip in clips:
         x = np.asarray(clip.x, np.float64)
         if len(x) > 4:
-            shown = codec.shown(clip.valid).numpy() * float(len(x))
-            moved += shown * ((x[4:] - x[:-4]) ** 2).mean(0)
-            spread += shown * (x**2).mean(0)
-            count += shown
+            known = codec.latent_mask(clip.visible).numpy() * float(len(x))
+            moved += known * ((x[4:] - x[:-4]) ** 2).mean(0)
+            spread += known * (x**2).mean(0)
+            count += known
     speed = np.sqrt(moved / np.maximum(spread, 1e-9)) / 4
     return torch.from_numpy(np.where(count > 0, speed, 0.1)).float()

@@ -17,12 +17,12 @@ from avatar_core.metrics.sync import SyncScores, sync_scores
 from avatar_core.perception import Critics
 from avatar_core.perception.warp import as_float
 
-FRAME_STEP = 3  # every third frame for what is judged frame by frame: neighbours say the same
+FRAME_STEP = 3  # every third frame for what is measured frame by frame: neighbours say the same
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip to judge. frames (T,H,W,3), log_mel (4T,M) or None, truth frames of the same shape or None, portrait
+    """One clip to score. frames (T,H,W,3), log_mel (4T,M) or None, truth frames of the same shape or None, portrait
     (H,W,3) or None; images float [0,1] or uint8. `mouth_seen`, `hands_seen`: whether the framing shows them. `row`: of the table,
     e.g. ours or ground_truth, by which the scores of published tools are looked up."""
 
@@ -89,7 +89,7 @@ class Look:
 
 
 class Metric(Protocol):
-    """One metric: a frozen dataclass whose fields are its parameters. `judge` runs in a worker, a clip at a time."""
+    """One metric: a frozen dataclass whose fields are its parameters. `measure` runs in a worker, a clip at a time."""
 
     higher_is_better: ClassVar[bool]
 
@@ -102,10 +102,10 @@ class Metric(Protocol):
         """UserError for a file that is missing or not the one named, before long work starts."""
         ...
 
-    def judge(self, look: Look) -> Any:
-        """What is kept of a clip. ValueError or UserError where the clip cannot be judged, with the reason."""
+    def measure(self, look: Look) -> Any:
+        """What is kept of a clip. ValueError or UserError where the clip cannot be measured, with the reason."""
         ...
 
-    def summarise(self, name: str, judged: Sequence[Any], draws: int, seed: int) -> Value:
-        """A row's value from what `judge` gave, at least one clip. ValueError where they are too few."""
+    def summarise(self, name: str, measured: Sequence[Any], draws: int, seed: int) -> Value:
+        """A row's value from what `measure` gave, at least one clip. ValueError where they are too few."""
         ...

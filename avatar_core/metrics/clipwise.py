@@ -32,13 +32,13 @@ class ClipMetric(Referenced):
     def score(self, look: Look) -> float:
         raise NotImplementedError
 
-    def judge(self, look: Look) -> float:
+    def measure(self, look: Look) -> float:
         if self.reference is not None:
             return read_score(self.reference, look.clip.row, look.clip.id)
         return self.score(look)
 
-    def summarise(self, name: str, judged: Sequence[float], draws: int, seed: int) -> Value:
-        interval = bootstrap(list(judged), draws=draws, seed=seed)
+    def summarise(self, name: str, measured: Sequence[float], draws: int, seed: int) -> Value:
+        interval = bootstrap(list(measured), draws=draws, seed=seed)
         return Value(name, interval.value, interval.low, interval.high, interval.samples, self.backend, "ok")
 
 
@@ -85,7 +85,7 @@ class CSIM(ClipMetric):
     wanted = "ArcFace (512-d), ONNX, input (1,3,112,112) RGB in [-1,1]"
     side = 112
 
-    def judge(self, look: Look) -> float:
+    def measure(self, look: Look) -> float:
         return self.score(look)
 
     def score(self, look: Look) -> float:

@@ -27,18 +27,18 @@ class FrechetMetric(Referenced):
     def features(self, frames: NDArray, critics: Critics) -> NDArray:
         raise NotImplementedError
 
-    def judge(self, look: Look) -> tuple[NDArray, NDArray | None]:
+    def measure(self, look: Look) -> tuple[NDArray, NDArray | None]:
         truth = look.clip.truth
         ours = self.features(look.clip.frames, look.critics)
         return ours, None if truth is None else self.features(truth, look.critics)
 
     def summarise(
-        self, name: str, judged: Sequence[tuple[NDArray, NDArray | None]], draws: int, seed: int
+        self, name: str, measured: Sequence[tuple[NDArray, NDArray | None]], draws: int, seed: int
     ) -> Value:
-        truths = [truth for _, truth in judged if truth is not None]
+        truths = [truth for _, truth in measured if truth is not None]
         if not truths:
             raise ValueError("no ground-truth frames")
-        result = frechet_distance(np.concatenate([ours for ours, _ in judged]), np.concatenate(truths))
+        result = frechet_distance(np.concatenate([ours for ours, _ in measured]), np.concatenate(truths))
         return Value(name, result.value, None, None, min(result.samples), self.backend, "ok", result.warning)
 
 

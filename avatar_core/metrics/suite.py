@@ -36,33 +36,33 @@ def all_metrics() -> dict[str, Metric]:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What is kept of a clip: by metric what it judged, or why it could not."""
+class ClipScores:
+    """What is kept of a clip: by metric what it measured, or why it could not."""
 
     id: str
     parts: dict[str, Any]
     missing: dict[str, str]
 
 
-def judge(clip: Clip, critics: Critics, metrics: Mapping[str, Metric]) -> Judged:
+def score_clip(clip: Clip, critics: Critics, metrics: Mapping[str, Metric]) -> ClipScores:
     """Run every metric on one clip."""
     look, parts, missing = Look(clip, critics), {}, {}
     for name, metric in metrics.items():
         try:
-            parts[name] = metric.judge(look)
+            parts[name] = metric.measure(look)
         except (ValueError, UserError) as error:
             missing[name] = str(error)
-    return Judged(clip.id, parts, missing)
+    return ClipScores(clip.id, parts, missing)
 
 
 def summarise(
-    judged: Sequence[Judged], metrics: Mapping[str, Metric], *, draws: int = 1000, seed: int = 0
+    measured: Sequence[ClipScores], metrics: Mapping[str, Metric], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, Value]:
     """Clips of one row (ours, ground truth, mismatched audio...) -> metric -> Value."""
     values: dict[str, Value] = {}
     for name, metric in metrics.items():
-        parts = [j.parts[name] for j in judged if name in j.parts]
-        why = "; ".join(sorted({j.missing[name] for j in judged if name in j.missing})) or "no clips"
+        parts = [j.parts[name] for j in measured if name in j.parts]
+        why = "; ".join(sorted({j.missing[name] for j in measured if name in j.missing})) or "no clips"
         try:
             values[name] = (
                 metric.summarise(name, parts, draws, seed)

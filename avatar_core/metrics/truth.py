@@ -82,15 +82,15 @@ def truth_report(
     template: Template,
     layout: ParticleLayout,
     means: np.ndarray,
-    valid: Mapping[str, bool] | None = None,
+    visible: Mapping[str, bool] | None = None,
 ) -> dict[str, float]:
     """Errors of fitted means (T,N,3) against true positions (T,Q,3) of vertex_ids (Q,), base.obj numbering.
 
     Keys: lips_mm, face_mm (head frame), hands_mm, body_mm, lip_correlation, lip_slope (aperture between the mid inner lips,
-    fit on truth). With `valid` (see fit.config.VALID), regions that the framing does not show are left out.
+    fit on truth). With `visible` (see particles.framing.VISIBLE), regions that the framing does not show are left out.
     """
     match = correspond(vertex_ids, positions, template, layout, means)
-    shown = valid or dict.fromkeys(("body", "head", "face", "hand"), True)
+    shown = visible or dict.fromkeys(("body", "head", "face", "hand"), True)
     out: dict[str, float] = {}
 
     def millimetres(error: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Which regions a framing shows well enough to learn from.
-VALID = {
+VISIBLE = {
     "face": {"body": False, "head": True, "face": True, "hand": False},
     "waist_up": {"body": True, "head": True, "face": False, "hand": True},
     "full_body": {"body": True, "head": True, "face": False, "hand": True},

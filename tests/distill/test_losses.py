@@ -26,9 +26,9 @@ def test_vsd_gradient_is_the_formula():
     frames = torch.randn(1, 2, 3, 8, 8).requires_grad_()
     vsd_loss(frames, teacher, mel, reference, torch.Generator().manual_seed(5), tau=(0.3, 0.9)).backward()
 
-    chance = torch.Generator().manual_seed(5)
-    steps = torch.randint(299, 900, (1,), generator=chance)
-    noise = torch.randn(frames.shape, generator=chance)
+    rng = torch.Generator().manual_seed(5)
+    steps = torch.randint(299, 900, (1,), generator=rng)
+    noise = torch.randn(frames.shape, generator=rng)
     alpha, sigma = teacher.alpha_sigma(steps)
     with torch.no_grad():
         score = teacher.predict(alpha * frames + sigma * noise, steps, mel, reference)

@@ -18,7 +18,7 @@ from avatar_core.distill.train import (
     rendered_terms,
     train_student,
 )
-from avatar_core.embed.batches import MotionClip
+from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.generator.dit import DiTConfig
@@ -65,7 +65,7 @@ def material(person, clips):
     with torch.no_grad():
         for audio, clip in clips[:2]:
             x = codec.encode(clip.deformation).numpy()
-            motion = MotionClip(
+            motion = LatentClip(
                 log_mel_numpy(audio), x, dict.fromkeys(("body", "head", "face", "hand"), True)
             )
             splats = LocalFrames(canonical, layout).compose(clip.deformation)
@@ -106,8 +106,8 @@ def test_pictures_and_tracks_teach_the_generator_through_the_renderer(material):
     optimizer = torch.optim.Adam([*generator.parameters(), *decoder_parameters(codec)], lr=1e-3)
     history = []
     for _ in range(20):
-        chance = torch.Generator().manual_seed(3)
-        terms = rendered_terms(clips[0], frames, student, _teacher(), None, config, chance)
+        rng = torch.Generator().manual_seed(3)
+        terms = rendered_terms(clips[0], frames, student, _teacher(), None, config, rng)
         optimizer.zero_grad()
         (terms["l1"] + 10 * terms["trajectory"]).backward()
         optimizer.step()
@@ -135,14 +135,14 @@ def test_all_terms_run_and_everything_moves(material, variational):
 
 def test_fake_score_learns_the_rendered_clips():
     """A score network that starts as the teacher must come to denoise what it is shown better than the teacher does."""
-    teacher, chance = _teacher(), torch.Generator().manual_seed(2)
+    teacher, rng = _teacher(), torch.Generator().manual_seed(2)
     fake = _fake_score(teacher, DistillConfig(variational_rate=3e-3))
-    reference = torch.rand(1, 3, 32, 32, generator=chance)
+    reference = torch.rand(1, 3, 32, 32, generator=rng)
     rendered = (reference[:, None] + torch.linspace(0, 0.6, 4).view(1, 4, 1, 1, 1)).clamp(-1, 1)
-    mel = torch.randn(1, 4 * (4 + 2 * AUDIO_CONTEXT), 80, generator=chance)
+    mel = torch.randn(1, 4 * (4 + 2 * AUDIO_CONTEXT), 80, generator=rng)
     for _ in range(60):
-        _learn_fake_score(fake, rendered, mel, reference, chance)
-    steps, noise = torch.tensor([600]), torch.randn(rendered.shape, generator=chance)
+        _learn_fake_score(fake, rendered, mel, reference, rng)
+    steps, noise = torch.tensor([600]), torch.randn(rendered.shape, generator=rng)
     alpha, sigma = teacher.alpha_sigma(steps)
     with torch.no_grad():
         errors = [

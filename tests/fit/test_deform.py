@@ -16,7 +16,7 @@ from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.track import SkeletonTrackConfig
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.deformation import LocalFrames
-from avatar_core.particles.framing import VALID
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
@@ -60,7 +60,7 @@ def test_frames_and_lips(parts, fitted):
     assert fitted.metrics["psnr_foreground"] > 26
     ids = np.flatnonzero(template.vertex_of_base[:19158] >= 0)
     truth = s.vertices[:, template.vertex_of_base[ids]]
-    report = truth_report(ids, truth, template, layout, fitted.means, fitted.valid)
+    report = truth_report(ids, truth, template, layout, fitted.means, fitted.visible)
     assert report["lip_correlation"] > 0.95
     assert 0.75 < report["lip_slope"] < 1.25
     assert report["lips_mm"] < 3
@@ -75,7 +75,7 @@ def test_deformation_composes_back(parts, fitted):
     splats = LocalFrames(scene().canonical, parts[1]).compose(fitted.deformation)
     np.testing.assert_allclose(splats.means.numpy(), fitted.means, atol=2e-5)
     assert torch.isfinite(splats.quats).all()
-    assert fitted.valid == VALID["face"]
+    assert fitted.visible == VISIBLE["face"]
     assert fitted.confidence.shape == (len(scene().frames),) and (fitted.confidence > 0.5).all()
 
 

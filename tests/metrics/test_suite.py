@@ -16,7 +16,7 @@ from avatar_core.metrics.clip import Clip
 from avatar_core.metrics.clipwise import IQA
 from avatar_core.metrics.distributions import FID
 from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_score
-from avatar_core.metrics.suite import METRICS, all_metrics, judge, summarise
+from avatar_core.metrics.suite import METRICS, all_metrics, score_clip, summarise
 from avatar_core.perception import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
@@ -52,9 +52,13 @@ def test_truth_scores_best_and_damage_costs(clip: Clip):
         0, 12, clip.frames.shape
     )
     bad = np.clip(bad, 0, 255).astype(np.uint8)
-    truth = summarise([judge(clip, critics, ALL)], ALL, draws=50)
+    truth = summarise([score_clip(clip, critics, ALL)], ALL, draws=50)
     ours = summarise(
-        [judge(Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics, ALL)],
+        [
+            score_clip(
+                Clip("one", bad, clip.log_mel, clip.frames, clip.portrait, hands_seen=False), critics, ALL
+            )
+        ],
         ALL,
         draws=50,
     )
@@ -73,7 +77,7 @@ def test_truth_scores_best_and_damage_costs(clip: Clip):
 
 def test_what_cannot_run_is_unavailable_never_zero(clip: Clip):
     silent = Clip("two", clip.frames[:20], None, None, None, hands_seen=False)
-    values = summarise([judge(silent, load_critics(), ALL)], ALL, draws=20)
+    values = summarise([score_clip(silent, load_critics(), ALL)], ALL, draws=20)
     for metric in ("SyncC", "SyncD", "HKC", "CSIM", "SSIM", "PSNR", "FID", "FVD"):
         assert values[metric].status == "unavailable"
         assert values[metric].value is None
@@ -98,7 +102,7 @@ def test_reference_scores_by_path_and_hash(tmp_path: Path, clip: Clip):
         IQA(str(tmp_path / "none.json"), "0" * 64).check()
     metrics = {"IQA": IQA(str(path), good.sha256)}
     short = Clip("one", clip.frames[:4], None, None, None)
-    values = summarise([judge(short, load_critics(), metrics)], metrics, draws=5)
+    values = summarise([score_clip(short, load_critics(), metrics)], metrics, draws=5)
     assert (values["IQA"].value, values["IQA"].backend) == (3.5, "reference")
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.embed.batches import MotionClip
-from avatar_core.embed.codec import ClipMotion
+from avatar_core.embed.batches import LatentClip
+from avatar_core.embed.codec import FittedClip
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_to_matrix
 from avatar_core.particles.background import Background
@@ -93,13 +93,13 @@ def talk(person):
 
 @pytest.fixture(scope="session")
 def clips(talk):
-    """Twelve clips: sound and ClipMotion; every other one shows only the face and head."""
+    """Twelve clips: sound and FittedClip; every other one shows only the face and head."""
     out = []
     for seed in range(12):
         audio, deformation = talk(seed)
         near = seed % 2 == 0
-        valid = {"body": not near, "head": True, "face": True, "hand": not near}
-        out.append((audio, ClipMotion(deformation, valid)))
+        visible = {"body": not near, "head": True, "face": True, "hand": not near}
+        out.append((audio, FittedClip(deformation, visible)))
     return out
 
 
@@ -137,6 +137,6 @@ def data(clips, codec):
     """The clips as the generator trains on them."""
     with torch.no_grad():
         return [
-            MotionClip(log_mel_numpy(a), codec.encode(c.deformation, valid=c.valid).numpy(), c.valid)
+            LatentClip(log_mel_numpy(a), codec.encode(c.deformation, visible=c.visible).numpy(), c.visible)
             for a, c in clips
         ]

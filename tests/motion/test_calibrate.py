@@ -88,7 +88,7 @@ def test_quiet_clips_make_quiet_motion_and_the_face_is_left_alone(clips, data, c
 
 
 def test_regions_that_no_clip_shows_are_left_alone(data, codec, nervous):
-    hidden = [dataclasses.replace(c, valid={**c.valid, "hand": False, "head": False}) for c in data]
+    hidden = [dataclasses.replace(c, visible={**c.visible, "hand": False, "head": False}) for c in data]
     calibrate_motion(nervous, hidden, codec, SampleConfig(), seed=1)
     assert torch.equal(nervous.covariance_map, torch.eye(16))
     assert (nervous.sigma_frames[HEAD] == 1).all() and (nervous.sigma_frames[14:] == 1).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.embed.codec import VALID_KEYS, ClipMotion, CodecConfig, MotionCodec
+from avatar_core.embed.codec import REGIONS, CodecConfig, FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.pca import fit_pca, ridge
 from avatar_core.errors import UserError
@@ -40,8 +40,8 @@ def test_face_view_gives_head_motion_without_a_body(codec, talk):
     _, truth = talk(98)
     wrong = truth.mean_offset.clone()
     wrong[:, 40:200] = 0.3
-    valid = {"body": False, "head": True, "face": True, "hand": False}
-    x = codec.encode(Deformation(wrong, truth.rotation), valid=valid)
+    visible = {"body": False, "head": True, "face": True, "hand": False}
+    x = codec.encode(Deformation(wrong, truth.rotation), visible=visible)
     skull = codec.decode(x).mean_offset[:, :40]
     assert (skull - truth.mean_offset[:, :40]).norm(dim=-1).mean() < 0.25 * truth.mean_offset[:, :40].norm(
         dim=-1
@@ -52,10 +52,10 @@ def test_face_view_gives_head_motion_without_a_body(codec, talk):
 def test_hidden_regions_do_not_enter_the_basis(clips, person):
     def spoiled(clip):
         offset = clip.deformation.mean_offset.clone()
-        if not clip.valid["body"]:
+        if not clip.visible["body"]:
             offset[:, 40:200] = 7.0
             offset[:, 350:] = -7.0
-        return ClipMotion(Deformation(offset, clip.deformation.rotation), clip.valid)
+        return FittedClip(Deformation(offset, clip.deformation.rotation), clip.visible)
 
     good = fit_codec([c for _, c in clips], person[1], SMALL)
     same = fit_codec([spoiled(c) for _, c in clips], person[1], SMALL)
@@ -63,16 +63,16 @@ def test_hidden_regions_do_not_enter_the_basis(clips, person):
         assert torch.equal(value, same.state_dict()[name]), name
 
 
-def test_loss_factor_and_shown_cover_what_the_clip_shows(codec):
+def test_loss_metric_and_latent_mask_cover_what_the_clip_shows(codec):
     weights = {"head": 0.5, "body": 1.0, "face": 2.0, "hand": 1.0}
     view = {"head": True, "body": False, "face": True, "hand": False}
-    factor, shown = codec.loss_factor(view, weights), codec.shown(view)
+    factor, shown = codec.loss_metric(view, weights), codec.latent_mask(view)
     assert shown.tolist() == [True] * 3 + [False] * 5 + [True] * 6 + [False] * 2
     assert (factor[:, ~shown] == 0).all() and (factor.diagonal()[shown] > 0).all()
     # an error as large as the motion gives the region's weight
     assert torch.isclose((factor @ shown.float()).square().sum(), torch.tensor(2.5), rtol=1e-4)
-    nothing = dict.fromkeys(VALID_KEYS, False)
-    assert (codec.loss_factor(nothing, weights) == 0).all() and not codec.shown(nothing).any()
+    nothing = dict.fromkeys(REGIONS, False)
+    assert (codec.loss_metric(nothing, weights) == 0).all() and not codec.latent_mask(nothing).any()
 
 
 def test_head_latents_alone_move_the_skull(codec, talk):
@@ -101,7 +101,7 @@ def test_saved_codec_is_the_same(codec, talk):
 
 
 def test_missing_region_is_a_user_error(clips, person):
-    nothing = [ClipMotion(c.deformation, {**c.valid, "hand": False}) for _, c in clips]
+    nothing = [FittedClip(c.deformation, {**c.visible, "hand": False}) for _, c in clips]
     with pytest.raises(UserError, match="hand"):
         fit_codec(nothing, person[1], SMALL)
 

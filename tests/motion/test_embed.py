@@ -4,7 +4,7 @@ import torch
 
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.audio.log_mel import CLEAN
-from avatar_core.embed.batches import MotionClip
+from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import (
@@ -36,7 +36,7 @@ def material(clips, talk, person):
 
     @torch.no_grad()
     def motion(audio, deformation):
-        return MotionClip(log_mel_numpy(audio), codec.encode(deformation, valid=FACE).numpy(), FACE)
+        return LatentClip(log_mel_numpy(audio), codec.encode(deformation, visible=FACE).numpy(), FACE)
 
     train = [motion(a, c.deformation) for a, c in clips]
     return codec, train, [motion(*talk(seed)) for seed in range(90, 94)]
@@ -51,7 +51,7 @@ def test_motion_finds_its_own_sound(material):
     torch.manual_seed(0)
     chance = retrieval_accuracy(Embedding(CONFIG).eval(), held_out, choices=5)
     assert chance["patch"] < found["patch"]
-    shifted = [MotionClip(np.roll(c.audio, 100, 0), c.x, c.valid) for c in held_out]
+    shifted = [LatentClip(np.roll(c.audio, 100, 0), c.x, c.visible) for c in held_out]
     assert retrieval_accuracy(model, shifted, choices=5)["patch"] < found["patch"] - 0.15
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from avatar_core.audio.log_mel import CLEAN
-from avatar_core.embed.batches import Batches, MotionClip, silence_bank
+from avatar_core.embed.batches import Batches, LatentClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
 from avatar_core.generator.model import Generator
@@ -113,14 +113,14 @@ def test_nan_batches_are_skipped_and_endless_nan_is_an_error(data, codec):
 def test_hidden_regions_give_no_loss(data, codec):
     batches = Batches(data, codec, TRAIN)
     loss = MotionLoss(batches, codec, TRAIN)
-    face_view = torch.tensor([batches.kind[0]])
+    face_view = torch.tensor([batches.visibility_ids[0]])
     x = torch.zeros(1, 10, 16)
     hand = torch.zeros_like(x)
     hand[..., codec.slices["hand"]] = torch.randn(2)
     assert loss(hand, x, torch.ones(1, 10), face_view) == 0
-    assert loss(hand, x, torch.ones(1, 10), torch.tensor([batches.kind[1]])) > 0
+    assert loss(hand, x, torch.ones(1, 10), torch.tensor([batches.visibility_ids[1]])) > 0
     assert (
-        loss(hand + 1, x, torch.zeros(1, 10), torch.tensor([batches.kind[1]])) == 0
+        loss(hand + 1, x, torch.zeros(1, 10), torch.tensor([batches.visibility_ids[1]])) == 0
     )  # frames of no confidence
 
 
@@ -145,7 +145,7 @@ def test_speed_of_the_latents_is_read_from_clips_that_show_them(codec):
     t = np.arange(200)[:, None]
     x = np.repeat(np.sin(0.05 * t), 16, 1).astype(np.float32)
     face = {"head": True, "body": False, "face": True, "hand": False}
-    speed = latent_speed([MotionClip(np.zeros((800, 80), np.float32), x, face)], codec)
+    speed = latent_speed([LatentClip(np.zeros((800, 80), np.float32), x, face)], codec)
     assert torch.allclose(speed[:3], torch.full((3,), 0.05), rtol=0.1) and (speed[3:8] == 0.1).all()
 
 
