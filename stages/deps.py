@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 PIPELINE = Path("dvc.yaml")
 PLUMBING = {
-    *(f"avatar_core/{n}.py" for n in ("errors", "config", "backends")),
+    *(f"avatar_core/{n}.py" for n in ("errors", "config", "backends", "progress")),
     *(f"stages/{n}.py" for n in ("common", "params", "sections", "progress", "workers")),
 }
 PACKAGES = ("avatar_core", "stages")

@@ -1,1 +1,1 @@
-"""The data model: the particle layout that all identities share, an identity's canonical avatar, and its deformation."""
+"""The data model: the shared layout of particles, an identity's canonical avatar and its backdrop, its deformation, its splats."""
