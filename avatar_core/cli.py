@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -32,6 +32,11 @@ from avatar_core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from avatar_core.geometry.camera import Camera
+    from avatar_core.particles.canonical import Canonical
+    from avatar_core.particles.layout import ParticleLayout
+    from avatar_core.speak.student import Student
 
 MODEL = Path("data/distill/student.safetensors")
 
@@ -248,7 +253,7 @@ def _portrait(path: Path) -> np.ndarray:
     return read_image(path)
 
 
-def _personalise(image: np.ndarray, path: Path, student: Any) -> tuple[Any, Any, Any]:
+def _personalise(image: np.ndarray, path: Path, student: Student) -> tuple[ParticleLayout, Canonical, Camera]:
     """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
     from avatar_core.speak.avatar import make_avatar
 
