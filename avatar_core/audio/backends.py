@@ -15,7 +15,7 @@ from torch import Tensor
 from avatar_core.backends import chosen_backends, default_backends, parse_choices
 from avatar_core.config import derived_by
 
-BACKENDS = {"log_mel": "avatar_core.audio.log_mel:LogMel"}
+BACKENDS = {"log_mel": "avatar_core.audio.mel:LogMel"}
 ROLES = {"backend": BACKENDS}
 
 

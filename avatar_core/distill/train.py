@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioFeatures
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.config import derived, list_of, ranged, section
 from avatar_core.distill.losses import (

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.audio.backends import AudioFeatures
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.config import derived, ranged
 from avatar_core.embed.codec import MotionCodec

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avatar_core.audio.backends import AudioFeatures
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.config import derived, ranged
 from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.audio.backends import AudioFeatures
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.config import ranged
 from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.distill.train import (
     DistillClip,
     DistillConfig,

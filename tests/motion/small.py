@@ -1,6 +1,6 @@
 """The smallest codec and generator that still learn, for tests of motion."""
 
-from avatar_core.audio.log_mel import LogMel
+from avatar_core.audio.mel import LogMel
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.generator.dit import DiTConfig
 from avatar_core.generator.model import GeneratorConfig

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from avatar_core.audio.features import log_mel_numpy
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio.log_mel import CLEAN
+from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import Batches, LatentClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.dit import DiT, DiTConfig
