@@ -92,10 +92,10 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     if not (has_checkpoint(path) and preview.is_dir()):
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
-        canonical, _, facts = personalise(image, params.perception, config=params.avatar)
+        canonical, _, fit = personalise(image, params.perception, config=params.avatar)
         save_canonical(path, canonical)
-        metrics = np.array([facts["psnr_foreground"], facts["psnr_face"]], np.float32)
-        write_arrays(preview, {"portrait": image, "rendered": facts["portrait"], "metrics": metrics})
+        metrics = np.array([fit.psnr_foreground, fit.psnr_face], np.float32)
+        write_arrays(preview, {"portrait": image, "rendered": fit.picture, "metrics": metrics})
     psnr_foreground, psnr_face = Store(preview).read("metrics")
     return {"psnr_foreground": float(psnr_foreground), "psnr_face": float(psnr_face)}
 

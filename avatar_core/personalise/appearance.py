@@ -50,7 +50,7 @@ class PortraitParticles:
         return Splats.activated(self.means, self.quats, self.log_scales, self.logit_opacities, self.colors)
 
 
-def make_splats(
+def make_particles(
     template: Template,
     layout: ParticleLayout,
     vertices: np.ndarray,
@@ -68,8 +68,8 @@ def make_splats(
     shell = _shells(
         template, layout, vertices, means, camera, mask, shells, np.random.default_rng([seed, 77])
     )
-    splats = join(base, shell)
-    return _color(splats, template, layout, normals, camera, image, mask)
+    particles = join(base, shell)
+    return _color(particles, template, layout, normals, camera, image, mask)
 
 
 def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> PortraitParticles:
@@ -191,7 +191,7 @@ def join(base: PortraitParticles, shell: PortraitParticles) -> PortraitParticles
 
 
 def _color(
-    splats: PortraitParticles,
+    particles: PortraitParticles,
     template: Template,
     layout: ParticleLayout,
     normals: np.ndarray,
@@ -199,33 +199,33 @@ def _color(
     image: np.ndarray,
     mask: np.ndarray,
 ) -> PortraitParticles:
-    n = splats.n_base
-    xy, depth = camera.project(splats.means)
+    n = particles.n_base
+    xy, depth = camera.project(particles.means)
     column, row = np.floor(xy[:, 0]).astype(int), np.floor(xy[:, 1]).astype(int)
     framed = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
     column, row = column.clip(0, camera.width - 1), row.clip(0, camera.height - 1)
-    nearest = _depth_image(splats, camera)
+    nearest = _depth_image(particles, camera)
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    view = splats.means[:n] - camera.position
+    view = particles.means[:n] - camera.position
     facing = -(normals * view).sum(1) / np.linalg.norm(view, axis=1)
-    seen = splats.seen & framed & mask[row, column]
+    seen = particles.seen & framed & mask[row, column]
     seen[:n] = framed[:n] & inner[row[:n], column[:n]] & (facing > FACING)
     seen[:n] &= depth[:n] < nearest[row[:n], column[:n]] + DEPTH_SLACK_M
     hidden = layout.region == REGIONS["mouth_interior"]
     seen[:n] &= ~hidden
     soft = cv2.GaussianBlur(image, (0, 0), 0.7)
-    colors = splats.colors.copy()
+    colors = particles.colors.copy()
     colors[seen] = soft[row[seen], column[seen]]
-    towards = splats.facing.copy()
+    towards = particles.facing.copy()
     towards[:n] = facing
-    result = replace(splats, colors=colors, seen=seen, facing=towards)
+    result = replace(particles, colors=colors, seen=seen, facing=towards)
     return replace(result, colors=complete_colors(result, template, layout))
 
 
-def complete_colors(splats: PortraitParticles, template: Template, layout: ParticleLayout) -> np.ndarray:
+def complete_colors(particles: PortraitParticles, template: Template, layout: ParticleLayout) -> np.ndarray:
     """Colours (N+S, 3) with those of particles that are not `seen` filled in."""
-    n = splats.n_base
-    colors, seen, region = splats.colors.copy(), splats.seen[:n], layout.region
+    n = particles.n_base
+    colors, seen, region = particles.colors.copy(), particles.seen[:n], layout.region
     position = layout.template_positions
     key = np.stack([np.abs(position[:, 0]), position[:, 1] * 0.35, position[:, 2]], 1)
     face = region == REGIONS["face"]
@@ -252,8 +252,8 @@ def complete_colors(splats: PortraitParticles, template: Template, layout: Parti
     depth = position[inside, 1] - position[inside, 1].min()
     fade = np.where(tooth, 1 - 12 * depth, 1 - 8 * depth).clip(0.35, 1)
     colors[inside] = np.clip(tint * fade[:, None] * light, 0, 1)
-    loose = np.flatnonzero(~splats.seen[n:]) + n
-    colors[loose] = colors[splats.anchor[loose]]
+    loose = np.flatnonzero(~particles.seen[n:]) + n
+    colors[loose] = colors[particles.anchor[loose]]
     return colors
 
 
@@ -271,13 +271,13 @@ def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -
     return out
 
 
-def _depth_image(splats: PortraitParticles, camera: Camera) -> np.ndarray:
+def _depth_image(particles: PortraitParticles, camera: Camera) -> np.ndarray:
     """(H, W) depth of the nearest surface of the base particles, large where there is none."""
-    n = splats.n_base
+    n = particles.n_base
     solid = Splats(
-        float_tensor(splats.means[:n]),
-        float_tensor(splats.quats[:n]),
-        float_tensor(np.exp(splats.log_scales[:n])),
+        float_tensor(particles.means[:n]),
+        float_tensor(particles.quats[:n]),
+        float_tensor(np.exp(particles.log_scales[:n])),
         torch.full((n,), 0.99),
         torch.zeros(n, 3),
     )

@@ -1,4 +1,4 @@
-"""Detail particles: small flat splats where the base particles cannot hold a cloth's pattern.
+"""Detail particles: small flat particles where the base particles cannot hold a cloth's pattern.
 
 Base particles are shared by all identities and too sparse on the body for stripes or plaid. After a first refinement this
 module spends what is left of the shell budget where the picture is still wrong: on the seen surface, flat on it, drawn out
@@ -41,7 +41,7 @@ class DetailConfig:
 
 
 def add_detail(
-    splats: PortraitParticles,
+    particles: PortraitParticles,
     view: View,
     template: Template,
     layout: ParticleLayout,
@@ -49,19 +49,19 @@ def add_detail(
     seed: int,
     config: DetailConfig = DetailConfig(),
 ) -> PortraitParticles:
-    """splats with up to `count` more particles where its picture differs from the view's target."""
+    """particles with up to `count` more particles where its picture differs from the view's target."""
     blocked = moving(template, layout, config.keep_off_m)
-    image, alpha, depth, hidden = _surface(splats, view, blocked)
+    image, alpha, depth, hidden = _surface(particles, view, blocked)
     target = view.target.numpy()
     inner = cv2.erode((view.mask.numpy() > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rows, columns = np.nonzero(inner & (alpha > 0.8) & (hidden < 0.05))
-    steady = np.flatnonzero(splats.seen[: splats.n_base] & ~blocked)
+    steady = np.flatnonzero(particles.seen[: particles.n_base] & ~blocked)
     if count < 8 or len(rows) < 8 or len(steady) < 8:
-        return splats
+        return particles
     points = view.camera.unproject(np.stack([columns, rows], 1) + 0.5, depth[rows, columns])
-    distance, near = cKDTree(splats.means[steady]).query(points, k=4)
+    distance, near = cKDTree(particles.means[steady]).query(points, k=4)
     near = steady[near]
-    normals = _normals(splats)[near].mean(1)
+    normals = _normals(particles)[near].mean(1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     sight = points - view.camera.position
     sight /= np.linalg.norm(sight, axis=1, keepdims=True)
@@ -69,7 +69,7 @@ def add_detail(
     close = distance[:, 0] < np.maximum(config.apart_m, 1.5 * layout.spacing[near[:, 0]])
     usable = np.flatnonzero((facing > config.facing) & close)
     if len(usable) < 8:
-        return splats
+        return particles
     # A pixel's own error is noise of where edges fall; its neighbourhood shows where detail lacks.
     error = cv2.GaussianBlur(((image - target) ** 2).mean(-1), (0, 0), 1.5)[rows, columns]
     chosen, density = _draw(
@@ -91,13 +91,13 @@ def add_detail(
         log_scales=np.log(size),
         logit_opacities=np.full(len(at), 0.5),
         colors=target[row, column].astype(np.float64),
-        region=splats.region[anchor],
+        region=particles.region[anchor],
         anchor=anchor.astype(np.int32),
         seen=np.ones(len(at), bool),
         facing=facing[at],
         n_base=0,
     )
-    return join(splats, new)
+    return join(particles, new)
 
 
 def _sizes(density: np.ndarray, strength: np.ndarray, metre: np.ndarray, config: DetailConfig) -> np.ndarray:
@@ -185,6 +185,6 @@ def _zigzag(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.argsort(code, kind="stable")
 
 
-def _normals(splats: PortraitParticles) -> np.ndarray:
-    """(N,3) the thin axis of each particle: outward on base particles as `make_splats` made them."""
-    return Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]
+def _normals(particles: PortraitParticles) -> np.ndarray:
+    """(N,3) the thin axis of each particle: outward on base particles as `make_particles` made them."""
+    return Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]

@@ -8,7 +8,6 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleBudgets, ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.appearance import PortraitParticles, make_splats
+from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import RefineConfig, View, psnr, refine, render
@@ -51,6 +50,17 @@ class PersonaliseConfig:
     particles: ParticleBudgets = derived_by(ParticleBudgets)
 
 
+@dataclass(frozen=True)
+class PortraitFit:
+    """How well the avatar shows its portrait: the rendered picture (H,W,3) in the portrait's own pose, decibels over the person
+    and over the face, and the median error of the keypoints."""
+
+    picture: np.ndarray
+    psnr_foreground: float
+    psnr_face: float
+    keypoint_error_px: float
+
+
 @one_thread()  # so that the command and the stage, whose workers have one each, make the same bytes
 def personalise(
     image: np.ndarray,
@@ -58,14 +68,11 @@ def personalise(
     *,
     config: PersonaliseConfig = PersonaliseConfig(),
     progress: Progress = silent,
-) -> tuple[Canonical, Camera, dict[str, Any]]:
-    """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, facts.
+) -> tuple[Canonical, Camera, PortraitFit]:
+    """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, how well it fits.
 
-    perception: the detectors that give keypoints and mask. The camera sees the avatar in its
-    canonical pose about as the portrait shows the person. Facts: psnr_foreground (at the
-    size that is fitted, and `_third` at a third of it), psnr_face, keypoint_error_px, mask_px, pose
-    (PortraitPose), portrait (the rendered picture in the portrait's own pose).
-    Raises UserError when the picture does not show one person's face.
+    perception: the detectors that give keypoints and mask. The camera sees the avatar in its canonical pose about as the
+    portrait shows the person. Raises UserError when the picture does not show one person's face.
     """
     picture = check_portrait(image)
     height, width = picture.shape[:2]
@@ -81,20 +88,20 @@ def personalise(
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     vertices = vertices + clothed_surface(template, vertices, pose.camera, core)
-    splats = make_splats(
+    particles = make_particles(
         template, layout, vertices, pose.camera, picture, core, config.particles.shell, config.particles.seed
     )
     matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
     view = View.of(pose.camera, picture, background.image(width, height), matte)
     face_view, face_box = _face_view(view, xy)
     total = config.refine.steps + config.refine.sharp_steps
-    splats = refine(
-        splats, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
+    particles = refine(
+        particles, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
     )
-    left = config.particles.shell - (len(splats.means) - splats.n_base)
-    splats = add_detail(splats, view, template, layout, left, config.particles.seed)
-    splats = refine(
-        splats,
+    left = config.particles.shell - (len(particles.means) - particles.n_base)
+    particles = add_detail(particles, view, template, layout, left, config.particles.seed)
+    particles = refine(
+        particles,
         view,
         face_view,
         config.refine,
@@ -102,14 +109,11 @@ def personalise(
         focus=face_box,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
-    facts = _facts(splats, view, core, face_box) | {
-        "pose": pose,
-        "keypoint_error_px": pose.error_px,
-    }
+    fit = _portrait_fit(particles, view, core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
-    depth = float(np.mean(splats.means[: splats.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(template, layout, splats, pose, depth / float(pose.camera.K[0, 0]), background)
-    return canonical, pose.camera, facts
+    depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
+    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), background)
+    return canonical, pose.camera, fit
 
 
 def check_portrait(image: np.ndarray) -> np.ndarray:
@@ -174,33 +178,21 @@ def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
     return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
 
 
-def _facts(
-    splats: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int]
-) -> dict[str, Any]:
+def _portrait_fit(
+    particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int], error_px: float
+) -> PortraitFit:
     with torch.no_grad():
-        image, _ = render(view, splats.splats())
+        image, _ = render(view, particles.splats())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    small = [cv2.resize(a, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA) for a in (picture, target)]
-    small_mask = (
-        cv2.resize(mask.astype(np.float32), None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA) > 0.5
-    )
-    return {
-        "psnr_foreground": psnr(picture, target, mask),
-        "psnr_foreground_third": psnr(small[0], small[1], small_mask),
-        "psnr_full": psnr(picture, target),
-        "psnr_face": psnr(picture[face], target[face]),
-        "mask_px": int(mask.sum()),
-        "particles": len(splats.means),
-        "portrait": picture,
-    }
+    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), error_px)
 
 
 def _unpose(
     template: Template,
     layout: ParticleLayout,
-    splats: PortraitParticles,
+    particles: PortraitParticles,
     pose: PortraitPose,
     pixel: float,
     background: Background,
@@ -209,28 +201,28 @@ def _unpose(
     vertices, heads = template.rest(pose.shape)
     posed = bone_transforms(heads, pose.rotvecs, None, template)
     relaxed = bone_transforms(heads, relaxed_rotvecs(template), None, template)
-    weights = particle_weights(template, layout)[splats.anchor]
+    weights = particle_weights(template, layout)[particles.anchor]
     blend_posed = np.einsum("nb,bij->nij", weights, posed)
     blend_relaxed = np.einsum("nb,bij->nij", weights, relaxed)
     inverse = np.linalg.inv(blend_posed[:, :, :3])
-    at_rest = np.einsum("nij,nj->ni", inverse, splats.means - blend_posed[:, :, 3])
+    at_rest = np.einsum("nij,nj->ni", inverse, particles.means - blend_posed[:, :, 3])
     expression = layout.points(template.add_actions(vertices, pose.face_weights) - vertices)
-    at_rest = at_rest - expression[splats.anchor]
+    at_rest = at_rest - expression[particles.anchor]
     means = np.einsum("nij,nj->ni", blend_relaxed[:, :, :3], at_rest) + blend_relaxed[:, :, 3]
     left, _, right = np.linalg.svd(blend_relaxed[:, :, :3] @ inverse)
     turn = Rotation.from_matrix(left @ right)
-    quats = (turn * Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]]
+    quats = (turn * Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]]
     return Canonical(
         means=means.astype(np.float32),
         quats=quats.astype(np.float32),
-        log_scales=splats.log_scales.astype(np.float32),
-        logit_opacities=splats.logit_opacities.astype(np.float32),
-        colors=splats.colors.astype(np.float32),
-        region=splats.region.astype(np.uint8),
-        anchor=splats.anchor.astype(np.int32),
-        knn=neighbours(template, layout, means, splats.n_base),
+        log_scales=particles.log_scales.astype(np.float32),
+        logit_opacities=particles.logit_opacities.astype(np.float32),
+        colors=particles.colors.astype(np.float32),
+        region=particles.region.astype(np.uint8),
+        anchor=particles.anchor.astype(np.int32),
+        knn=neighbours(template, layout, means, particles.n_base),
         shape=pose.shape.astype(np.float32),
-        n_base=splats.n_base,
+        n_base=particles.n_base,
         stature=float(vertices[template.part == 0, 2].max()),
         pixel=pixel,
         background=background,

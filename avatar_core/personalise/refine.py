@@ -128,7 +128,7 @@ def render(view: View, splats: Splats, backdrop: Tensor | None = None) -> tuple[
 
 
 def refine(
-    splats: PortraitParticles,
+    particles: PortraitParticles,
     view: View,
     face_view: View | None,
     config: RefineConfig,
@@ -143,27 +143,29 @@ def refine(
     counts more in the second phase. Steps shrink with a particle's share of the picture: one behind others would otherwise take
     any colour to correct a fraction of a pixel.
     """
-    start = Parameters.of(splats)
+    start = Parameters.of(particles)
     share = contribution(view, start.splats())
-    share[_fixed(splats)] = 0
+    share[_fixed(particles)] = 0
     gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
     if sharp:
-        gate[: splats.n_base] *= config.calm
+        gate[: particles.n_base] *= config.calm
     hold = 1 / (share + 0.1)[:, None]
     reach = torch.full((len(gate), 1), config.reach_m)
-    reach[splats.n_base :] = config.shell_reach_m
+    reach[particles.n_base :] = config.shell_reach_m
     # The second phase starts where the first one ended: half the leave of it bounds their sum.
     leave = 0.5 if sharp else 1.0
-    reach[: splats.n_base] *= leave
+    reach[: particles.n_base] *= leave
     # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
-    edge = torch.from_numpy(np.clip((splats.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
+    edge = torch.from_numpy(np.clip((particles.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
     bound = leave * 0.04 + 0.8 * edge
-    darkest, brightest = gamut(splats, view)
+    darkest, brightest = gamut(particles, view)
     like = (start.means, start.means, start.log_scales, start.logit_opacities, start.colors)
     change = [torch.zeros_like(p, requires_grad=True) for p in like]
     thin = start.log_scales[:, 2] < start.log_scales[:, :2].amin(1) - FLAT
     flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
-    axes = torch.from_numpy(Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32))
+    axes = torch.from_numpy(
+        Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32)
+    )
     move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]  # (N,3,3)
     turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
     thickest = torch.where(flat > 0, start.log_scales, torch.inf)
@@ -223,7 +225,7 @@ def refine(
     with torch.no_grad():
         found = current()
     return replace(
-        splats,
+        particles,
         means=found.means.numpy(),
         quats=found.quats.numpy(),
         log_scales=found.log_scales.numpy(),
@@ -232,7 +234,7 @@ def refine(
     )
 
 
-def gamut(splats: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
+def gamut(particles: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     """Darkest and brightest colour (N,3) that a particle may take: what the portrait shows within GAMUT_PX of it.
 
     Blending lets a bright particle compensate for a dark one in front of it, which shows as a speck from any other view.
@@ -243,11 +245,11 @@ def gamut(splats: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     window = np.ones((2 * GAMUT_PX + 1,) * 2, np.uint8)
     low = cv2.erode(np.where(mask, target, 1).astype(np.float32), window)
     high = cv2.dilate(np.where(mask, target, 0).astype(np.float32), window)
-    xy, _ = view.camera.project(np.asarray(splats.means))
+    xy, _ = view.camera.project(np.asarray(particles.means))
     column, row = (np.clip(xy[:, k].astype(int), 0, target.shape[1 - k] - 1) for k in (0, 1))
     low, high = low[row, column], high[row, column]
-    start = np.clip(np.asarray(splats.colors, np.float32), 0, 1)
-    known = splats.seen[:, None] & (low <= high)
+    start = np.clip(np.asarray(particles.colors, np.float32), 0, 1)
+    known = particles.seen[:, None] & (low <= high)
     low, high = np.where(known, low, start), np.where(known, high, start)
     tensor = lambda a: torch.from_numpy(np.clip(a, 0, 1).astype(np.float32))  # noqa: E731
     return tensor(low - GAMUT_MARGIN), tensor(high + GAMUT_MARGIN)
@@ -263,10 +265,10 @@ def contribution(view: View, splats: Splats) -> Tensor:
     return colors.grad[:, 0].clone()
 
 
-def _fixed(splats: PortraitParticles) -> Tensor:
+def _fixed(particles: PortraitParticles) -> Tensor:
     """(N,) bool: the mouth's inside keeps its colours, closed lips must hide it."""
-    fixed = splats.region == REGIONS["mouth_interior"]
-    fixed[splats.n_base :] = False
+    fixed = particles.region == REGIONS["mouth_interior"]
+    fixed[particles.n_base :] = False
     return torch.from_numpy(fixed)
 
 

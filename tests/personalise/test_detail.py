@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.layout import REGIONS, ParticleBudgets, make_layout
-from avatar_core.personalise.appearance import make_splats
+from avatar_core.personalise.appearance import make_particles
 from avatar_core.personalise.detail import add_detail, moving, pattern
 from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
 from avatar_core.personalise.surface import silhouette
@@ -20,7 +20,7 @@ CONFIG = RefineConfig(steps=15, sharp_steps=40)
 
 
 def _portrait(height_m: float, angle: float):
-    """A template person in stripes all over (face too), as particles before refinement: view, template, layout, splats."""
+    """A template person in stripes all over (face too), as particles before refinement: view, template, layout, particles."""
     template, layout = load_template(), make_layout(ParticleBudgets(**BUDGETS))
     vertices = pose_template(template, np.zeros(10, np.float32), relaxed_rotvecs())
     camera = look_at((0, -4.2, height_m), (0, 0, height_m), angle, SIZE, SIZE)
@@ -28,14 +28,14 @@ def _portrait(height_m: float, angle: float):
     image = np.full((SIZE, SIZE, 3), 0.8, np.float32)
     rows = np.nonzero(person)[0]
     image[person] = np.where((rows[:, None] // 4) % 2, [0.9, 0.9, 0.85], [0.1, 0.4, 0.25])
-    splats = make_splats(template, layout, vertices, camera, image, person, 0, 0)
+    particles = make_particles(template, layout, vertices, camera, image, person, 0, 0)
     view = View.of(camera, image, np.full_like(image, 0.8), person.astype(np.float32))
-    return view, template, layout, splats
+    return view, template, layout, particles
 
 
-def _psnr(splats, view) -> float:
+def _psnr(particles, view) -> float:
     with torch.no_grad():
-        image, _ = render(view, splats.splats())
+        image, _ = render(view, particles.splats())
     return psnr(image.numpy(), view.target.numpy(), view.mask.numpy() > 0.5)
 
 
@@ -45,8 +45,8 @@ def stripes():
 
 
 def test_detail_holds_stripes_that_base_particles_cannot(stripes):
-    view, template, layout, splats = stripes
-    coarse = refine(splats, view, None, CONFIG)
+    view, template, layout, particles = stripes
+    coarse = refine(particles, view, None, CONFIG)
     detailed = add_detail(coarse, view, template, layout, 1500, 0)
     assert 500 < len(detailed.means) - len(coarse.means) <= 1500
     plain = _psnr(refine(coarse, view, None, CONFIG, sharp=True), view)
@@ -54,11 +54,11 @@ def test_detail_holds_stripes_that_base_particles_cannot(stripes):
 
 
 def test_detail_lies_on_the_seen_surface_near_its_anchor(stripes):
-    view, template, layout, splats = stripes
-    detailed = add_detail(splats, view, template, layout, 1500, 0)
-    n, old = splats.n_base, len(splats.means)
+    view, template, layout, particles = stripes
+    detailed = add_detail(particles, view, template, layout, 1500, 0)
+    n, old = particles.n_base, len(particles.means)
     anchor = detailed.anchor[old:]
-    assert detailed.n_base == n and (anchor < n).all() and splats.seen[anchor].all()
+    assert detailed.n_base == n and (anchor < n).all() and particles.seen[anchor].all()
     lever = detailed.means[old:] - detailed.means[anchor]
     assert np.linalg.norm(lever, axis=1).max() < 0.1
     assert np.exp(detailed.log_scales[old:]).max() < 0.007
@@ -69,9 +69,9 @@ def test_detail_lies_on_the_seen_surface_near_its_anchor(stripes):
 
 def test_no_detail_on_lips_lids_or_eyes():
     # Close to the face, which is striped like the rest: without the guard most particles would land on it.
-    view, template, layout, splats = _portrait(1.58, 4.0)
-    detailed = add_detail(splats, view, template, layout, 2000, 0)
-    new = slice(len(splats.means), None)
+    view, template, layout, particles = _portrait(1.58, 4.0)
+    detailed = add_detail(particles, view, template, layout, 2000, 0)
+    new = slice(len(particles.means), None)
     assert (detailed.region[new] == 1).sum() > 100
     assert not moving(template, layout, 0.012)[detailed.anchor[new]].any()
     vertices = pose_template(template, np.zeros(10, np.float32), relaxed_rotvecs())
@@ -81,10 +81,10 @@ def test_no_detail_on_lips_lids_or_eyes():
 
 
 def test_it_is_deterministic_and_adds_nothing_without_budget(stripes):
-    view, template, layout, splats = stripes
-    a, b = (add_detail(splats, view, template, layout, 300, 4) for _ in range(2))
+    view, template, layout, particles = stripes
+    a, b = (add_detail(particles, view, template, layout, 300, 4) for _ in range(2))
     assert (a.means == b.means).all() and (a.anchor == b.anchor).all()
-    assert add_detail(splats, view, template, layout, 0, 0) is splats
+    assert add_detail(particles, view, template, layout, 0, 0) is particles
 
 
 def test_pattern_follows_stripes():
@@ -96,8 +96,8 @@ def test_pattern_follows_stripes():
 
 def test_flat_particles_stay_flat_on_their_surface(stripes):
     """One view does not see particles that stand up; the next one does."""
-    view, template, layout, splats = stripes
-    coarse = refine(splats, view, None, CONFIG)
+    view, template, layout, particles = stripes
+    coarse = refine(particles, view, None, CONFIG)
     detailed = add_detail(coarse, view, template, layout, 1500, 0)
     sharp = refine(detailed, view, None, CONFIG, sharp=True)
     before, after = _thin_axis(detailed), _thin_axis(sharp)
@@ -114,13 +114,13 @@ def test_flat_particles_stay_flat_on_their_surface(stripes):
     assert rise.max() <= RISE * CONFIG.shell_reach_m + 1e-6
 
 
-def _thin_axis(splats) -> np.ndarray:
-    return Rotation.from_quat(splats.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]
+def _thin_axis(particles) -> np.ndarray:
+    return Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix()[:, :, 2]
 
 
 def test_particles_keep_to_colours_that_the_portrait_shows_near_them(stripes):
-    view, _, _, splats = stripes
-    refined = refine(refine(splats, view, None, CONFIG), view, None, CONFIG, sharp=True)
+    view, _, _, particles = stripes
+    refined = refine(refine(particles, view, None, CONFIG), view, None, CONFIG, sharp=True)
     darkest, brightest = (bound.numpy() for bound in gamut(refined, view))
     seen = refined.seen
     assert seen.sum() > 300

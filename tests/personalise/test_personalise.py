@@ -64,9 +64,9 @@ def scene():
 
 
 def test_the_avatar_looks_like_the_portrait(scene):
-    canonical, camera, facts = scene[3]
-    assert facts["psnr_foreground"] > 20  # only 35 steps at a small size
-    assert facts["keypoint_error_px"] < 1.0
+    canonical, camera, fit = scene[3]
+    assert fit.psnr_foreground > 20  # only 35 steps at a small size
+    assert fit.keypoint_error_px < 1.0
     assert camera.width == SIZE and 1.4 < canonical.stature < 2.1
     assert canonical.n_base == sum(np.bincount(make_layout(ParticleBudgets(**BUDGETS)).region))
 
