@@ -1,7 +1,8 @@
 """Stage 3, teacher: talking videos of the planned clips, with foreground masks and point tracks.
 
 Writes per shard `<clip>.mp4` (25 fps, H.264 + AAC), `aux.zarr` (masks/<clip>, tracks/<clip>) and `catalog.parquet`; apart from them
-`data/truth/shard-<k>.zarr`, the true surface where a clip comes with it, which only evaluation reads. Videos come from backends: `avatar_core.teacher`; several share the clips by weight.
+`data/truth/shard-<k>.zarr`, the true surface where a clip comes with it, which only evaluation reads.
+Videos come from backends: `avatar_core.teacher`; several share the clips by weight.
 """
 
 from __future__ import annotations
