@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 import torch
 
-from avatar_core.audio import log_mel
 from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.features import log_mel
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec

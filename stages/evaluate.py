@@ -26,7 +26,7 @@ from avatar_core.metrics.suite import ClipScores, score_clip, summarise
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout, make_layout
-from avatar_core.perception import Critics, load_critics
+from avatar_core.perception.instruments import Critics, load_critics
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, load_student
 from stages.artifacts import Artifacts, Row

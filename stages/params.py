@@ -19,18 +19,15 @@ import yaml
 from avatar_core.audio.backends import AudioConfig
 from avatar_core.backends import backend_class, default_backends, parse_choices
 from avatar_core.config import derived_by, list_of, parse, ranged, section
-from avatar_core.distill.train import DistillConfig
-from avatar_core.embed.codec import CodecConfig
-from avatar_core.embed.contrastive import ContrastiveConfig
+from avatar_core.distill.config import DistillConfig
+from avatar_core.embed.config import CodecConfig, ContrastiveConfig
 from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig
-from avatar_core.generator.model import GeneratorConfig
-from avatar_core.generator.sampler import SampleConfig
-from avatar_core.generator.train import TrainConfig
+from avatar_core.generator.config import GeneratorConfig, SampleConfig, TrainConfig
 from avatar_core.metrics.suite import METRICS, all_metrics
-from avatar_core.particles.layout import ParticleBudgets
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.personalise import PersonaliseConfig
+from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.score import BACKENDS as SCORE_TEACHERS
 from avatar_core.score import ScoreBackend
 from stages.sections import IdentitiesParams, SpeechParams, TeacherParams, check_backends

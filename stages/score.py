@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avatar_core.audio import log_mel
+from avatar_core.audio.features import log_mel
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
-from avatar_core.perception import load_critics
 from avatar_core.perception.crop import Window, read_window, window_arrays
+from avatar_core.perception.instruments import load_critics
 from avatar_core.perception.mouth import mouth_window
-from avatar_core.score import ScoreClip, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score import ScoreTeacher
+from avatar_core.score.clips import ScoreClip, pad_mel, to_signed
 from avatar_core.training.loop import history_rows, one_thread
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage

@@ -9,27 +9,11 @@ B = clips; K = feature frames at 100 Hz; M = 80 mel bands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
+from avatar_core.audio.config import AugmentConfig
 from avatar_core.audio.features import FLOOR, HIGH_HZ, LOW_HZ, NUM_MELS, hz_to_mel, mel_to_hz
-from avatar_core.config import ranged
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Ranges; deviations in nepers of power (1.0 = 4.3 dB)."""
-
-    enabled: bool = True
-    warp_low: float = ranged(0.86, 0.5, 1)
-    warp_high: float = ranged(1.16, 1, 2)
-    warp_probability: float = ranged(0.7, 0, 1)
-    gain_sd: float = ranged(1.0)
-    equaliser_sd: float = ranged(0.85)
-    noise_probability: float = ranged(0.5, 0, 1)
-    noise_below_speech_db: float = ranged(15.0, 0, 60)
 
 
 def augment(

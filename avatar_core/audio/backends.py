@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from avatar_core.backends import chosen_backends, default_backends, parse_choices
 from avatar_core.config import derived_by
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 BACKENDS = {"log_mel": "avatar_core.audio.mel:LogMel"}
 ROLES = {"backend": BACKENDS}

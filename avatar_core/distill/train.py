@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
-from avatar_core.config import derived, list_of, ranged, section
+from avatar_core.distill.config import DistillConfig
 from avatar_core.distill.losses import (
     arap_loss,
     picture_loss,
@@ -31,7 +31,7 @@ from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
-from avatar_core.generator.train import MotionLoss, MotionLossConfig, diffusion_loss
+from avatar_core.generator.train import MotionLoss, diffusion_loss
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.canonical import Canonical
@@ -40,35 +40,10 @@ from avatar_core.particles.layout import ParticleLayout
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding
 from avatar_core.progress import Progress, silent
-from avatar_core.score import AUDIO_CONTEXT, ScoreTeacher, pad_mel, to_signed
+from avatar_core.score import ScoreTeacher
+from avatar_core.score.clips import AUDIO_CONTEXT, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, run_loop
 from avatar_core.training.state import fingerprint_of
-
-
-@dataclass(frozen=True)
-class DistillWeights:
-    simple: float = ranged(1.0)
-    vsd: float = ranged(0.02)
-    trajectory: float = ranged(10.0)  # tracks are in units of the picture's side
-    l1: float = ranged(1.0)
-    arap: float = ranged(0.1)
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    steps: int = ranged(150, 1)
-    size: int = ranged(128, 32, 2048)  # px, clips seen whole
-    learning_rate: float = ranged(1e-4, 1e-08, 1)
-    weights: DistillWeights = section(DistillWeights)
-    simple: MotionLossConfig = section(MotionLossConfig, batch=8)  # batches and terms of L_simple
-    vsd_tau: list[float] = list_of(0.3, 0.9)  # least and most diffusion time, of 1
-    vsd_guidance: float = ranged(1.5, 0, 20)
-    variational: bool = False  # replaces eps in VSD by a score network that learns the rendered clips
-    variational_rate: float = ranged(1e-4, 1e-08, 1)
-    ema: float = ranged(0.98, 0, 1)
-    clip_norm: float = ranged(1.0)
-    checkpoint_every: int = ranged(50, 1)
-    seed: int = derived(0)
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,9 @@ from torch import Tensor
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
-from avatar_core.config import derived, ranged
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.embed.config import BatchConfig
 from avatar_core.errors import UserError
-
-
-@dataclass(frozen=True)
-class BatchConfig:
-    """Windows of a training step. face, head, body, hand: weights of the regions' particles in a loss over the batch."""
-
-    batch: int = ranged(16, 1)
-    window: int = ranged(64, 8)  # frames
-    edge: int = ranged(4)  # frames of held edges around a clip, so that onsets are seen at any place
-    face: float = ranged(1.0)
-    head: float = ranged(0.3)
-    body: float = ranged(0.3)
-    hand: float = ranged(0.15)
-    silence: float = ranged(0.06, 0, 1)  # share of windows
-    seed: int = derived(0)
 
 
 @dataclass(frozen=True)

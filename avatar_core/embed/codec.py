@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avatar_core.config import derived, list_of, ranged
+from avatar_core.embed.config import CodecConfig
 from avatar_core.embed.region import RegionCodec
 from avatar_core.errors import UserError
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
@@ -30,28 +30,6 @@ from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIG
 REGIONS = ("head", "body", "face", "hand")  # order of the latents
 DECODED = ("body", "face", "hand")  # together every particle once; the head's are part of the body's
 FRAMES_OF = {"body": (WORLD,), "face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT)}
-
-
-@dataclass(frozen=True)
-class CodecConfig:
-    body_dims: int = ranged(24, 2, 512)  # with head_dims of them for the head
-    head_dims: int = ranged(8, 1, 512)
-    face_dims: int = ranged(32, 1, 512)
-    hand_dims: int = ranged(8, 1, 512)
-    extra_dims: int = ranged(16, 0, 512)  # components only the residual decoder reaches
-    lips_weight: float = ranged(2.0)
-    lips_radius: float = ranged(0.03, 0.001)  # m, fall-off of the lip weight
-    depth_weight: float = ranged(0.5)  # of y, which one camera sees worst, in face and head
-    balance: float = ranged(
-        0.01
-    )  # m: body particles that move more count less, so arms do not drown the trunk
-    channels: list[str] = list_of("rotation", "color")  # what the decoder gives besides offsets
-    ridge: float = ranged(0.1)
-    max_frames: int = ranged(1200, 16)  # per region, subsampled evenly
-    body_per_stature: bool = True  # body and hand offsets scale with stature / 1.7 m
-    residual_hidden: int = ranged(128, 1)
-    residual_steps: int = ranged(300)
-    seed: int = derived(0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, CodecConfig, FittedClip, MotionCodec
+from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, FittedClip, MotionCodec
+from avatar_core.embed.config import CodecConfig
 from avatar_core.embed.pca import ridge
 from avatar_core.embed.region import fit_region
 from avatar_core.errors import UserError

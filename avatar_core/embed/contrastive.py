@@ -11,7 +11,7 @@ Shapes: B windows, T frames, D latents, E embedding, P patches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,40 +21,13 @@ from torch.nn import functional as F
 
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
-from avatar_core.config import derived, ranged
-from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
+from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.embed.config import BatchConfig, ContrastiveConfig
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.progress import Progress, silent
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
-
-
-@dataclass(frozen=True)
-class ContrastiveConfig:
-    embedding: int = ranged(48, 2)
-    audio_channels: int = ranged(128, 1)
-    audio_blocks: int = ranged(2, 1)
-    kernel: int = ranged(7, 1)
-    dropout: float = ranged(0.1, 0, 0.9)
-    motion_channels: int = ranged(96, 1)
-    motion_blocks: int = ranged(2, 1)
-    patch: int = ranged(8, 1)  # frames
-    stride: int = ranged(4, 1)
-    frame_weight: float = ranged(1.0)
-    patch_weight: float = ranged(1.0)
-    frame_step: int = ranged(
-        4, 1
-    )  # every so many frames take part in the frame loss: neighbours are not negatives
-    steps: int = ranged(200)
-    batch: int = ranged(16, 1)
-    window: int = ranged(48, 8)
-    learning_rate: float = ranged(2e-3, 1e-08, 1)
-    ema: float = ranged(0.98, 0, 1)
-    checkpoint_every: int = ranged(100, 1)
-    dims: int = derived(64)  # D
-    mels: int = derived(80)
-    seed: int = derived(0)
 
 
 class Embedding(nn.Module):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from avatar_core.config import ranged, section
-from avatar_core.fit.track import SkeletonTrackConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,29 @@ class FitWeights:
     locality: float = ranged(0.05)
     spectral: float = ranged(0.3)
     mask: float = ranged(0.1)
+
+
+@dataclass(frozen=True)
+class SkeletonTrackConfig:
+    """iterations of Adam; learning rates of rotations (rad), translation (m), face actions; weights of the terms;
+    spacing of the spline knots in frames."""
+
+    iterations: int = ranged(120, 1)
+    rate_rotation: float = ranged(0.05)
+    rate_translation: float = ranged(0.006)
+    rate_action: float = ranged(0.05)
+    lips: float = ranged(2.0)
+    lids: float = ranged(1.5)
+    opening: float = ranged(1.5)
+    action_prior: float = ranged(0.1)
+    action_symmetry: float = ranged(0.3)
+    action_bounds: float = ranged(20.0)
+    action_smooth: float = ranged(0.02)
+    face_bias: float = ranged(0.15)  # cost of a millimetre of constant landmark misfit, squared
+    pose_smooth: float = ranged(5.0)
+    trunk_speed: float = ranged(3000.0)  # cost of a radian a frame, squared, of the slow bones
+    slow_knots: float = ranged(10.0, 1)
+    quick_knots: float = ranged(3.0, 1)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.config import ranged
 from avatar_core.errors import UserError
+from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.losses import bounds_loss, point_loss
 from avatar_core.fit.rig import FitRig, bones, place
 from avatar_core.geometry.camera import Camera, project
@@ -57,29 +57,6 @@ _RARE = (
     "eyeWide",
 )
 _RARE_COST = 5.0
-
-
-@dataclass(frozen=True)
-class SkeletonTrackConfig:
-    """iterations of Adam; learning rates of rotations (rad), translation (m), face actions; weights of the terms;
-    spacing of the spline knots in frames."""
-
-    iterations: int = ranged(120, 1)
-    rate_rotation: float = ranged(0.05)
-    rate_translation: float = ranged(0.006)
-    rate_action: float = ranged(0.05)
-    lips: float = ranged(2.0)
-    lids: float = ranged(1.5)
-    opening: float = ranged(1.5)
-    action_prior: float = ranged(0.1)
-    action_symmetry: float = ranged(0.3)
-    action_bounds: float = ranged(20.0)
-    action_smooth: float = ranged(0.02)
-    face_bias: float = ranged(0.15)  # cost of a millimetre of constant landmark misfit, squared
-    pose_smooth: float = ranged(5.0)
-    trunk_speed: float = ranged(3000.0)  # cost of a radian a frame, squared, of the slow bones
-    slow_knots: float = ranged(10.0, 1)
-    quick_knots: float = ranged(3.0, 1)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import UNBOUNDED, Generator
-from avatar_core.generator.sampler import SampleConfig, sample
+from avatar_core.generator.sampler import sample
 from avatar_core.geometry.filters import low_pass, slow_velocity
 
 SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter

@@ -10,34 +10,13 @@ Shapes: B windows, T frames at 25 fps, 4T mel frames at 100 Hz, D latents, C cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avatar_core.config import derived, ranged
+from avatar_core.generator.config import DiTConfig
 from avatar_core.networks.blocks import AudioTrunk, BandedAttention, ConvBlock
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    channels: int = ranged(128, 16)
-    audio_blocks: int = ranged(2, 1)
-    motion_blocks: int = ranged(2, 1)
-    kernel: int = ranged(7, 1)
-    heads: int = ranged(4, 1)
-    attention_radius: int = ranged(5)  # frames
-    dropout: float = ranged(0.1, 0, 0.9)
-    dims: int = derived(64)  # D
-    mels: int = derived(80)
-
-    @property
-    def receptive_field(self) -> int:
-        """Frames on either side that can change an output frame."""
-        blocks = (self.audio_blocks + self.motion_blocks) * (self.kernel // 2)
-        return 2 + blocks + self.motion_blocks * self.attention_radius  # 2: the stem's 18 mel frames
 
 
 class DiT(nn.Module):

@@ -6,32 +6,19 @@ Shapes: B windows, T frames at 25 fps, D latents, C audio channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioConfig
-from avatar_core.config import derived, derived_by, ranged, section
-from avatar_core.generator.dit import DiT, DiTConfig
-from avatar_core.generator.refiner import Refiner, RefinerConfig
+from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig
+from avatar_core.generator.dit import DiT
+from avatar_core.generator.refiner import Refiner
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
 
 UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    dit: DiTConfig = section(DiTConfig)
-    refiner: RefinerConfig = section(RefinerConfig)
-    motion_smooth: float = ranged(
-        1.5, 0, 25
-    )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
-    audio: dict[str, Any] = derived_by(lambda: AudioConfig().to_dict())  # the features it hears
-    body_dims: int = derived(24)  # latents [0, body_dims) are body
-    face_dims: int = derived(32)  # then face, then hand
 
 
 class Generator(nn.Module):

@@ -9,26 +9,13 @@ Shapes: B windows, T frames, D latents, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from avatar_core.config import ranged
+from avatar_core.generator.config import RefinerConfig
 from avatar_core.networks.blocks import BandedAttention, ConvBlock
 
 PERIODS = (4, 8, 16, 32, 64, 128)  # frames
-
-
-@dataclass(frozen=True)
-class RefinerConfig:
-    enabled: bool = True
-    channels: int = ranged(96, 16)
-    blocks: int = ranged(2, 1)
-    heads: int = ranged(4, 1)
-    radius: int = ranged(5)  # frames of attention on either side
-    kernel: int = ranged(5, 1)
-    dropout: float = ranged(0.1, 0, 0.9)
 
 
 class Refiner(nn.Module):

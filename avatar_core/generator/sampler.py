@@ -10,30 +10,18 @@ Shapes: S samples at 16 kHz, T frames at 25 fps (T = S / 640), D latents, C audi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from avatar_core.clock import SAMPLES_PER_FRAME
-from avatar_core.config import ranged
 from avatar_core.errors import UserError
+from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import Generator
 from avatar_core.geometry.filters import low_pass, slow_velocity
 from avatar_core.networks.diffusion import make_scheduler
 from avatar_core.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    steps: int = ranged(5, 1, 1000)  # more do not help lips and excite the head
-    guidance: float = ranged(1.0, 0, 20)  # 1 = no guidance; above, lips lose accuracy and the head speeds up
-    temperature_face: float = ranged(
-        0.5, 0, 2
-    )  # scale of the initial noise: lips follow the audio, not the noise
-    temperature_motion: float = ranged(1.0, 0, 2)  # body and hands keep their full variety
-    window: int = ranged(250, 1)  # frames a network call
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ Shapes: B windows, W frames a window, D latents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,39 +19,14 @@ from torch import Tensor
 
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
-from avatar_core.config import ranged
-from avatar_core.embed.batches import BatchConfig, Batches, LatentClip
+from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
-from avatar_core.generator.model import Generator, GeneratorConfig
+from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
+from avatar_core.generator.model import Generator
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
 from avatar_core.progress import Progress, silent
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
-
-
-@dataclass(frozen=True)
-class MotionLossConfig(BatchConfig):
-    """L_simple in particle space: its batches and the weights of its terms."""
-
-    velocity: float = ranged(1.0)
-    aperture: float = ranged(1.0)
-    aperture_unit: float = ranged(0.004, 1e-06)  # m
-    prior: float = ranged(0.5)  # loss of the audio-only prior inside F
-    refiner: float = ranged(1.0)
-    drop_audio: float = ranged(0.1, 0, 1)
-    pure_noise: float = ranged(
-        0.3, 0, 1
-    )  # share of windows at the last diffusion step, the one sampling starts from
-
-
-@dataclass(frozen=True)
-class TrainConfig(MotionLossConfig):
-    steps: int = ranged(900, 1)
-    learning_rate: float = ranged(2e-3, 1e-08, 1)
-    weight_decay: float = ranged(0.05)
-    clip_norm: float = ranged(1.0)
-    ema: float = ranged(0.99, 0, 1)
-    checkpoint_every: int = ranged(200, 1)
 
 
 class MotionLoss:
@@ -79,7 +53,7 @@ def train_generator(
     clips: Sequence[LatentClip],
     codec: MotionCodec,
     config: TrainConfig = TrainConfig(),
-    model_config: GeneratorConfig = GeneratorConfig(),  # noqa: B008  frozen
+    model_config: GeneratorConfig = GeneratorConfig(),
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,

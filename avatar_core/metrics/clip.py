@@ -8,14 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avatar_core.metrics.sync import SyncScores, sync_scores
-from avatar_core.perception import Critics
 from avatar_core.perception.warp import as_float
+
+if TYPE_CHECKING:
+    from avatar_core.perception.instruments import Critics
 
 FRAME_STEP = 3  # every third frame for what is measured frame by frame: neighbours say the same
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from avatar_core.metrics.bootstrap import bootstrap
 from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
-from avatar_core.perception import Critics, warp
+from avatar_core.perception import warp
 from avatar_core.perception.boxes import head_box
 from avatar_core.perception.warp import as_float
+
+if TYPE_CHECKING:
+    from avatar_core.perception.instruments import Critics
 
 
 @dataclass(frozen=True)

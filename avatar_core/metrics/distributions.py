@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.frechet import frechet_distance
 from avatar_core.metrics.reference import OnnxFeatures, Referenced
-from avatar_core.perception import Critics
 from avatar_core.perception.warp import as_float
+
+if TYPE_CHECKING:
+    from avatar_core.perception.instruments import Critics
 
 WINDOW = 16  # frames of a clip that FVD sees at once
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avatar_core.backends import backend_class
 from avatar_core.errors import UserError
 from avatar_core.metrics.clip import Clip, Look, Metric, Value, unavailable
-from avatar_core.perception import Critics
+
+if TYPE_CHECKING:
+    from avatar_core.perception.instruments import Critics
 
 METRICS = {
     "IQA": "avatar_core.metrics.clipwise:IQA",

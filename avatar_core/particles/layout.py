@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from avatar_core.config import ranged
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 from avatar_core.template.mesh import PARTS, Template, load_template
 
@@ -27,19 +27,6 @@ FRAMES = {"world": 0, "head": 1, "wrist_left": 2, "wrist_right": 3}
 CANDIDATES = 7  # drawn for each particle that is kept
 RIGID = 0.97  # skin weight from which a particle counts as rigid with a bone
 FINGER = 0.02
-
-
-@dataclass(frozen=True)
-class ParticleBudgets:
-    """How many particles where; the same for every identity. The shell's have no place on the template."""
-
-    face: int = ranged(5200, 16, 1_000_000)
-    hand: int = ranged(1100, 16, 1_000_000)  # each
-    eyes: int = ranged(400, 16, 1_000_000)  # both together
-    mouth_interior: int = ranged(420, 16, 1_000_000)
-    body: int = ranged(5600, 16, 1_000_000)
-    shell: int = ranged(6000, 0, 1_000_000)  # at most, for hair, loose cloth and fine patterns
-    seed: int = ranged(0)
 
 
 @dataclass(frozen=True)

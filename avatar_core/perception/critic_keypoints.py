@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avatar_core.perception.instruments import load_critics
-
 
 @dataclass(frozen=True)
 class CriticKeypoints:
     """See `Critics.keypoints`."""
 
     def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from avatar_core.perception.instruments import load_critics
+
         return load_critics().keypoints(images)

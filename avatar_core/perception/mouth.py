@@ -9,8 +9,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from avatar_core.errors import UserError
-from avatar_core.perception import Critics
 from avatar_core.perception.crop import Window
+from avatar_core.perception.instruments import Critics
 from avatar_core.template.landmarks import indices
 
 MOUTH_SIDE = 1.3  # of the distance between eyes and mouth: nose and chin are in, little else

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from avatar_core.config import ranged
 
@@ -125,6 +124,8 @@ def bind_tracks(
     start is kept: a track tells how the particle moves, not where it is. Tracks on no particle are left out.
     Locked by test_tracks_bind_to_the_near_side_and_keep_their_offset.
     """
+    from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
+
     seen = np.isfinite(tracks).all(-1)
     first = np.where(seen.any(0), seen.argmax(0), -1)
     particles, targets = [], []

@@ -15,17 +15,17 @@ import torch
 from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.spatial.transform import Rotation
 
-from avatar_core.config import derived_by, ranged, section
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.background import Background
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.layout import ParticleBudgets, ParticleLayout, make_layout, particle_weights
+from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
+from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
-from avatar_core.personalise.refine import RefineConfig, View, psnr, refine, render
+from avatar_core.personalise.refine import View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
 from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
@@ -39,15 +39,6 @@ FACE_CROP_PX = 256
 NEIGHBOURS = 8
 SEEN = 0.35  # mean keypoint confidence from which a face counts as found
 MIN_FACE_PX = 24
-
-
-@dataclass(frozen=True)
-class PersonaliseConfig:
-    """From a portrait to an avatar: steps of the portrait's pose, refinement of the particles that `particles` counts."""
-
-    pose_steps: int = ranged(260, 1)
-    refine: RefineConfig = section(RefineConfig)
-    particles: ParticleBudgets = derived_by(ParticleBudgets)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from avatar_core.config import ranged
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.personalise.appearance import PortraitParticles
+from avatar_core.personalise.config import RefineConfig
 from avatar_core.progress import Progress, silent
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
@@ -38,26 +38,6 @@ TILT, RISE = 0.15, 0.3  # of the largest turn and shift: what flat particles may
 CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """steps: first phase, half resolution; sharp_steps: second, full; losses' weights; reach: how far particles move."""
-
-    steps: int = ranged(99, 1)
-    sharp_steps: int = ranged(161, 1)
-    reach_m: float = ranged(0.004)
-    shell_reach_m: float = ranged(0.008)
-    ssim: float = ranged(0.15)
-    face: float = ranged(0.6)
-    squared: float = ranged(50.0)  # squared error, sharp steps: what is counted in decibels
-    focus: float = ranged(0.4, 0, 1)  # share of `squared` for the face at the portrait's own resolution
-    mask: float = ranged(0.2)
-    calm: float = ranged(
-        0.4, 0, 1
-    )  # share of the second phase's rates for base particles; at 1 a face seen from the side has blotches
-    pull: float = ranged(0.02)  # weight of first colours and sizes, larger the less of a particle shows
-    sharp_pull: float = ranged(0.1)  # the same, second phase
 
 
 @dataclass(frozen=True)

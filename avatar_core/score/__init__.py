@@ -6,28 +6,17 @@ Legend: B clips, F frames a clip, H = W pixels, T frames of a whole clip. Clips 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-from avatar_core.clock import MEL_PER_FRAME
-from avatar_core.progress import Progress
-from avatar_core.training.loop import History
+    from avatar_core.progress import Progress
+    from avatar_core.score.clips import ScoreClip
+    from avatar_core.training.loop import History
 
 BACKENDS = {"embedded": "avatar_core.score.embedded:EmbeddedScore"}
-AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
-
-
-@dataclass(frozen=True)
-class ScoreClip:
-    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
-
-    frames: np.ndarray
-    log_mel: np.ndarray
 
 
 class ScoreTeacher(Protocol):
@@ -69,7 +58,7 @@ class ScoreTeacher(Protocol):
         """Another with parameters of its own, to learn another distribution."""
         ...
 
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
+    def parameters(self) -> Iterator[nn.Parameter]:
         """Its trainable tensors."""
         ...
 
@@ -97,14 +86,3 @@ class ScoreBackend(Protocol):
     def evaluate(self, teacher: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0) -> dict[str, float]:
         """Numbers that say how well it knows clips, for the stage's report."""
         ...
-
-
-def to_signed(frames: Tensor) -> Tensor:
-    """uint8 (...,H,W,3) -> float (...,3,H,W) in [-1,1]."""
-    return (frames.float() / 127.5 - 1).movedim(-1, -3)
-
-
-def pad_mel(log_mel: np.ndarray) -> Tensor:
-    """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
-    edge = MEL_PER_FRAME * AUDIO_CONTEXT
-    return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))

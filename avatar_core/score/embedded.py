@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from avatar_core.score.config import ScoreConfig
 
-from avatar_core.progress import Progress
-from avatar_core.score import ScoreClip
-from avatar_core.score.network import ScoreConfig, ScoreNetwork
-from avatar_core.score.train import evaluate_score, train_score
-from avatar_core.training.loop import History
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from avatar_core.progress import Progress
+    from avatar_core.score.clips import ScoreClip
+    from avatar_core.score.network import ScoreNetwork
+    from avatar_core.training.loop import History
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,16 @@ class EmbeddedScore(ScoreConfig):
     def train(
         self, clips: Sequence[ScoreClip], seed: int, checkpoint_dir: Path, progress: Progress
     ) -> tuple[ScoreNetwork, History]:
+        from avatar_core.score.train import train_score
+
         return train_score(clips, replace(self, seed=seed), checkpoint_dir, progress)
 
     def load(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> ScoreNetwork:
+        from avatar_core.score.network import ScoreNetwork
+
         return ScoreNetwork.from_tensors(tensors, config)
 
     def evaluate(self, teacher: ScoreNetwork, clips: Sequence[ScoreClip], seed: int = 0) -> dict[str, float]:
+        from avatar_core.score.train import evaluate_score
+
         return evaluate_score(teacher, clips, seed)

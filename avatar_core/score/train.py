@@ -16,8 +16,9 @@ from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.networks.blocks import mel_statistics
 from avatar_core.progress import Progress, silent
-from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
-from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.clips import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
+from avatar_core.score.config import ScoreConfig
+from avatar_core.score.network import ScoreNetwork
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 

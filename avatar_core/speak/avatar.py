@@ -17,10 +17,12 @@ from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import atomic_directory, check_replaceable, write_json
 from avatar_core.io.images import contact_sheet
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.canonical import Canonical, load_canonical, save_canonical, write_ply
-from avatar_core.particles.layout import ParticleBudgets, ParticleLayout, make_layout
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.personalise import PersonaliseConfig, personalise
+from avatar_core.personalise.config import PersonaliseConfig
+from avatar_core.personalise.personalise import personalise
 
 AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 

@@ -14,12 +14,12 @@ from typing import Any
 from avatar_core.config import parse
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
+from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import SampleConfig
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.particles.layout import ParticleBudgets
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.personalise import PersonaliseConfig
+from avatar_core.personalise.config import PersonaliseConfig
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from avatar_core.geometry.camera import Camera
-from avatar_core.speech.types import Speech
+if TYPE_CHECKING:
+    from avatar_core.geometry.camera import Camera
+    from avatar_core.speech.types import Speech
 
 BACKENDS = {
     "procedural": "avatar_core.teacher.procedural:ProceduralTeacher",

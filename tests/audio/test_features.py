@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio import AugmentConfig, augment, log_mel, log_mel_numpy, warp_mel
-from avatar_core.audio.features import FLOOR, HIGH_HZ, LOW_HZ, NUM_MELS, hz_to_mel, mel_to_hz
+from avatar_core.audio.augment import augment, warp_mel
+from avatar_core.audio.config import AugmentConfig
+from avatar_core.audio.features import (
+    FLOOR,
+    HIGH_HZ,
+    LOW_HZ,
+    NUM_MELS,
+    hz_to_mel,
+    log_mel,
+    log_mel_numpy,
+    mel_to_hz,
+)
 
 CENTERS_HZ = mel_to_hz(np.linspace(hz_to_mel(LOW_HZ), hz_to_mel(HIGH_HZ), NUM_MELS + 2))[1:-1]
 RNG = np.random.default_rng(0)

@@ -7,8 +7,9 @@ from avatar_core.distill.losses import (
     trajectory_loss,
     vsd_loss,
 )
-from avatar_core.score import AUDIO_CONTEXT
-from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.clips import AUDIO_CONTEXT
+from avatar_core.score.config import ScoreConfig
+from avatar_core.score.network import ScoreNetwork
 
 SMALL = ScoreConfig(size=8, frames=2, channels=[8, 8], audio_channels=8, heads=2)
 

@@ -6,10 +6,9 @@ import torch
 
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.audio.mel import CLEAN
+from avatar_core.distill.config import DistillConfig, DistillWeights
 from avatar_core.distill.train import (
     DistillClip,
-    DistillConfig,
-    DistillWeights,
     Student,
     View,
     _fake_score,
@@ -19,18 +18,18 @@ from avatar_core.distill.train import (
     train_student,
 )
 from avatar_core.embed.batches import LatentClip
-from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.generator.dit import DiTConfig
-from avatar_core.generator.model import Generator, GeneratorConfig
-from avatar_core.generator.refiner import RefinerConfig
-from avatar_core.generator.train import TrainConfig, train_generator
+from avatar_core.embed.config import CodecConfig
+from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig, TrainConfig
+from avatar_core.generator.model import Generator
+from avatar_core.generator.train import train_generator
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import bind_tracks
-from avatar_core.score import AUDIO_CONTEXT
-from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.clips import AUDIO_CONTEXT
+from avatar_core.score.config import ScoreConfig
+from avatar_core.score.network import ScoreNetwork
 
 MODEL = GeneratorConfig(
     DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), body_dims=8, face_dims=6

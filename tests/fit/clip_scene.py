@@ -12,8 +12,9 @@ from scipy.spatial import cKDTree
 from avatar_core.fit.rig import canonical_surface
 from avatar_core.geometry.camera import Camera, look_at
 from avatar_core.particles.background import Background
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.layout import make_layout
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINT_BONES, KEYPOINT_VERTICES, KEYPOINTS

@@ -10,14 +10,14 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.fit.clip_refine import FlooredAdam, windows
-from avatar_core.fit.config import FitConfig, FitWeights
+from avatar_core.fit.config import FitConfig, FitWeights, SkeletonTrackConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
-from avatar_core.fit.track import SkeletonTrackConfig
 from avatar_core.metrics.truth import truth_report
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.framing import VISIBLE
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
 

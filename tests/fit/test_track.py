@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
+from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
-from avatar_core.fit.track import SkeletonTrackConfig, action_pairs, solve_camera, spline_basis, track_clip
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.fit.track import action_pairs, solve_camera, spline_basis, track_clip
+from avatar_core.particles.budgets import ParticleBudgets
+from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, SIZE, scene
 

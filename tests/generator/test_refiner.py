@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from avatar_core.generator.refiner import Refiner, RefinerConfig
+from avatar_core.generator.config import RefinerConfig
+from avatar_core.generator.refiner import Refiner
 
 START = 5  # latents before it are the body's
 

@@ -17,7 +17,7 @@ from avatar_core.metrics.clipwise import IQA
 from avatar_core.metrics.distributions import FID
 from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_score
 from avatar_core.metrics.suite import METRICS, all_metrics, score_clip, summarise
-from avatar_core.perception import load_critics
+from avatar_core.perception.instruments import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
 from avatar_core.speech.espeak import synthesize

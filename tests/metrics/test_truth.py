@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from avatar_core.metrics.truth import truth_report
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.framing import VISIBLE
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template, pose_template
 from avatar_core.template.landmarks import FACE_LANDMARKS
 

@@ -1,10 +1,8 @@
 """The smallest codec and generator that still learn, for tests of motion."""
 
 from avatar_core.audio.mel import LogMel
-from avatar_core.embed.codec import CodecConfig
-from avatar_core.generator.dit import DiTConfig
-from avatar_core.generator.model import GeneratorConfig
-from avatar_core.generator.refiner import RefinerConfig
+from avatar_core.embed.config import CodecConfig
+from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
 MODEL = GeneratorConfig(

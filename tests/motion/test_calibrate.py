@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from avatar_core.generator.calibrate import calibrate_motion, coupling_map
+from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import SampleConfig, cap_energy, generate
+from avatar_core.generator.sampler import cap_energy, generate
 from avatar_core.geometry.filters import slow_velocity
 from avatar_core.metrics.motion import acceleration, slow_energy
 from tests.motion.small import MODEL

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.embed.codec import REGIONS, CodecConfig, FittedClip, MotionCodec
+from avatar_core.embed.codec import REGIONS, FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
+from avatar_core.embed.config import CodecConfig
 from avatar_core.embed.pca import fit_pca, ridge
 from avatar_core.errors import UserError
 from avatar_core.particles.deformation import Deformation

@@ -5,15 +5,9 @@ import torch
 from avatar_core.audio.features import log_mel_numpy
 from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import LatentClip
-from avatar_core.embed.codec import CodecConfig
 from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.embed.contrastive import (
-    ContrastiveConfig,
-    Embedding,
-    contrastive_loss,
-    retrieval_accuracy,
-    train_embedding,
-)
+from avatar_core.embed.config import CodecConfig, ContrastiveConfig
+from avatar_core.embed.contrastive import Embedding, contrastive_loss, retrieval_accuracy, train_embedding
 from tests.motion.small import Heard
 
 CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)

@@ -5,10 +5,11 @@ import torch
 from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import Batches, LatentClip, silence_bank
 from avatar_core.errors import UserError
-from avatar_core.generator.dit import DiT, DiTConfig
+from avatar_core.generator.config import DiTConfig, SampleConfig, TrainConfig
+from avatar_core.generator.dit import DiT
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import SampleConfig, audio_features, generate
-from avatar_core.generator.train import MotionLoss, TrainConfig, latent_speed, train_generator
+from avatar_core.generator.sampler import audio_features, generate
+from avatar_core.generator.train import MotionLoss, latent_speed, train_generator
 from avatar_core.geometry.filters import low_pass
 from avatar_core.training.loop import mean_losses
 from tests.motion.small import MODEL, Heard

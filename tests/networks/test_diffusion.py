@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from avatar_core.generator.dit import DiTBlock, DiTConfig
+from avatar_core.generator.config import DiTConfig
+from avatar_core.generator.dit import DiTBlock
 from avatar_core.networks.blocks import BandedAttention
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise, make_scheduler
 

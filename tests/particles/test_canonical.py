@@ -8,8 +8,9 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera, look_at
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.canonical import load_canonical, save_canonical, view_blur
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.layout import make_layout
 from avatar_core.particles.splats import PORTRAIT_BLUR, Splats, rasterize_splats
 from tests.fit.clip_scene import make_canonical
 

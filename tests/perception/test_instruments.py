@@ -12,8 +12,8 @@ import torch
 
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.sync import sync_scores
-from avatar_core.perception import LAYOUT, load_critics
-from avatar_core.perception.instruments import ASSETS, NAMES
+from avatar_core.perception.instruments import ASSETS, NAMES, load_critics
+from avatar_core.perception.layout import LAYOUT
 from avatar_core.perception.warp import splats
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform

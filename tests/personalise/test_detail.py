@@ -6,10 +6,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import look_at
-from avatar_core.particles.layout import REGIONS, ParticleBudgets, make_layout
+from avatar_core.particles.budgets import ParticleBudgets
+from avatar_core.particles.layout import REGIONS, make_layout
 from avatar_core.personalise.appearance import make_particles
+from avatar_core.personalise.config import RefineConfig
 from avatar_core.personalise.detail import add_detail, moving, pattern
-from avatar_core.personalise.refine import FLAT, RISE, RefineConfig, View, gamut, psnr, refine, render
+from avatar_core.personalise.refine import FLAT, RISE, View, gamut, psnr, refine, render
 from avatar_core.personalise.surface import silhouette
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import FACE_LANDMARKS

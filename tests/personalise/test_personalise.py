@@ -8,11 +8,12 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
+from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.deformation import Deformation, LocalFrames
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.layout import make_layout
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.personalise import PersonaliseConfig, check_portrait, personalise
-from avatar_core.personalise.refine import RefineConfig
+from avatar_core.personalise.config import PersonaliseConfig, RefineConfig
+from avatar_core.personalise.personalise import check_portrait, personalise
 from avatar_core.personalise.surface import silhouette
 from avatar_core.template import keypoint_template, load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import KEYPOINTS

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.score import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
-from avatar_core.score.network import ScoreConfig, ScoreNetwork
+from avatar_core.score.clips import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
+from avatar_core.score.config import ScoreConfig
+from avatar_core.score.network import ScoreNetwork
 from avatar_core.score.train import evaluate_score, train_score
 from avatar_core.training.loop import mean_losses
 

@@ -5,7 +5,8 @@ import pytest
 
 from avatar_core.errors import UserError
 from avatar_core.io.audio import write_wav
-from avatar_core.particles.layout import ParticleBudgets, make_layout
+from avatar_core.particles.budgets import ParticleBudgets
+from avatar_core.particles.layout import make_layout
 from avatar_core.speak.sequence import write_sequence
 from avatar_core.speak.sound import check_sound, read_sound
 from avatar_core.speech.espeak import synthesize

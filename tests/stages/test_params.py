@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,11 @@ def test_every_key_has_a_reader(key):
     """A key that no code reads by its name is a promise that nothing keeps."""
     name = key.rpartition(".")[2]
     assert re.search(rf"\.{name}\b", CODE) or name in REGIONS  # budgets are read region by region
+
+
+def test_reading_parameters_imports_no_network():
+    """Every stage and each of its workers starts with this: seconds of imports would be paid a hundred times a run."""
+    code = (
+        "import sys; from stages.params import load_params; load_params(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from avatar_core.particles.layout import FRAMES, REGIONS, ParticleBudgets, make_layout
+from avatar_core.particles.budgets import ParticleBudgets
+from avatar_core.particles.layout import FRAMES, REGIONS, make_layout
 from avatar_core.template import (
     PosedTemplate,
     keypoint_template,
