@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from avatar_core.particles.layout import ParticleLayout
     from avatar_core.speak.student import Student
 
+# numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
+# threads depend on how many there are, and an avatar made here must be, byte for byte, the one that stage fit makes.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 MODEL = Path("data/distill/student.safetensors")
 
 app = typer.Typer(

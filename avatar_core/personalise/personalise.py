@@ -52,7 +52,7 @@ class PortraitFit:
     keypoint_error_px: float
 
 
-@one_thread()  # so that the command and the stage, whose workers have one each, make the same bytes
+@one_thread()  # the command and the stage, whose workers have one thread each, make the same bytes
 def personalise(
     image: np.ndarray,
     perception: PerceptionConfig,
