@@ -93,7 +93,7 @@ class TestWithStudent:
             return result.stderr
 
         try:
-            assert "embed.path" in refused_by_embed(params.replace("patch:", "path:"))
+            assert "embed.contrastive.path" in refused_by_embed(params.replace("patch:", "path:"))
             victim.unlink()
             assert str(victim.relative_to(smoke.root)) in refused_by_embed(params)
         finally:
