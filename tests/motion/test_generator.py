@@ -139,7 +139,7 @@ def test_windows_are_drawn_from_a_clip_and_from_its_takes(data, codec):
     clip = data[0]
     takes = np.stack([np.full_like(clip.audio, 100.0), np.full_like(clip.audio, 200.0)])
     config = TrainConfig(batch=60, window=8, silence=0.0)
-    mel, x, _, _ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
+    mel, _, _, _ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
     heard = mel.mean((1, 2))
     for value in (100.0, 200.0):
         assert 10 < int((heard == value).sum()) < 30
