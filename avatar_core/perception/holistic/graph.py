@@ -1,10 +1,10 @@
 """A net as a list of operations, run by torch on a batch.
 
-The committed assets hold, beside the weights, one line of text for each operation: `t7 = conv t6 w12 b13 stride=2 pad=0,1,0,1 act=relu`.
-Images are NCHW; a value of any other rank is as TensorFlow has it, batch first.
+The committed assets hold, beside the weights, one line of text for each operation, such as
+`t7 = conv t6 w12 b13 stride=2 pad=0,1,0,1 act=relu`. Images are NCHW; a value of any other rank is as TensorFlow has it, batch first.
 
 Legend: B batch, C channels, H W pixels, P landmarks.
-Source: the last three operations are MediaPipe's own (face mesh with attention, Grishchenko et al. 2020), rebuilt from their behaviour.
+Source: the last three operations are those of the face mesh with attention (Grishchenko et al. 2020), rebuilt from their behaviour.
 """
 
 from __future__ import annotations

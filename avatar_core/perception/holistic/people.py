@@ -34,6 +34,11 @@ FACE_LEAST = 0.5  # presence from which a face is one
 SURE = 0.9  # presence of an upright face from which no other turn of the picture is tried
 BODY_LEAST = 0.5
 LONE_BODY_LEAST = 0.8  # of a body whose face is not seen, and of its shoulders' visibility
+ASIDE_SCALE, ASIDE_SHIFT = (
+    np.array([1.0, 1.0, 1.25, 1.0]),
+    np.array([0.08, 0.08, 0.0, 0.0]),
+)  # of a third look
+MOVED_MOST = 0.05  # shares of the face's side by which a mesh may move between two looks
 SAME = 0.35  # share of a face's side within which two centres are one face
 SHOULDERS, HEAD = [11, 12], list(range(11))
 
@@ -80,14 +85,26 @@ def _mesh_box(mesh: np.ndarray) -> np.ndarray:
 
 
 def _faces(picture: Picture, regions: np.ndarray) -> Faces:
-    """Mesh of every region (N,4), twice: the second look is placed by the first. What is no face is dropped."""
-    mesh = np.zeros((0, 478, 3))
-    presence = np.zeros(0)
-    for _ in range(2):
-        mesh, presence = face_points([picture] * len(regions), regions)
+    """Meshes found in regions (N,4): two looks, the second placed by the first, and a third from a place beside.
+
+    A face looks the same from there; what the net only imagines (fur, wheels, folds) moves or goes, and is dropped.
+    """
+    mesh, presence = face_points([picture] * len(regions), regions)
+    for aside in (False, True):
         keep = presence > FACE_LEAST
         mesh, presence = mesh[keep], presence[keep]
-        regions = face_from_mesh(mesh[..., :2]) if len(mesh) else np.zeros((0, 4))
+        if not len(mesh):
+            break
+        regions = face_from_mesh(mesh[..., :2])
+        if not aside:
+            mesh, presence = face_points([picture] * len(regions), regions)
+            continue
+        regions = regions * ASIDE_SCALE + ASIDE_SHIFT * regions[:, 2:3]
+        again, seen = face_points([picture] * len(regions), regions)
+        side = np.ptp(mesh[:, :468, :2], axis=1).max(1)
+        moved = np.linalg.norm((again - mesh)[..., :2], axis=2).mean(1) / side
+        keep = (seen > FACE_LEAST) & (moved < MOVED_MOST)
+        mesh, presence = mesh[keep], np.minimum(presence, seen)[keep]
     box = _mesh_box(mesh) if len(mesh) else np.zeros((0, 4))
     side = (box[:, 2:] - box[:, :2]).max(1) if len(box) else np.zeros(0)
     centre = (box[:, 2:] + box[:, :2]) / 2
@@ -117,7 +134,7 @@ def _bodies(picture: Picture, regions: np.ndarray) -> Bodies:
 
 
 def _heads(bodies: Bodies) -> np.ndarray:
-    """Squares (N,4) round the heads, upright."""
+    """Squares (N,4) round the heads, turned as the eyes are."""
     centre = bodies.points[:, HEAD].mean(1)
     ears = np.linalg.norm(bodies.points[:, 7] - bodies.points[:, 8], axis=1)
     eyes = np.linalg.norm(bodies.points[:, 2] - bodies.points[:, 5], axis=1)
@@ -125,7 +142,9 @@ def _heads(bodies: Bodies) -> np.ndarray:
         bodies.points[:, [2, 5]].mean(1) - bodies.points[:, [9, 10]].mean(1), axis=1
     )  # stays long when the head turns
     side = 3.5 * np.maximum(np.maximum(ears, 1.5 * eyes), 1.5 * mouth)
-    return np.concatenate([centre, np.maximum(side, 8.0)[:, None], np.zeros((len(centre), 1))], 1)
+    line = bodies.points[:, [1, 2, 3]].mean(1) - bodies.points[:, [4, 5, 6]].mean(1)
+    roll = np.arctan2(line[:, 1], line[:, 0])
+    return np.concatenate([centre, np.maximum(side, 8.0)[:, None], roll[:, None]], 1)
 
 
 def _below(faces: Faces) -> np.ndarray:
@@ -285,7 +304,7 @@ def _person(
     pose = bodies.points[k]
     inside = ((pose >= 0) & (pose < [picture.width, picture.height])).all(1)
     visibility = bodies.visibility[k] * bodies.presence[k] * inside * (bodies.flag[k] > BODY_LEAST)
-    hands, hand_presence = find_hands(picture, pose, visibility)
+    hands, hand_presence = find_hands(picture, pose, visibility, bodies.world[k])
     turn = 0
     if presence > 0:
         line = face[EYE_L, :2] - face[EYE_R, :2]

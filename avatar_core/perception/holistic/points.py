@@ -24,7 +24,10 @@ HEAT_SIZE, HEAT_REACH, HEAT_LEAST = 64, 4, 0.5
 
 @dataclass(frozen=True)
 class Bodies:
-    """points (N,33,2) px, visibility (N,33), presence (N,33), world (N,33,3) m, centre and top (N,2) px of the next region, flag (N,)."""
+    """points (N,33,2) px, visibility and presence (N,33), world (N,33,3) m, flag (N,): is there a body.
+
+    centre, top (N,2) px: of the next region.
+    """
 
     points: np.ndarray
     visibility: np.ndarray
