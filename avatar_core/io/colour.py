@@ -77,10 +77,10 @@ def _by_profile(picture: Image.Image, profile: bytes | None, path: Path) -> Imag
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "sRGB" in ImageCms.getProfileDescription(source):
                 return picture
-            space = source.profile.xcolor_space.strip()
-            if space == "RGB" and picture.mode == "L":
+            space = profile[16:20].strip()  # the header's colour space
+            if space == b"RGB" and picture.mode == "L":
                 picture = picture.convert("RGB")  # a grey picture that kept its camera's profile
-            elif space == "GRAY" and picture.mode == "RGB":
+            elif space == b"GRAY" and picture.mode == "RGB":
                 picture = picture.convert("L")
         except (OSError, ImageCms.PyCMSError) as error:
             warn(f"{path}: its colour profile is damaged ({error}); colours are taken as sRGB")

@@ -21,7 +21,6 @@ from avatar_core.errors import UserError
 from avatar_core.io.atomic import atomic_file
 from avatar_core.io.colour import to_rgba
 from avatar_core.io.kinds import check_is_file, describe, kind_of
-from avatar_core.io.letters import fit_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,6 +170,8 @@ def contact_sheet(
 
     images: (H, W, 3) or (H, W), float or uint8, sizes may differ. Long captions are cut to the cell.
     """
+    from avatar_core.io.letters import fit_line
+
     captions = list(captions) if captions is not None else [""] * len(images)
     assert len(captions) == len(images), "one caption a picture"
     line = 16

@@ -63,6 +63,17 @@ def _baseline(size: int) -> int:
     return round(1.05 * size)
 
 
+def number(character: str) -> str:
+    """How a character that no font has is written: "U+0928"."""
+    return f"U+{ord(character):04X} "
+
+
+def for_figures(text: str) -> str:
+    """`text` for a matplotlib figure, whose font is DejaVu alone: what it lacks as numbers."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(c if ord(c) in _dejavu_has() or c.isspace() else number(c) for c in text)
+
+
 def draw_line(text: str, size: int) -> np.ndarray:
     """One line of text, letters of `size` px -> its ink, (1.4 size, W) uint8: 0 nothing .. 255 full."""
     parts = []
@@ -74,7 +85,7 @@ def draw_line(text: str, size: int) -> np.ndarray:
         elif _wenquanyi_has(character):
             parts.append((_draw_wenquanyi, character))
         else:
-            parts.append((_draw_dejavu, f"U+{ord(character):04X} "))
+            parts.append((_draw_dejavu, number(character)))
     runs = [
         draw("".join(piece for _, piece in run), size)
         for draw, run in groupby(parts, key=lambda part: part[0])
