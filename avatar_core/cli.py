@@ -93,6 +93,12 @@ def speak(
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Diffusion steps. Default: the model's.")
     ] = None,
+    gestures: Annotated[
+        Literal["auto", "full", "off"],
+        typer.Option(
+            help="Arms: as far as the portrait's stance allows, as learnt (from hanging arms), or still."
+        ),
+    ] = "auto",
     preview: Annotated[
         float | None, typer.Option(min=0.04, help="Only the first so many seconds of the sound.")
     ] = None,
@@ -130,6 +136,7 @@ def speak(
             student,
             sound,
             out,
+            gestures=gestures,
             seed=seed,
             steps=steps,
             progress=show,
@@ -155,6 +162,7 @@ def personalise(
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
     from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
@@ -162,10 +170,9 @@ def personalise(
     check_avatar_folder(out)
     image = _portrait(portrait)
     student = load_student(model)
-    _, canonical, camera = _personalise(image, portrait, student)
-    save_avatar(
-        out, canonical, camera, student.personalise.particles, [image, render_still(canonical, camera)]
-    )
+    layout, canonical, camera = _personalise(image, portrait, student)
+    still = render_still(to_stance(canonical, layout), camera)
+    save_avatar(out, canonical, camera, student.personalise.particles, [image, still])
     out_console.print(
         f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
     )
@@ -187,6 +194,7 @@ def export(
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
     from avatar_core.particles.canonical import write_ply
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.sequence import check_sequence_folder, posed_canonicals, write_sequence
     from avatar_core.speak.sound import read_sound
     from avatar_core.speak.student import load_student
@@ -200,7 +208,7 @@ def export(
     student = load_student(model)
     layout, canonical, _ = _personalise(image, portrait, student)
     if sound is None:
-        write_ply(out, canonical)
+        write_ply(out, to_stance(canonical, layout))
         out_console.print(f"{out}: {len(canonical.means)} Gaussians")
         return
     count = write_sequence(out, posed_canonicals(student, canonical, layout, sound, seed))

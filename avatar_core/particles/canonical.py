@@ -30,7 +30,8 @@ class Canonical:
     """means (N+S,3) m, quats (N+S,4) wxyz, log_scales (N+S,3) log m, logit_opacities (N+S,), colors (N+S,3) sRGB;
     region (N+S,) uint8 as in the layout; anchor (N+S,) int32 base particle that it follows (base particles: themselves);
     knn (N+S,K) int32 neighbours in the canonical pose; shape (B,) template shape coefficients; stature in metres; pixel:
-    metres of the person that one pixel of the fitted portrait covers.
+    metres of the person that one pixel of the fitted portrait covers. stance (B,3): rotation vectors of the template's bones in
+    the portrait, see `stance`; freedom (2,): how far the left and the right arm may gesture from there, 0 to 1.
     """
 
     means: np.ndarray
@@ -46,6 +47,8 @@ class Canonical:
     stature: float
     pixel: float
     background: Background
+    stance: np.ndarray
+    freedom: np.ndarray
 
     def __len__(self) -> int:
         return len(self.means)

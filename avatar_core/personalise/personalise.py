@@ -24,6 +24,7 @@ from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
+from avatar_core.personalise.freedom import arm_freedom
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
@@ -217,6 +218,8 @@ def _unpose(
         stature=float(vertices[template.part == 0, 2].max()),
         pixel=pixel,
         background=background,
+        stance=pose.rotvecs.astype(np.float32),
+        freedom=arm_freedom(template, layout, pose.shape, pose.rotvecs, particles.seen[: particles.n_base]),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.particles.splats import rasterize_splats
+from avatar_core.particles.stance import StanceFrames
 from avatar_core.speak.student import Student
 
 CHUNK = 16
+Gestures = Literal["auto", "full", "off"]
 
 
 def render_motion(
@@ -27,10 +30,11 @@ def render_motion(
     layout: ParticleLayout,
     x: torch.Tensor,
     camera: Camera,
+    gestures: Gestures,
     chunk: int = CHUNK,
 ) -> Iterator[np.ndarray]:
     """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time."""
-    frames = LocalFrames(canonical, layout)
+    frames = moving_frames(canonical, layout, gestures)
     background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
     eps2d = canonical.eps2d(camera)
     with torch.no_grad():
@@ -39,6 +43,17 @@ def render_motion(
             splats = frames.compose(deformation)
             images, _ = rasterize_splats(splats, camera, background=background, eps2d=eps2d)
             yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def moving_frames(
+    canonical: Canonical, layout: ParticleLayout, gestures: Gestures
+) -> LocalFrames | StanceFrames:
+    """What moves the avatar. auto: from the portrait's stance, arms as far as they may; off: arms still there; full: from the
+    relaxed stance, everything as learnt."""
+    if gestures == "full":
+        return LocalFrames(canonical, layout)
+    freedom = canonical.freedom if gestures == "auto" else np.zeros(2, np.float32)
+    return StanceFrames(canonical, layout, freedom)
 
 
 def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:

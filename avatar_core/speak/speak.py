@@ -22,7 +22,7 @@ from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.progress import Progress, silent
-from avatar_core.speak.render import render_motion
+from avatar_core.speak.render import Gestures, render_motion
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
 
@@ -52,6 +52,7 @@ def speak(
     audio: np.ndarray,
     out: str | os.PathLike,
     *,
+    gestures: Gestures = "auto",
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -81,7 +82,7 @@ def speak(
     x = generate(student.generator, audio, seed, config, sampling)
     generated = time.monotonic()
     with VideoWriter(out, camera.width, camera.height, audio=audio, crf=crf, preset="fast") as writer:
-        for images in render_motion(student, canonical, layout, x, camera):
+        for images in render_motion(student, canonical, layout, x, camera, gestures):
             writer.write(images)
             progress(writer.frames, frames, "video")
     return SpeakReport(frames, generated - start, time.monotonic() - generated)
