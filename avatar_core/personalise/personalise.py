@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
-from avatar_core.particles.background import Background
+from avatar_core.particles.background import Backdrop
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
@@ -70,20 +70,18 @@ def personalise(
     progress(0, 1, "keypoints")
     xy, confidence = (np.asarray(a)[0] for a in perception.keypoint_detector.keypoints(picture[None]))
     _check_person(xy, confidence)
-    mask, background = perception.mask_detector.separate(picture)
-    mask = _own_mask(mask, xy, confidence)
-    # The outermost pixels are half backdrop: they would give the outline the backdrop's colour.
-    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    matte = perception.mask_detector.matte(picture, xy, confidence)
+    _check_outline(matte.core, xy)
     progress(0, 1, "pose")
     pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
-    vertices = vertices + clothed_surface(template, vertices, pose.camera, core)
+    vertices = vertices + clothed_surface(template, vertices, pose.camera, matte.core)
     particles = make_particles(
-        template, layout, vertices, pose.camera, picture, core, config.particles.shell, config.particles.seed
+        template, layout, vertices, pose.camera, matte, config.particles.shell, config.particles.seed
     )
-    matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
-    view = View.of(pose.camera, picture, background.image(width, height), matte)
+    behind = matte.background.image(width, height)
+    view = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
     face_view, face_box = _face_view(view, xy)
     total = config.refine.steps + config.refine.sharp_steps
     particles = refine(
@@ -100,10 +98,10 @@ def personalise(
         focus=face_box,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
-    fit = _portrait_fit(particles, view, core, face_box, pose.error_px)
+    fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), background)
+    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background)
     return canonical, pose.camera, fit
 
 
@@ -149,15 +147,14 @@ def _check_person(xy: np.ndarray, confidence: np.ndarray) -> None:
         )
 
 
-def _own_mask(mask: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The foreground mask, if it holds the person's face. Raises UserError where the backdrop could not be told apart."""
+def _check_outline(core: np.ndarray, xy: np.ndarray) -> None:
+    """Raises UserError unless the foreground (H,W) holds the person's face."""
     points = np.floor(xy[indices("eyelids.", "lips_", "nose.")]).astype(int)
-    column, row = points[:, 0].clip(0, mask.shape[1] - 1), points[:, 1].clip(0, mask.shape[0] - 1)
-    if mask[row, column].mean() < 0.5:
+    column, row = points[:, 0].clip(0, core.shape[1] - 1), points[:, 1].clip(0, core.shape[0] - 1)
+    if core[row, column].mean() < 0.5:
         raise UserError(
-            "portrait: expected a person that stands out from a plain backdrop, found no clear outline"
+            "portrait: expected a person that stands out from what is behind, found no clear outline"
         )
-    return mask
 
 
 def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
@@ -186,7 +183,7 @@ def _unpose(
     particles: PortraitParticles,
     pose: PortraitPose,
     pixel: float,
-    background: Background,
+    background: Backdrop,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)
