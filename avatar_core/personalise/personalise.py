@@ -24,6 +24,7 @@ from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
+from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
@@ -44,11 +45,12 @@ MIN_FACE_PX = 24
 @dataclass(frozen=True)
 class PortraitFit:
     """How well the avatar shows its portrait: the rendered picture (H,W,3) in the portrait's own pose, decibels over the person
-    and over the face, and the median error of the keypoints."""
+    and over the face, the share of its opacity beside the person, and the median error of the keypoints."""
 
     picture: np.ndarray
     psnr_foreground: float
     psnr_face: float
+    outside: float
     keypoint_error_px: float
 
 
@@ -98,6 +100,7 @@ def personalise(
         focus=face_box,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
+    particles = hide_outside(particles, view)
     fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
@@ -170,11 +173,12 @@ def _portrait_fit(
     particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int], error_px: float
 ) -> PortraitFit:
     with torch.no_grad():
-        image, _ = render(view, particles.splats())
+        image, alpha = render(view, particles.splats())
+    outside = float((alpha * beside(view)).sum() / alpha.sum())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), error_px)
+    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px)
 
 
 def _unpose(
