@@ -19,7 +19,7 @@ from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_bytes
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.particles.background import Background
+from avatar_core.particles.background import Backdrop, Background, Room
 from avatar_core.particles.splats import PORTRAIT_BLUR, Splats
 
 SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc
@@ -46,7 +46,7 @@ class Canonical:
     n_base: int
     stature: float
     pixel: float
-    background: Background
+    background: Backdrop
     stance: np.ndarray
     freedom: np.ndarray
 
@@ -82,7 +82,9 @@ _ARRAYS = tuple(f.name for f in fields(Canonical) if f.name not in (*_NUMBERS, "
 def save_canonical(path: str | os.PathLike, canonical: Canonical) -> None:
     """Write `path` (.safetensors) and its JSON sidecar."""
     tensors = {name: np.ascontiguousarray(getattr(canonical, name)) for name in _ARRAYS}
-    tensors["background"] = np.ascontiguousarray(canonical.background.coefficients)
+    behind = canonical.background
+    stored = behind.pixels if isinstance(behind, Room) else behind.coefficients
+    tensors["background"] = np.ascontiguousarray(stored)
     numbers = {
         "n_base": int(canonical.n_base),
         "stature": float(canonical.stature),
@@ -97,7 +99,9 @@ def load_canonical(path: str | os.PathLike) -> Canonical:
     try:
         arrays = {name: tensors[name].numpy() for name in _ARRAYS}
         numbers = {name: sidecar["config"][name] for name in _NUMBERS}
-        return Canonical(**arrays, **numbers, background=Background(tensors["background"].numpy()))
+        behind = tensors["background"].numpy()
+        background = Room(behind) if behind.ndim == 3 else Background(behind)
+        return Canonical(**arrays, **numbers, background=background)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: expected a canonical avatar of this version, found none of {error}"
