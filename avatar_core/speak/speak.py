@@ -18,6 +18,7 @@ from avatar_core.clock import FPS, SAMPLES_PER_FRAME, pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
+from avatar_core.io.audio import Soundtrack
 from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout
@@ -53,6 +54,7 @@ def speak(
     out: str | os.PathLike,
     *,
     gestures: Gestures = "auto",
+    track: Soundtrack | None = None,
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -60,6 +62,8 @@ def speak(
     progress: Progress = silent,
 ) -> SpeakReport:
     """Drive an avatar with sound (S,) at 16 kHz and write the mp4. The file appears only when it is complete.
+
+    track: the same sound as it came, for the video to carry; without it, `audio`.
 
     Raises UserError: latents of another avatar layout, a video that cannot be written.
     """
@@ -81,7 +85,8 @@ def speak(
 
     x = generate(student.generator, audio, seed, config, sampling)
     generated = time.monotonic()
-    with VideoWriter(out, camera.width, camera.height, audio=audio, crf=crf, preset="fast") as writer:
+    heard = audio if track is None else replace(track, seconds=frames / FPS)
+    with VideoWriter(out, camera.width, camera.height, audio=heard, crf=crf, preset="fast") as writer:
         for images in render_motion(student, canonical, layout, x, camera, gestures):
             writer.write(images)
             progress(writer.frames, frames, "video")
