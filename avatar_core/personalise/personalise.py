@@ -105,7 +105,9 @@ def personalise(
     fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background)
+    canonical = _unpose(
+        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background
+    )
     return canonical, pose.camera, fit
 
 
@@ -179,7 +181,9 @@ def _portrait_fit(
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px)
+    return PortraitFit(
+        picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px
+    )
 
 
 def _unpose(
