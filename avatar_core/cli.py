@@ -78,7 +78,9 @@ Seed = Annotated[
 
 @app.command()
 def speak(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video to write: .mp4; .webm or .mov if transparent.")
+    ],
     portrait: OptionalPortrait = None,
     avatar: Annotated[
         Path | None,
@@ -94,6 +96,19 @@ def speak(
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Diffusion steps. Default: the model's.")
     ] = None,
+    gestures: Annotated[
+        Literal["auto", "full", "off"],
+        typer.Option(
+            help="Arms: as far as the portrait's stance allows, as learnt (from hanging arms), or still."
+        ),
+    ] = "auto",
+    background: Annotated[
+        str,
+        typer.Option(
+            help="keep: the portrait's room; plain: its colour; a colour (white, #a0b0c0); an image file; alpha: none, "
+            "for a video in .webm or .mov."
+        ),
+    ] = "keep",
     preview: Annotated[
         float | None, typer.Option(min=0.04, help="Only the first so many seconds of the sound.")
     ] = None,
@@ -102,12 +117,14 @@ def speak(
 
     Give the voice as a recording (--audio) or as a sentence (--text).
     """
+    from avatar_core.speak.behind import read_background
     from avatar_core.speak.render import output_camera
     from avatar_core.speak.sound import read_sound
     from avatar_core.speak.speak import speak as make_video
     from avatar_core.speak.student import load_student
 
-    _check_out(out, ".mp4", portrait, audio)
+    behind = read_background(background)
+    _check_out(out, (".webm", ".mov") if behind.transparent else (".mp4",), portrait, audio)
     # the cheap checks first: nobody waits half a minute for a typo
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
@@ -131,7 +148,9 @@ def speak(
             student,
             sound.samples,
             out,
+            gestures=gestures,
             track=sound.track,
+            behind=behind,
             seed=seed,
             steps=steps,
             progress=show,
@@ -157,6 +176,7 @@ def personalise(
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.io.atomic import check_writable
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
     from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
@@ -165,10 +185,9 @@ def personalise(
     check_writable(out, [portrait])
     image = _portrait(portrait)
     student = load_student(model)
-    _, canonical, camera = _personalise(image, portrait, student)
-    save_avatar(
-        out, canonical, camera, student.personalise.particles, [image, render_still(canonical, camera)]
-    )
+    layout, canonical, camera = _personalise(image, portrait, student)
+    still = render_still(to_stance(canonical, layout), camera)
+    save_avatar(out, canonical, camera, student.personalise.particles, [image, still])
     _say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
 
 
@@ -189,12 +208,13 @@ def export(
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
     from avatar_core.io.atomic import check_writable
     from avatar_core.particles.canonical import write_ply
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.sequence import check_sequence_folder, posed_canonicals, write_sequence
     from avatar_core.speak.sound import read_sound
     from avatar_core.speak.student import load_student
 
     if format == "ply":
-        _check_out(out, ".ply", portrait, audio)
+        _check_out(out, (".ply",), portrait, audio)
     else:
         check_sequence_folder(out)
         check_writable(out, [path for path in (portrait, audio) if path])
@@ -203,7 +223,7 @@ def export(
     student = load_student(model)
     layout, canonical, _ = _personalise(image, portrait, student)
     if sound is None:
-        write_ply(out, canonical)
+        write_ply(out, to_stance(canonical, layout))
         _say(f"{out}: {len(canonical.means)} Gaussians")
         return
     count = write_sequence(out, posed_canonicals(student, canonical, layout, sound.samples, seed))
@@ -247,11 +267,12 @@ def profile(context: typer.Context) -> None:
     _run_in_project("profile", context.args)
 
 
-def _check_out(path: Path, suffix: str, *inputs: Path | None) -> None:
+def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:
     from avatar_core.io.atomic import check_writable
 
-    if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: expected a name ending in {suffix}, found {path.suffix or 'no ending'}")
+    if path.suffix.lower() not in suffixes:
+        wanted = " or ".join(suffixes)
+        raise UserError(f"{path}: expected a name ending in {wanted}, found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise UserError(f"{path}: expected a file name, found a folder")
     check_writable(path, [given for given in inputs if given])
