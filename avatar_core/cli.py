@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export, voices; inspect and profile for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices, ingest; inspect and profile for those who work on the pipeline.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from avatar_core.cli_ingest import ingest
 from avatar_core.errors import UserError
 from avatar_core.progress import Progress
 
@@ -230,6 +231,9 @@ def voices(
     found = "installed" if find_spec("espeakng_loader") else "not installed: pip install espeakng-loader"
     print(f"\nAll need the package espeakng-loader ({found}).")
     print("In the pipeline a language also needs sentences: data/scripts/<language>.txt")
+
+
+app.command()(ingest)
 
 
 @app.command(context_settings=PASS_ON)
