@@ -33,3 +33,7 @@ class HolisticFaces:
         if not people:
             return np.zeros(33)
         return min(people, key=lambda p: np.linalg.norm(p.box.reshape(2, 2).mean(0) - middle)).pose_visibility
+
+    def describe(self, image: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+        """(0,): no descriptor yet."""
+        return np.zeros(0)
