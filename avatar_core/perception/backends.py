@@ -18,15 +18,22 @@ from avatar_core.backends import chosen_backends, default_backends, parse_choice
 from avatar_core.config import derived_by
 from avatar_core.particles.background import Background
 
-KEYPOINTS = {"critics": "avatar_core.perception.critic_keypoints:CriticKeypoints"}
-MASKS = {"grabcut": "avatar_core.perception.foreground:GrabCutMasks"}
+KEYPOINTS = {
+    "holistic": "avatar_core.perception.holistic.keypoints:HolisticKeypoints",
+    "critics": "avatar_core.perception.critic_keypoints:CriticKeypoints",
+}
+MASKS = {
+    "grabcut": "avatar_core.perception.foreground:GrabCutMasks",
+    "selfie": "avatar_core.perception.holistic.masks:SelfieMasks",
+}
 TRACKS = {"optical_flow": "avatar_core.perception.tracks:OpticalFlowTracks"}
 ROLES = {"keypoints": KEYPOINTS, "masks": MASKS, "tracks": TRACKS}
 
 
 class KeypointDetector(Protocol):
     def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of one person (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2), confidence (B,K) in [0,1]."""
+        """One picture of a person or the frames of one shot (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2),
+        confidence (B,K) in [0,1]."""
         ...
 
 
