@@ -33,7 +33,7 @@ BOX = [COLUMNS[name] for name in ("left", "top", "right", "bottom")]
 
 @dataclass(frozen=True)
 class Track:
-    """A face from frame `start` on: rows (F,12) of `FaceShape`."""
+    """A face from frame `start` on: rows (F,13) of `FaceShape`."""
 
     start: int
     rows: np.ndarray
@@ -158,7 +158,7 @@ def _follow(live: list[_Live], frame: np.ndarray, finder: FaceFinder) -> bool:
         if mesh is None:
             live.remove(face)
             continue
-        shape = FaceShape.of(mesh).row()
+        shape = FaceShape.of(mesh, frame).row()
         last = face.rows[-1]
         leap = np.hypot(shape[0] - last[0], shape[1] - last[1]) / max(last[2], 1)
         if leap > JUMP:
@@ -176,7 +176,7 @@ def _search(live: list[_Live], tracks: list[_Live], frame: np.ndarray, t: int, f
         if any(overlap(face.rows[-1][BOX], other.rows[-1][BOX]) > 0.5 for other in live[:k]):
             live.remove(face)
     for mesh in finder.find(frame):
-        row = FaceShape.of(mesh).row()
+        row = FaceShape.of(mesh, frame).row()
         if len(live) >= FACES or any(overlap(row[BOX], face.rows[-1][BOX]) > 0.2 for face in live):
             continue
         face = _Live(t, mesh, [row])
@@ -199,9 +199,7 @@ class _Backdrop:
         people = cv2.resize(finder.person(frame), self.grey.shape[::-1], interpolation=cv2.INTER_AREA)
         side = max(3, self.grey.shape[0] // 16) | 1
         free = cv2.dilate((people > 0.3).astype(np.uint8), np.ones((side, side), np.uint8)) == 0
-        found = cv2.goodFeaturesToTrack(
-            self.grey, BACKDROP_POINTS, 0.01, 6, mask=free.astype(np.uint8) * 255
-        )
+        found = cv2.goodFeaturesToTrack(self.grey, BACKDROP_POINTS, 0.01, 6, mask=free.astype(np.uint8) * 255)
         self.seeds = self.points = np.zeros((0, 1, 2), np.float32) if found is None else found
 
     def step(self, frame: np.ndarray) -> None:
