@@ -71,9 +71,7 @@ def _plain(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Background]
     return plain
 
 
-def person_alpha(
-    image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, network: Network
-) -> np.ndarray:
+def person_alpha(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, network: Network) -> np.ndarray:
     """Picture (H,W,3) float32 in [0,1], keypoints (K,2) px, confidence (K,) -> alpha (H,W) of the person they lie on."""
     head = head_box(xy, confidence)
     probability = person_probability(image, head, network)

@@ -66,7 +66,9 @@ def linear_upsample(small: np.ndarray, alpha: np.ndarray, image: np.ndarray) -> 
     box = lambda a: cv2.blur(a, (3, 3))  # noqa: E731
     mean, mean_alpha = box(small), box(alpha)
     covariance = box((small[..., :, None] * small[..., None, :]).reshape(*alpha.shape, 9)) if False else None
-    outer = [box(small[..., i] * small[..., j]) - mean[..., i] * mean[..., j] for i in range(3) for j in range(3)]
+    outer = [
+        box(small[..., i] * small[..., j]) - mean[..., i] * mean[..., j] for i in range(3) for j in range(3)
+    ]
     covariance = np.stack(outer, -1).reshape(*alpha.shape, 3, 3) + EPSILON * np.eye(3, dtype=np.float32)
     cross = np.stack([box(small[..., i] * alpha) - mean[..., i] * mean_alpha for i in range(3)], -1)
     slope = np.linalg.solve(covariance, cross[..., None])[..., 0].astype(np.float32)

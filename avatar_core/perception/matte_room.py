@@ -15,7 +15,9 @@ LEVELS = 7
 def fill_room(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """image (H,W,3) in [0,1] with hole (H,W) bool, grown a little, filled smoothly from its surroundings."""
     side = max(2, round(GROW * max(hole.shape)))
-    grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * side + 1,) * 2))
+    grown = cv2.dilate(
+        hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * side + 1,) * 2)
+    )
     if grown.all():
         return image.astype(np.float32)
     return _push_pull(image.astype(np.float32), 1.0 - grown.astype(np.float32), LEVELS)

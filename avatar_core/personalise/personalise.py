@@ -26,7 +26,7 @@ from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.freedom import arm_freedom
 from avatar_core.personalise.outside import beside, hide_outside
-from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
+from avatar_core.personalise.portrait_pose import PortraitPose, Sighting, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
 from avatar_core.progress import Progress, silent
@@ -76,7 +76,7 @@ def personalise(
     matte = perception.mask_detector.matte(picture, xy, confidence)
     _check_outline(matte.core, xy)
     progress(0, 1, "pose")
-    pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
+    pose = fit_portrait_pose(Sighting.flat(xy, confidence), width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     vertices = vertices + clothed_surface(template, vertices, pose.camera, matte.core)
@@ -105,7 +105,9 @@ def personalise(
     fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background)
+    canonical = _unpose(
+        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background
+    )
     return canonical, pose.camera, fit
 
 
@@ -179,7 +181,9 @@ def _portrait_fit(
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px)
+    return PortraitFit(
+        picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px
+    )
 
 
 def _unpose(
