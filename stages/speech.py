@@ -16,13 +16,17 @@ import matplotlib
 import numpy as np
 
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
+from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import write_figure
+from avatar_core.io.letters import for_figures
 from avatar_core.speech import (
     Line,
     Phoneme,
+    RecordedClip,
+    RecordedSpeech,
     Speech,
     SpeechBackend,
     phonemes_from_json,
@@ -46,6 +50,8 @@ class PlannedClip:
 def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
     """Deal sentences and framings to people: training people in turn, so that each gets every framing."""
     params = stage.params.speech
+    if isinstance(params.source, RecordedSpeech) and (recorded := params.source.recorded()):
+        return _recorded_plan(people, recorded)
     framings = {
         "train": {
             "face": params.face_clips,
@@ -80,6 +86,23 @@ def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
             line, voice = next(sentences), next(voices[person.id])
             for framing in ("face", "waist_up"):
                 plan.append(PlannedClip(f"{person.id}-{framing}-{k:03d}", person, framing, line, voice))
+    return plan
+
+
+def _recorded_plan(people: list[PersonRecord], recorded: list[RecordedClip]) -> list[PlannedClip]:
+    """What was filmed is what there is: every clip of the run's people, whatever the counts of clips say."""
+    of = {person.id: person for person in people}
+    plan = [
+        PlannedClip(r.clip, of[r.person], r.framing, Line("", of[r.person].split, f"{r.clip}.wav"), "")
+        for r in recorded
+        if r.person in of
+    ]
+    for person in people:
+        if not any(clip.person is person for clip in plan):
+            raise UserError(
+                f"speech.folder.path: expected clips of every person, found none of {person.id} "
+                "(identities.folder.path and speech.folder.path must come from one `avatar ingest`)"
+            )
     return plan
 
 
@@ -184,10 +207,8 @@ def _draw(stage: Stage, clips: list[str]) -> None:
             closure = phoneme.ipa[:1] in ("p", "b", "m")
             axes.axvline(phoneme.start_s, color="#c33" if closure else "#ccc", linewidth=0.6)
             axes.text(phoneme.start_s, 0.8, phoneme.ipa, fontsize=6)
-        # The default font has no glyphs beyond Latin, Greek and Cyrillic.
-        text = speech.text if max(map(ord, speech.text), default=0) < 0x2E80 else ""
         axes.set(ylim=(-1, 1), yticks=[])
-        axes.set_title(f"{name} [{speech.language}] {text}", fontsize=7)
+        axes.set_title(for_figures(f"{name} [{speech.language}] {speech.text}"), fontsize=7)
         axes.tick_params(labelsize=6)
     write_figure(stage.reports / "contact_sheet.png", figure)
 

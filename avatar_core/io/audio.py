@@ -12,7 +12,7 @@ import struct
 import wave
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -134,10 +134,9 @@ def _decode(path: Path, max_seconds: float) -> tuple[np.ndarray, int | None]:
             f"{path}: its two channels cancel each other (opposite phase); the {('left', 'right')[channel]} one is used"
         )
         samples, _, _ = _mix(source, max_seconds, channel)
-    if reason := _breaks_off(source, len(samples) / SAMPLE_RATE, complaints):
-        warn(
-            f"{path}: cut off or damaged ({reason}); going on with the {len(samples) / SAMPLE_RATE:.2f} s that can be read"
-        )
+    seconds = len(samples) / SAMPLE_RATE
+    if seconds <= max_seconds and (reason := _breaks_off(source, seconds, complaints)):
+        warn(f"{path}: cut off or damaged ({reason}); going on with the {seconds:.2f} s that can be read")
     return samples, channel
 
 
@@ -175,7 +174,7 @@ def _mix(
         process.stop()
 
 
-def _wav_channels(pipe: BinaryIO) -> int:
+def _wav_channels(pipe: IO[bytes]) -> int:
     """Read the header of a WAV from a pipe up to its samples; its number of channels, 0 when there is none."""
     pipe.read(12)
     channels = 0

@@ -29,6 +29,17 @@ WHAT = "a video file"
 SOUND_RATE, SOUND_BITRATE = 48_000, "192k"
 # decoded with rounding and full chroma: without, RGB comes back up to two levels off
 SCALING = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+# ending -> container, codec, pixels, sound, more options
+TRANSPARENT: dict[str, tuple[str, str, str, str, dict[str, object]]] = {
+    ".webm": (
+        "webm",
+        "libvpx-vp9",
+        "yuva420p",
+        "libopus",
+        {"video_bitrate": 0, "deadline": "good", "cpu-used": 5},
+    ),
+    ".mov": ("mov", "prores_ks", "yuva444p10le", "pcm_s16le", {"profile:v": 4}),
+}
 TAGS = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
 
 
@@ -36,7 +47,8 @@ class VideoWriter:
     """`with VideoWriter(path, width, height, audio=samples) as w: w.write(frames)`; the file appears when the block ends well.
 
     audio: (S,) mono samples at 16 kHz; or the sound of a file as it came; or None. It is written at 48 kHz.
-    Sides must be even (4:2:0 colour). crf: 0 best .. 51 worst.
+    Sides must be even (4:2:0 colour). crf: 0 best .. 51 worst. transparent: frames have a fourth channel, colours not multiplied by
+    it; the name then ends in .webm (VP9 and Opus) or .mov (ProRes 4444 and PCM).
     """
 
     def __init__(
@@ -49,29 +61,22 @@ class VideoWriter:
         fps: int = FPS,
         crf: int = 16,
         preset: str = "medium",
+        transparent: bool = False,
     ) -> None:
         if width % 2 or height % 2 or not (2 <= width <= MAX_SIDE and 2 <= height <= MAX_SIDE):
             raise UserError(f"{path}: expected even sides of 2 to {MAX_SIDE} px, found {width} x {height}")
         self.path, self.width, self.height, self.frames = Path(path), width, height, 0
-        self._audio, self._fps, self._crf, self._preset = audio, fps, crf, preset
+        self._audio, self._fps, self._channels = audio, fps, 4 if transparent else 3
+        self._options = _transparent(self.path, crf) if transparent else _h264(crf, preset)
 
     def __enter__(self) -> VideoWriter:
         self._file = atomic_file(self.path)
         self._temporary = self._file.__enter__()
         self._folder = tempfile.TemporaryDirectory()
         size = f"{self.width}x{self.height}"
-        inputs = [ffmpeg_python.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=size, r=self._fps)]
-        options = {
-            "format": "mp4",
-            "vcodec": "libx264",
-            "pix_fmt": "yuv420p",
-            "crf": self._crf,
-            "preset": self._preset,
-            "threads": 1,
-            "movflags": "+faststart",
-            "vf": f"scale=out_color_matrix=bt709:out_range=tv:{SCALING},format=yuv420p,{TAGS}",
-            **ffmpeg.BITEXACT,
-        }
+        pixels = "rgba" if self._channels == 4 else "rgb24"
+        inputs = [ffmpeg_python.input("pipe:", format="rawvideo", pix_fmt=pixels, s=size, r=self._fps)]
+        options = {"threads": 1, **self._options, **ffmpeg.BITEXACT}
         if self._audio is not None:
             track = self._audio
             if not isinstance(track, Soundtrack):
@@ -81,7 +86,6 @@ class VideoWriter:
             source = ffmpeg.probe(track.path, audio_io.WHAT)
             inputs.append(source.open()[str(source.audios[0].index)])
             options |= {
-                "acodec": "aac",
                 "audio_bitrate": SOUND_BITRATE,
                 "af": f"{audio_io.filters(source, SOUND_RATE, track.channel)},"
                 f"apad=whole_dur={track.seconds:.6f},atrim=end={track.seconds:.6f}",
@@ -96,9 +100,9 @@ class VideoWriter:
         """Add one frame (H, W, 3) or several (T, H, W, 3), uint8 or float in [0, 1]."""
         frames = to_uint8(frames)
         frames = frames[None] if frames.ndim == 3 else frames
-        if frames.shape[1:] != (self.height, self.width, 3):
+        if frames.shape[1:] != (self.height, self.width, self._channels):
             raise ValueError(
-                f"{self.path}: frames of {self.height} x {self.width} x 3 expected, got {frames.shape[1:]}"
+                f"{self.path}: frames of {self.height} x {self.width} x {self._channels} expected, got {frames.shape[1:]}"
             )
         assert self._process.process.stdin is not None
         try:
@@ -124,6 +128,32 @@ class VideoWriter:
             self._file.__exit__(type(failure) if failure else None, failure, None)
         if failure is not None and failure is not error:
             raise failure
+
+
+def _h264(crf: int, preset: str) -> dict[str, object]:
+    return {
+        "format": "mp4",
+        "vcodec": "libx264",
+        "pix_fmt": "yuv420p",
+        "crf": crf,
+        "preset": preset,
+        "movflags": "+faststart",
+        "vf": f"scale=out_color_matrix=bt709:out_range=tv:{SCALING},format=yuv420p,{TAGS}",
+        "acodec": "aac",
+    }
+
+
+def _transparent(path: Path, crf: int) -> dict[str, object]:
+    """Options of the container that the name asks for. Raises UserError."""
+    suffix = path.suffix.lower()
+    if suffix not in TRANSPARENT:
+        raise UserError(
+            f"{path}: expected a name ending in {' or '.join(TRANSPARENT)}, which can be transparent, found {suffix or 'no ending'}"
+        )
+    format, codec, pixels, sound, more = TRANSPARENT[suffix]
+    filters = f"scale=out_color_matrix=bt709:out_range=tv:{SCALING},format={pixels},{TAGS}"
+    more = more | ({"crf": crf} if codec == "libvpx-vp9" else {})
+    return {"format": format, "vcodec": codec, "pix_fmt": pixels, "acodec": sound, "vf": filters, **more}
 
 
 def write_mp4(

@@ -1,39 +1,25 @@
-"""The person in a photograph: soft alpha with hair, the person's own colours, the room behind.
+"""Mask backend for photographs: the person with soft hair, the person's own colours, and the room without the person.
 
-A small segmentation network looks at the whole picture, at the person and at the head; what it leaves open is decided by
-closed-form matting along the picture's own colours. Only what hangs together with the face is kept.
+The network and the solvers are imported when they are first needed, so that reading parameters stays quick.
 
 Legend: H W pixels, K keypoints of `template.landmarks.KEYPOINTS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from avatar_core.io.images import to_uint8
 from avatar_core.particles.background import Backdrop, Background, Room
 from avatar_core.perception.foreground import Matte, as_float, hard_matte, largest, plain_backdrop
-from avatar_core.perception.holistic.people import person_mask
-from avatar_core.perception.matte_alpha import linear_upsample, solve_alpha
-from avatar_core.perception.matte_colors import separate_colors
-from avatar_core.perception.matte_room import fill_room
-from avatar_core.template.landmarks import indices
 
-SOLVE_PX = 400  # longer side of the person where alpha is solved
-NET_PX = 256
-LOOSE = 1.5  # pixels of the network that its outline may be off
-HAIR = 0.10  # of the head's height: how far round the head the outline is looked for
-OWN = 0.5
+OWN = 0.5  # alpha from which a pixel counts as the person's
 HINT = 0.2  # alpha from which the person's colour in a pixel is known
+NOTHING = 0.02  # alpha up to which a pixel shows the room alone
 SMOOTH_BORDER = 0.004  # mean error of a border that is as smooth as a painted one
-AGREE = 0.93  # IoU
-SEEN = 0.5
-
-Network = Callable[[np.ndarray], np.ndarray]
+AGREE = 0.93  # intersection over union
 
 
 @dataclass(frozen=True)
@@ -42,6 +28,9 @@ class MatteMasks:
 
     def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
         """The largest piece of the network's mask (H,W) bool, and the backdrop."""
+        from avatar_core.perception.holistic.people import person_mask
+        from avatar_core.perception.matte_room import fill_room
+
         picture = to_uint8(image)
         mask = largest(person_mask(picture) > OWN)
         plain = _plain(as_float(image), mask)
@@ -51,13 +40,18 @@ class MatteMasks:
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
         """The person that the keypoints lie on, before the room that the person hides."""
+        from avatar_core.perception.holistic.people import person_mask
+        from avatar_core.perception.matte_colors import separate_colors
+        from avatar_core.perception.matte_person import person_alpha
+        from avatar_core.perception.matte_room import fill_room
+
         image = as_float(image)
         plain = _plain(image, person_mask(to_uint8(image)) > OWN)
         if plain is not None:
             return hard_matte(image, *plain)
         alpha = person_alpha(image, xy, confidence, person_mask)
         colors, behind = separate_colors(image, alpha)
-        room = Room(to_uint8(fill_room(np.where(alpha[..., None] < 0.02, image, behind), alpha > 0.02)))
+        room = Room(to_uint8(fill_room(np.where(alpha[..., None] < NOTHING, image, behind), alpha > NOTHING)))
         height, width = alpha.shape
         picture = alpha[..., None] * colors + (1 - alpha[..., None]) * room.image(width, height)
         return Matte(alpha, alpha > OWN, alpha > HINT, colors, picture.astype(np.float32), room)
@@ -69,6 +63,7 @@ def _plain(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Background]
     if plain is None or (plain[0] & mask).sum() < AGREE * (plain[0] | mask).sum():
         return None
     return plain
+<<<<<<< HEAD
 
 
 def person_alpha(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, network: Network) -> np.ndarray:
@@ -182,3 +177,5 @@ def open_band(guess: np.ndarray, head: np.ndarray, loose: float) -> np.ndarray:
     # The face itself is the person's.
     face = np.hypot((column - middle[0]) / (0.5 * side), (row - middle[1]) / (0.5 * side)) < 1
     return ((distance < reach) | ((guess > 0.05) & (guess < 0.95))) & ~face
+=======
+>>>>>>> 3f638a76f7c8790c85eaf362776cfbfc668eef5d

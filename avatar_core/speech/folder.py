@@ -3,10 +3,12 @@
 name.wav | name.flac     the sound (any rate, mono or stereo)
 name.txt                 optional: what is said
 name.json                optional: phoneme timings, [{"start_s", "end_s", "ipa", "stress"}, ...]
+clips.json               optional, written by `avatar ingest`: who says each recording, [{"clip", "person", "framing"}, ...]
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import ClassVar
 from avatar_core.clock import pad_to_frames
 from avatar_core.config import given
 from avatar_core.errors import UserError
-from avatar_core.speech.scripts import Line
+from avatar_core.speech.scripts import Line, RecordedClip
 from avatar_core.speech.types import Speech, phonemes_from_json
 
 _SUFFIXES = (".wav", ".flac")
+PLAN = "clips.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,24 @@ class FolderSpeech:
         first_val = len(names) - sum(kept.values())
         splits = ["train"] * first_val + ["val"] * kept["val"] + ["test"] * kept["test"]
         return [Line("", split, name) for split, name in zip(splits, names, strict=True)]
+
+    def recorded(self) -> list[RecordedClip]:
+        """What clips.json says. Raises UserError when it is damaged or one of its sounds is missing."""
+        path = Path(self.path, PLAN)
+        if not path.is_file():
+            return []
+        try:
+            clips = [RecordedClip(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path}: expected a list of clip, person and framing, found something else; run `avatar ingest` again"
+            ) from None
+        for clip in clips:
+            if not Path(self.path, f"{clip.clip}.wav").is_file():
+                raise UserError(
+                    f"{path}: expected the sound of {clip.clip} beside it, found no {clip.clip}.wav"
+                )
+        return clips
 
     def voices(self, split: str, sex: str | None) -> list[str]:
         """Recordings bring their own: the voice that name.json gives, else the recording's name."""
