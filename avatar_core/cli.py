@@ -9,11 +9,12 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,7 +28,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from avatar_core.errors import UserError
+from avatar_core.errors import InputWarning, UserError
 from avatar_core.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ app = typer.Typer(
 )
 # the arguments of these commands are those of `python -m stages`, which also prints their --help
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-out_console, err_console = Console(), Console(stderr=True)
+err_console = Console(stderr=True)
 
 PORTRAIT_HELP = "A picture of one person, seen from the front, head to mid-thigh or more."
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
@@ -77,7 +78,9 @@ Seed = Annotated[
 
 @app.command()
 def speak(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video to write: .mp4; .webm or .mov if transparent.")
+    ],
     portrait: OptionalPortrait = None,
     avatar: Annotated[
         Path | None,
@@ -93,6 +96,19 @@ def speak(
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Diffusion steps. Default: the model's.")
     ] = None,
+    gestures: Annotated[
+        Literal["auto", "full", "off"],
+        typer.Option(
+            help="Arms: as far as the portrait's stance allows, as learnt (from hanging arms), or still."
+        ),
+    ] = "auto",
+    background: Annotated[
+        str,
+        typer.Option(
+            help="keep: the portrait's room; plain: its colour; a colour (white, #a0b0c0); an image file; alpha: none, "
+            "for a video in .webm or .mov."
+        ),
+    ] = "keep",
     preview: Annotated[
         float | None, typer.Option(min=0.04, help="Only the first so many seconds of the sound.")
     ] = None,
@@ -101,12 +117,14 @@ def speak(
 
     Give the voice as a recording (--audio) or as a sentence (--text).
     """
+    from avatar_core.speak.behind import read_background
     from avatar_core.speak.render import output_camera
     from avatar_core.speak.sound import read_sound
     from avatar_core.speak.speak import speak as make_video
     from avatar_core.speak.student import load_student
 
-    _check_out(out, ".mp4")
+    behind = read_background(background)
+    _check_out(out, (".webm", ".mov") if behind.transparent else (".mp4",), portrait, audio)
     # the cheap checks first: nobody waits half a minute for a typo
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
@@ -128,16 +146,18 @@ def speak(
             layout,
             output_camera(camera, size),
             student,
-            sound,
+            sound.samples,
             out,
+            gestures=gestures,
+            track=sound.track,
+            behind=behind,
             seed=seed,
             steps=steps,
             progress=show,
         )
-    out_console.print(
+    _say(
         f"{out}: {report.video_s:.2f} s of video ({report.frames} frames); motion {report.generate_s:.1f} s, "
-        f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}",
-        soft_wrap=True,
+        f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}"
     )
 
 
@@ -155,20 +175,20 @@ def personalise(
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
+    from avatar_core.io.atomic import check_writable
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
     from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
 
     check_avatar_folder(out)
+    check_writable(out, [portrait])
     image = _portrait(portrait)
     student = load_student(model)
-    _, canonical, camera = _personalise(image, portrait, student)
-    save_avatar(
-        out, canonical, camera, student.personalise.particles, [image, render_still(canonical, camera)]
-    )
-    out_console.print(
-        f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
-    )
+    layout, canonical, camera = _personalise(image, portrait, student)
+    still = render_still(to_stance(canonical, layout), camera)
+    save_avatar(out, canonical, camera, student.personalise.particles, [image, still])
+    _say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
 
 
 @app.command()
@@ -186,25 +206,28 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
+    from avatar_core.io.atomic import check_writable
     from avatar_core.particles.canonical import write_ply
+    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.sequence import check_sequence_folder, posed_canonicals, write_sequence
     from avatar_core.speak.sound import read_sound
     from avatar_core.speak.student import load_student
 
     if format == "ply":
-        _check_out(out, ".ply")
+        _check_out(out, (".ply",), portrait, audio)
     else:
         check_sequence_folder(out)
+        check_writable(out, [path for path in (portrait, audio) if path])
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
     layout, canonical, _ = _personalise(image, portrait, student)
     if sound is None:
-        write_ply(out, canonical)
-        out_console.print(f"{out}: {len(canonical.means)} Gaussians")
+        write_ply(out, to_stance(canonical, layout))
+        _say(f"{out}: {len(canonical.means)} Gaussians")
         return
-    count = write_sequence(out, posed_canonicals(student, canonical, layout, sound, seed))
-    out_console.print(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
+    count = write_sequence(out, posed_canonicals(student, canonical, layout, sound.samples, seed))
+    _say(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 
 @app.command()
@@ -244,11 +267,21 @@ def profile(context: typer.Context) -> None:
     _run_in_project("profile", context.args)
 
 
-def _check_out(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: expected a name ending in {suffix}, found {path.suffix or 'no ending'}")
+def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:
+    from avatar_core.io.atomic import check_writable
+
+    if path.suffix.lower() not in suffixes:
+        wanted = " or ".join(suffixes)
+        raise UserError(f"{path}: expected a name ending in {wanted}, found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise UserError(f"{path}: expected a file name, found a folder")
+    check_writable(path, [given for given in inputs if given])
+
+
+def _say(line: str) -> None:
+    """One line on stdout as it is: a file's name may hold what rich takes for markup, or what the terminal cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _portrait(path: Path) -> np.ndarray:
@@ -311,13 +344,29 @@ def _bars() -> Iterator[Progress]:
         yield show
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    if issubclass(category, InputWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the `avatar` command."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error))
+    except OSError as error:
+        _end(
+            f"{error.filename or 'disk'}: expected that it can be read and written, found: {error.strerror or error}"
+        )
+    except MemoryError:
+        _end("memory: expected enough for this, found no more")
+
+
+def _end(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The one exception that users are meant to read.
+"""The one exception that users are meant to read, and the one warning.
 
 `UserError` carries a single line: which file or key, what was expected, what was found. Command line and stages print it and
-exit with code 2; everything else is a programmer's error and keeps its traceback.
+exit with code 2; everything else is a programmer's error and keeps its traceback. `warn` is its gentle sister: the work goes on.
 """
+
+import warnings
 
 
 class UserError(ValueError):
@@ -10,3 +12,12 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+class InputWarning(UserWarning):
+    """Something the user gave can be used, but not as it stands. The message is one line, as that of `UserError`."""
+
+
+def warn(message: str) -> None:
+    """Tell the user, in one line, what was made of an unusual input; the command line prints it on stderr."""
+    warnings.warn(InputWarning(" ".join(message.split())), stacklevel=2)

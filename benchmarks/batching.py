@@ -69,7 +69,7 @@ def main() -> None:
         fit_clip(frames, masks, tracks, *points, canonical, layout, template, "face", config)
 
     def speak(chunk: int) -> None:
-        for _ in render_motion(student, canonical, layout, x, camera, chunk):
+        for _ in render_motion(student, canonical, layout, x, camera, "full", chunk):
             pass
 
     batch = stage.params.fit.batch

@@ -149,7 +149,7 @@ def _show(
         ):
             x = generate(student.generator, audio, stage.seed, student.sample)[shown]
             canonical = canonicals[row["identity"]]
-            images += list(np.concatenate(list(render_motion(student, canonical, layout, x, camera))))
+            images += list(np.concatenate(list(render_motion(student, canonical, layout, x, camera, "full"))))
             captions += [name] * len(shown)
     contact_sheet(stage.reports / "contact_sheet.png", images, captions, columns=6, cell=192, title="distill")
 

@@ -27,9 +27,11 @@ from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
-from avatar_core.training.loop import history_rows
+from avatar_core.training.loop import history_rows, one_thread
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
+
+MOST_OTHERS = 24
 
 
 def main(stage: Stage) -> None:
@@ -49,6 +51,7 @@ def main(stage: Stage) -> None:
 
     clips, errors = encode_clips(data, codec, layout, features, train)
     val_clips, val_errors = encode_clips(data, codec, layout, features, val)
+    clips = with_takes(stage, clips, features)
     write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
     faces = [c for c in clips.values() if c.visible["face"]]
     val_faces = [c for c in val_clips.values() if c.visible["face"]]
@@ -105,7 +108,6 @@ def encode_clips(
     sums: dict[str, list[float]] = {name: [] for name in frames}
     clips = {}
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
-        heard = features.hear(torch.from_numpy(data.audio(row["id"]))).numpy()
         with torch.no_grad():
             x = codec.encode(clip.deformation, clip.stature, clip.visible)
             some = clip.deformation[slice(None, None, 5)]
@@ -119,15 +121,30 @@ def encode_clips(
     return clips, {name: float(np.mean(v)) if v else None for name, v in sums.items()}
 
 
+def with_takes(
+    stage: Stage, clips: Mapping[str, LatentClip], features: AudioFeatures
+) -> dict[str, LatentClip]:
+    """The clips with takes: each in other voices, rooms and noises, the babble of up to MOST_OTHERS clips among them."""
+    data = Artifacts.of(stage)
+    others = [data.audio(name) for name in list(clips)[:MOST_OTHERS]]
+    with one_thread():
+        takes = {
+            name: features.hear_takes(data.audio(name), others, stage.rng("takes", name)) for name in clips
+        }
+    return {name: replace(clip, takes=takes[name].half().numpy()) for name, clip in clips.items()}
+
+
 def latent_arrays(data: Artifacts, clips: Mapping[str, LatentClip]) -> dict[str, np.ndarray]:
     """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; of fitted ones x/<clip> (T,D), confidence/<clip> (T,) and
-    audio/<clip> (4T,M), what the generator hears."""
+    audio/<clip> (4T,M), what the generator hears; of training clips takes/<clip> (V,4T,M) float16 where there are any."""
     arrays = {}
     for row in data.planned_clips():
         clip = clips.get(row["id"])
         arrays[f"log_mel/{row['id']}"] = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
         if clip:
             arrays[f"audio/{row['id']}"] = clip.audio
+            if clip.takes is not None and len(clip.takes):
+                arrays[f"takes/{row['id']}"] = clip.takes
             arrays[f"x/{row['id']}"] = clip.x
             arrays[f"confidence/{row['id']}"] = np.asarray(clip.confidence, np.float32)
     return arrays

@@ -132,7 +132,7 @@ def _judge_clip(job: Job) -> Outcome:
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
-        videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera)))
+        videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera, "full")))
         scored[name] = score_clip(
             replace(template, row=name, frames=videos[name], truth=truth), critics, metrics
         )

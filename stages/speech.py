@@ -20,6 +20,7 @@ from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import write_figure
+from avatar_core.io.letters import for_figures
 from avatar_core.speech import (
     Line,
     Phoneme,
@@ -184,10 +185,8 @@ def _draw(stage: Stage, clips: list[str]) -> None:
             closure = phoneme.ipa[:1] in ("p", "b", "m")
             axes.axvline(phoneme.start_s, color="#c33" if closure else "#ccc", linewidth=0.6)
             axes.text(phoneme.start_s, 0.8, phoneme.ipa, fontsize=6)
-        # The default font has no glyphs beyond Latin, Greek and Cyrillic.
-        text = speech.text if max(map(ord, speech.text), default=0) < 0x2E80 else ""
         axes.set(ylim=(-1, 1), yticks=[])
-        axes.set_title(f"{name} [{speech.language}] {text}", fontsize=7)
+        axes.set_title(for_figures(f"{name} [{speech.language}] {speech.text}"), fontsize=7)
         axes.tick_params(labelsize=6)
     write_figure(stage.reports / "contact_sheet.png", figure)
 

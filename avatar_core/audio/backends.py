@@ -5,7 +5,7 @@ Legend: B clips, S samples at 16 kHz, K feature frames at 100 Hz (four a picture
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,10 +13,14 @@ from avatar_core.backends import chosen_backends, default_backends, parse_choice
 from avatar_core.config import derived_by
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
-BACKENDS = {"log_mel": "avatar_core.audio.mel:LogMel"}
+BACKENDS = {
+    "phonemes": "avatar_core.audio.phonemes:Phonemes",
+    "log_mel": "avatar_core.audio.mel:LogMel",
+}
 ROLES = {"backend": BACKENDS}
 
 
@@ -26,8 +30,23 @@ class AudioFeatures(Protocol):
         """M."""
         ...
 
+    @property
+    def context(self) -> int:
+        """Pictures on either side that a piece of sound needs, so that what is heard in it is what the whole recording gives."""
+        ...
+
+    def prepare(self, audio: np.ndarray) -> np.ndarray:
+        """A whole recording (S,) -> the sound (S,) that `hear` is made for, such as one at the right level."""
+        ...
+
     def hear(self, audio: Tensor) -> Tensor:
-        """Sound (S,) -> features (K,M), K = S // 160; frame k knows nothing beyond a few frames round it."""
+        """Prepared sound (S,), or a piece of it -> features (K,M), K = S // 160."""
+        ...
+
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> Tensor:
+        """(V,K,M) of a training recording (S,) in other voices, rooms and noises; babble is made of `others`. V may be 0."""
         ...
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
@@ -39,7 +58,7 @@ class AudioFeatures(Protocol):
 class AudioConfig:
     """Which features; their parameters in a section of their name."""
 
-    backend: str = "log_mel"
+    backend: str = "phonemes"
     chosen: dict[str, Any] = derived_by(lambda: default_backends(ROLES, AudioConfig))
 
     @classmethod

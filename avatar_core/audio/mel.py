@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,14 @@ from avatar_core.audio.config import AugmentConfig
 from avatar_core.config import section
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class LogMel:
-    """See `features.log_mel`."""
+    """See `features.log_mel`. The augmentation works on the features, so there are no takes."""
 
     augmentation: AugmentConfig = section(AugmentConfig)
 
@@ -25,10 +27,24 @@ class LogMel:
 
         return NUM_MELS
 
+    @property
+    def context(self) -> int:
+        return 1
+
+    def prepare(self, audio: np.ndarray) -> np.ndarray:
+        return audio
+
     def hear(self, audio: Tensor) -> Tensor:
         from avatar_core.audio.features import log_mel
 
         return log_mel(audio)
+
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> Tensor:
+        import torch
+
+        return torch.zeros(0, len(audio) // 160, self.bands)
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
         from avatar_core.audio.augment import augment

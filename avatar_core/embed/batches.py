@@ -1,6 +1,6 @@
 """What the networks of motion are trained on: windows of sound and latents, drawn from clips and from a bank of silence.
 
-Few clips hold enough silence for the mouth to learn to stay shut, so a share of the windows is silence or faint noise with
+Few clips hold enough silence for the mouth to learn to stay shut, so a share of the windows is silence, noise or music with
 shut lips as the target.
 
 Shapes: B windows, W frames a window, T frames a clip, D latents.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.audio.backends import AudioFeatures
+from avatar_core.audio.backgrounds import coloured_noise, in_room, music
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
@@ -25,12 +26,16 @@ from avatar_core.errors import UserError
 
 @dataclass(frozen=True)
 class LatentClip:
-    """Audio features (4T,M), latents x (T,D), what the clip shows (visible, see codec), confidence (T,) or None."""
+    """Audio features (4T,M), latents x (T,D), what the clip shows (visible, see codec), confidence (T,) or None.
+
+    takes (V,4T,M): features of the same words in other voices and rooms, for training; None as well as V = 0 mean none.
+    """
 
     audio: np.ndarray
     x: np.ndarray
     visible: Mapping[str, bool]
     confidence: np.ndarray | None = None
+    takes: np.ndarray | None = None
 
 
 class Batches:
@@ -69,7 +74,8 @@ class Batches:
                 0, config.window - len(clip.x) - 2 * pad
             )  # clips shorter than a window hold their last frame
             confidence = np.ones(len(clip.x)) if clip.confidence is None else clip.confidence
-            self.audio.append(_hold(clip.audio, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)))
+            heard = [clip.audio, *([] if clip.takes is None else clip.takes)]
+            self.audio.append([_hold(a, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)) for a in heard])
             self.x.append(_hold(clip.x, pad, pad + short))
             self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
         self.share = torch.tensor([float(n) for n in self.lengths])
@@ -81,9 +87,10 @@ class Batches:
         config, window = self.config, self.config.window
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
         place = torch.rand(config.batch, generator=rng).tolist()
+        take = torch.rand(config.batch, generator=rng).tolist()
         silent = (torch.rand(config.batch, generator=rng) < config.silence).tolist()
         mels, xs, weights, ids = [], [], [], []
-        for clip, where, is_silent in zip(chosen, place, silent, strict=True):
+        for clip, where, which, is_silent in zip(chosen, place, take, silent, strict=True):
             if is_silent:
                 mels.append(self.silence[int(where * len(self.silence))])
                 xs.append(self.neutral.expand(window, -1))
@@ -91,26 +98,31 @@ class Batches:
                 ids.append(0)
                 continue
             start = int(where * (len(self.x[clip]) - window + 1))
-            mels.append(self.audio[clip][MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
+            heard = self.audio[clip][int(which * len(self.audio[clip]))]
+            mels.append(heard[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
             xs.append(self.x[clip][start : start + window])
             weights.append(self.weight[clip][start : start + window])
             ids.append(self.visibility_ids[clip])
         return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids)
 
 
-def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 24) -> Tensor:
-    """Features (count,4W,M) of windows of digital silence and of faint coloured noise, -75 to -45 dB."""
+def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 60) -> Tensor:
+    """Features (count,4W,M) of windows in which nobody speaks: digital silence, faint noise, loud noise, music."""
     rng = np.random.default_rng([seed, 77])
     bank, samples = [], window * SAMPLES_PER_FRAME
     for number in range(count):
-        if number < count // 4:
-            noise = np.zeros(samples, np.float32)
+        kind = number % 6
+        if kind == 0:
+            sound = np.zeros(samples)
+        elif kind < 4:
+            sound = coloured_noise(rng, samples)
         else:
-            spectrum = np.fft.rfft(rng.standard_normal(samples))
-            tilt = np.maximum(np.arange(len(spectrum)), 20.0) ** -rng.choice([0.0, 0.5, 1.0])
-            noise = np.fft.irfft(spectrum * tilt, samples)
-            noise *= 10 ** (rng.uniform(-75, -45) / 20) / noise.std()
-        bank.append(features.hear(torch.from_numpy(noise.astype(np.float32))))
+            sound = music(rng, samples)
+        if rng.random() < 0.3:
+            sound = in_room(rng, sound)
+        low, high = (-75, -45) if kind < 3 else (-45, -15)
+        sound = sound * 10 ** (rng.uniform(low, high) / 20)
+        bank.append(features.hear(torch.from_numpy(sound.astype(np.float32))))
     return torch.stack(bank)
 
 

@@ -38,11 +38,12 @@ def generate(
     if frames == 0:
         raise UserError("audio: expected at least one sample, found none")
     audio = np.pad(np.asarray(audio, np.float32), (0, frames * SAMPLES_PER_FRAME - len(audio)))
+    audio = model.audio.prepare(audio)
 
     def encode(a: int, b: int) -> Tensor:
         return audio_features(model, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
 
-    features = _windows(encode, frames, config.window, model.context)
+    features = _windows(encode, frames, config.window, model.context + model.audio.context)
     return sample(model, features, seed, config, progress)
 
 
@@ -99,7 +100,7 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
 
 
 def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
-    """Audio (S,) -> features (T,C) of the audio trunk."""
+    """Prepared sound (S,) -> features (T,C) of the audio trunk."""
     return model.dit.encode_audio(model.audio.hear(torch.from_numpy(audio))[None])[0]
 
 

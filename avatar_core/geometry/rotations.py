@@ -34,12 +34,12 @@ def quat_conj(quat: Tensor) -> Tensor:
 
 
 def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
-    """Turn vectors (..., 3) by unit quaternions (..., 4).
+    """Turn vectors (..., 3) by unit quaternions (..., 4); leading dimensions broadcast.
 
     Locked by test_a_quaternion_turns_as_its_matrix_and_its_conjugate_turns_back.
     """
     w, u = quat[..., :1], quat[..., 1:]
-    vector = vector.expand_as(u)
+    vector, u = torch.broadcast_tensors(vector, u)
     twice = 2 * torch.linalg.cross(u, vector)
     return vector + w * twice + torch.linalg.cross(u, twice)
 

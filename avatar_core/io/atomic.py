@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ PREFIX = ".tmp-"
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
+    return path.with_name(f"{PREFIX}{os.getpid()}-{path.name[-50:]}")  # a name may have 255 bytes
 
 
 def _sync(path: Path) -> None:
@@ -42,17 +42,22 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what the block writes there becomes `path` if the block ends without error."""
+    """Yield a temporary path beside `path`; what the block writes there becomes `path` if the block ends without error.
+
+    Raises UserError when the disk refuses (full, read-only, no permission, a name too long).
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _one_line(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -60,26 +65,82 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty temporary directory beside `path`; it replaces `path` (file tree and all) if the block ends without error.
 
     A directory cannot be replaced in one call: for an instant, `path` is absent. A reader then finds nothing, never a mixture.
+    Raises UserError as `atomic_file`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary, previous = _temporary(path), _temporary(path.with_name(path.name + ".old"))
-    _remove(temporary)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
-        _remove(previous)
-        if path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
+    with _one_line(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)
-        _remove(previous)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+            _remove(previous)
+            if path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            _remove(temporary)
+            _remove(previous)
+
+
+@contextmanager
+def _one_line(path: Path, temporary: Path) -> Iterator[None]:
+    """What the disk refuses, in words for the user; trouble with another file that the block reads passes as it is."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else temporary
+        if name != path and name not in path.parents and temporary not in (name, *name.parents):
+            raise
+        raise UserError(f"{path}: expected a place to write to, found: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """What the system says, in a few words: "No space left on device"."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def check_writable(path: str | os.PathLike, inputs: Sequence[str | os.PathLike]) -> None:
+    """Try, before any work, whether `path` (a file or folder to come) can be written: make what it needs, and take it away again.
+
+    inputs: files that are read. Raises UserError: no permission, a read-only or full disk, a file where a folder is needed, a name
+    that the system refuses, or `path` is one of the `inputs` or the folder of one.
+    """
+    path = Path(path)
+    for given in map(Path, inputs):
+        if path.exists() and any(p.exists() and p.samefile(path) for p in (given, given.parent)):
+            raise UserError(f"{path}: expected another place than that of the input, found {given}")
+    made: list[Path] = []
+    probe = _temporary(path)
+    try:
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        if not path.exists() and not path.is_symlink():
+            path.touch(exist_ok=False)  # the name itself
+            path.unlink()
+        with open(probe, "wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        found = next((p for p in path.parents if p.exists() and not p.is_dir()), path)
+        raise UserError(f"{path}: expected a folder to write to, found the file {found}") from None
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: expected a place to write to, found: {why}") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for folder in reversed(made):
+                folder.rmdir()
 
 
 def check_replaceable(path: str | os.PathLike, entries: str, what: str) -> None:

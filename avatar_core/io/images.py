@@ -1,4 +1,4 @@
-"""Images in and out: reading what users give without trusting it, PNGs with stable bytes, contact sheets.
+"""Images in and out: reading what users give without trusting it, PNGs with stable bytes, contact sheets in any script.
 
 Pixels are sRGB display values, float32 in [0, 1], (H, W, 3), or uint8.
 """
@@ -6,24 +6,36 @@ Pixels are sRGB display values, float32 in [0, 1], (H, W, 3), or uint8.
 from __future__ import annotations
 
 import os
+import struct
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import atomic_file
+from avatar_core.io.colour import to_rgba
+from avatar_core.io.kinds import check_is_file, describe, kind_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-MAX_SIDE = 8192
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "JPEG2000")
+MAX_SIDE = 16_384  # telephones have 200 megapixels: 16320 x 12240
+MAX_PIXELS = 128_000_000  # decoded whole; a JPEG is shrunk while it is decoded and may have more
+WORKING_SIDE = 4096
 MIN_SIDE = 64
 GREY = 0.75
+HINTS = {
+    "HEIC": "save it as JPEG or PNG first (iPhone: Settings, Camera, Formats, Most Compatible)",
+    "video": "save one of its frames as PNG first",
+}
+BOMB_CHECK = threading.Lock()
 
 
 def read_image(
@@ -34,43 +46,38 @@ def read_image(
     alpha: Literal["composite", "error"] = "composite",
     background: float = GREY,
 ) -> np.ndarray:
-    """Read a picture -> (H, W, 3) float32 in [0, 1], upright by its EXIF tag.
+    """Read a picture -> (H, W, 3) float32 in [0, 1]: sRGB by its colour profile, upright by its EXIF tag, the first of several.
 
-    A transparent picture is laid over `background` grey, or refused with `alpha="error"`; one with nothing opaque is refused.
-    Raises UserError: missing, not a picture, damaged or cut off, a side under `min_side` or over `max_side`.
+    One larger than `WORKING_SIDE` is shrunk to it. A transparent picture is laid over `background` grey, or refused with
+    `alpha="error"`; one with nothing opaque is refused. Raises UserError: missing, not a picture, damaged or cut off, a side under
+    `min_side` or over `max_side`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'no such file'}"
-        )
+    check_is_file(path, "an image file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as opened:
-                width, height = (
-                    opened.size
-                )  # from the header: nothing is decoded before the size is known to be sane
-                if min(width, height) < min_side or max(width, height) > max_side:
-                    raise UserError(
-                        f"{path}: expected sides of {min_side} to {max_side} px, found {width} x {height} px"
-                    )
-                opened.load()
-                picture = ImageOps.exif_transpose(opened)
-                transparent = "A" in picture.getbands() or "transparency" in picture.info
-                rgba = _to_float(picture.convert("RGBA"))
+        with _open(path) as opened:
+            # from the header: nothing is decoded before the size is known to be sane
+            width, height = opened.size
+            whole = opened.format in ("JPEG", "MPO") or width * height <= MAX_PIXELS
+            if min(width, height) < min_side or max(width, height) > max_side or not whole:
+                limit = "" if whole else f" and {MAX_PIXELS // 1_000_000} megapixels at most"
+                raise UserError(
+                    f"{path}: expected sides of {min_side} to {max_side} px{limit}, found {width} x {height} px"
+                )
+            if 50706 in getattr(opened, "tag_v2", {}):  # DNGVersion
+                raise UserError(
+                    f"{path}: expected a developed picture, found a camera's raw one; export it as JPEG"
+                )
+            picture = _upright(opened)
+            transparent = "A" in picture.getbands() or "a" in picture.mode or "transparency" in picture.info
+            rgba = np.asarray(to_rgba(picture, path)).astype(np.float32) / 255.0
     except UnidentifiedImageError:
-        size = path.stat().st_size
-        raise UserError(
-            f"{path}: expected an image ({', '.join(FORMATS)}), found {size} bytes of something else"
-        ) from None
-    except Image.DecompressionBombError:
-        raise UserError(
-            f"{path}: expected sides of {min_side} to {max_side} px, found far more pixels"
-        ) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, UserError):
-            raise
+        raise UserError(f"{path}: expected an image ({', '.join(FORMATS)}), found {_other(path)}") from None
+    except MemoryError:
+        raise UserError(f"{path}: expected a picture that fits into memory, found a larger one") from None
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error) as error:
         raise UserError(
             f"{path}: expected a whole image, found a damaged or truncated one ({error})"
         ) from None
@@ -82,8 +89,46 @@ def read_image(
     return np.ascontiguousarray(color * opacity + background * (1 - opacity), dtype=np.float32)
 
 
-def _to_float(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture, dtype=np.uint8).astype(np.float32) / 255.0
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header is read. Pillow's own limit of pixels is a global; `read_image` has its own."""
+    with BOMB_CHECK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that Pillow cannot read
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            opened = Image.open(path, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with opened:
+        yield opened
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    """Decode, shrunk to `WORKING_SIDE` (a JPEG while it is decoded), upright."""
+    scale = min(1.0, WORKING_SIDE / max(opened.size))
+    size = max(1, round(opened.width * scale)), max(1, round(opened.height * scale))
+    if scale < 1:
+        opened.draft(None, size)
+    opened.load()
+    ImageOps.exif_transpose(opened, in_place=True)
+    if max(opened.size) <= WORKING_SIDE:
+        return opened
+    picture, info = opened, opened.info
+    if picture.mode in ("P", "1", "PA"):  # colours are mixed, numbers of a palette are not
+        picture = picture.convert("RGBA" if "transparency" in info else "RGB")
+    scale = WORKING_SIDE / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    picture.info = info
+    return picture
+
+
+def _other(path: Path) -> str:
+    kind = kind_of(path)
+    if kind is None:
+        return f"{path.stat().st_size} bytes of something else"
+    hint = HINTS.get(kind.name) or HINTS.get(kind.medium)
+    return describe(path) + (f": {hint}" if hint else "")
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -125,6 +170,8 @@ def contact_sheet(
 
     images: (H, W, 3) or (H, W), float or uint8, sizes may differ. Long captions are cut to the cell.
     """
+    from avatar_core.io.letters import fit_line
+
     captions = list(captions) if captions is not None else [""] * len(images)
     assert len(captions) == len(images), "one caption a picture"
     line = 16
@@ -135,16 +182,14 @@ def contact_sheet(
     sheet = Image.new(
         "RGB", (columns * (cell + 6) + 6, top + rows * (cell + caption_height + 6)), (250, 250, 250)
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    ink = (20, 20, 20)
     if title:
-        draw.text((6, 6), title, fill=(20, 20, 20), font=ImageFont.load_default(size=16))
+        sheet.paste(ink, (6, 4), Image.fromarray(fit_line(title, 16, sheet.width - 12)))
     for k, (image, caption) in enumerate(zip(images, captions)):
         x, y = 6 + (k % columns) * (cell + 6), top + (k // columns) * (cell + caption_height + 6)
         picture = Image.fromarray(to_uint8(image)).convert("RGB")
         picture = ImageOps.contain(picture, (cell, cell), Image.Resampling.LANCZOS)
         sheet.paste(picture, (x + (cell - picture.width) // 2, y + (cell - picture.height) // 2))
         for j, text in enumerate(caption.split("\n")):
-            while text and draw.textlength(text, font=font) > cell:
-                text = text[:-2] + "." if len(text) > 2 else ""
-            draw.text((x, y + cell + 1 + line * j), text, fill=(20, 20, 20), font=font)
+            sheet.paste(ink, (x, y + cell + 1 + line * j), Image.fromarray(fit_line(text, 11, cell)))
     write_png(path, np.asarray(sheet))

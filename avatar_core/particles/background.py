@@ -1,12 +1,13 @@
-"""A smooth backdrop: what stands behind an avatar, at any size of picture.
+"""What stands behind an avatar, at any size of picture: a smooth backdrop or the room of a photograph.
 
-Legend: H height, W width, C polynomial terms.
+Legend: H height, W width, C polynomial terms, h w pixels of a stored room.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 
@@ -36,3 +37,23 @@ class Background:
     def plain(color: np.ndarray) -> Background:
         """One colour (3,) everywhere."""
         return Background(np.asarray(color, np.float32).reshape(1, 3))
+
+
+@dataclass(frozen=True)
+class Room:
+    """A picture behind the avatar: pixels (h,w,3) uint8."""
+
+    pixels: np.ndarray
+
+    def image(self, width: int, height: int) -> np.ndarray:
+        """(H, W, 3) float32 in [0, 1]: the room fills the picture, its middle where the shapes differ."""
+        h, w = self.pixels.shape[:2]
+        scale = max(width / w, height / h)
+        cut_w, cut_h = max(1, min(w, round(width / scale))), max(1, min(h, round(height / scale)))
+        x0, y0 = (w - cut_w) // 2, (h - cut_h) // 2
+        cut = self.pixels[y0 : y0 + cut_h, x0 : x0 + cut_w].astype(np.float32) / 255
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        return np.clip(cv2.resize(cut, (width, height), interpolation=method), 0, 1)
+
+
+Backdrop = Background | Room

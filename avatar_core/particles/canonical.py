@@ -19,7 +19,7 @@ from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import write_bytes
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.particles.background import Background
+from avatar_core.particles.background import Backdrop, Background, Room
 from avatar_core.particles.splats import PORTRAIT_BLUR, Splats
 
 SH_DEGREE_0 = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DEGREE_0 * f_dc
@@ -30,7 +30,8 @@ class Canonical:
     """means (N+S,3) m, quats (N+S,4) wxyz, log_scales (N+S,3) log m, logit_opacities (N+S,), colors (N+S,3) sRGB;
     region (N+S,) uint8 as in the layout; anchor (N+S,) int32 base particle that it follows (base particles: themselves);
     knn (N+S,K) int32 neighbours in the canonical pose; shape (B,) template shape coefficients; stature in metres; pixel:
-    metres of the person that one pixel of the fitted portrait covers.
+    metres of the person that one pixel of the fitted portrait covers. stance (B,3): rotation vectors of the template's bones in
+    the portrait, see `stance`; freedom (2,): how far the left and the right arm may gesture from there, 0 to 1.
     """
 
     means: np.ndarray
@@ -45,7 +46,9 @@ class Canonical:
     n_base: int
     stature: float
     pixel: float
-    background: Background
+    background: Backdrop
+    stance: np.ndarray
+    freedom: np.ndarray
 
     def __len__(self) -> int:
         return len(self.means)
@@ -79,7 +82,9 @@ _ARRAYS = tuple(f.name for f in fields(Canonical) if f.name not in (*_NUMBERS, "
 def save_canonical(path: str | os.PathLike, canonical: Canonical) -> None:
     """Write `path` (.safetensors) and its JSON sidecar."""
     tensors = {name: np.ascontiguousarray(getattr(canonical, name)) for name in _ARRAYS}
-    tensors["background"] = np.ascontiguousarray(canonical.background.coefficients)
+    behind = canonical.background
+    stored = behind.pixels if isinstance(behind, Room) else behind.coefficients
+    tensors["background"] = np.ascontiguousarray(stored)
     numbers = {
         "n_base": int(canonical.n_base),
         "stature": float(canonical.stature),
@@ -94,7 +99,9 @@ def load_canonical(path: str | os.PathLike) -> Canonical:
     try:
         arrays = {name: tensors[name].numpy() for name in _ARRAYS}
         numbers = {name: sidecar["config"][name] for name in _NUMBERS}
-        return Canonical(**arrays, **numbers, background=Background(tensors["background"].numpy()))
+        behind = tensors["background"].numpy()
+        background = Room(behind) if behind.ndim == 3 else Background(behind)
+        return Canonical(**arrays, **numbers, background=background)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: expected a canonical avatar of this version, found none of {error}"

@@ -16,7 +16,8 @@ import numpy as np
 
 from avatar_core.backends import chosen_backends, default_backends, parse_choices
 from avatar_core.config import derived_by
-from avatar_core.particles.background import Background
+from avatar_core.particles.background import Backdrop
+from avatar_core.perception.foreground import Matte
 
 KEYPOINTS = {
     "holistic": "avatar_core.perception.holistic.keypoints:HolisticKeypoints",
@@ -24,7 +25,7 @@ KEYPOINTS = {
 }
 MASKS = {
     "grabcut": "avatar_core.perception.foreground:GrabCutMasks",
-    "selfie": "avatar_core.perception.holistic.masks:SelfieMasks",
+    "matte": "avatar_core.perception.matte:MatteMasks",
 }
 TRACKS = {"optical_flow": "avatar_core.perception.tracks:OpticalFlowTracks"}
 ROLES = {"keypoints": KEYPOINTS, "masks": MASKS, "tracks": TRACKS}
@@ -38,8 +39,13 @@ class KeypointDetector(Protocol):
 
 
 class MaskDetector(Protocol):
-    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Background]:
+    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
         """One picture (H,W,3) -> which pixels show the person (H,W) bool, and what is behind."""
+        ...
+
+    def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
+        """A portrait (H,W,3) float32 in [0,1], the keypoints (K,2) px and confidence (K,) of the person that is wanted -> the
+        person cut out."""
         ...
 
 

@@ -19,6 +19,8 @@ from scipy.spatial.transform import Rotation
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.layout import REGIONS, ParticleLayout
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
+from avatar_core.perception.foreground import Matte
+from avatar_core.personalise.inside import GONE, draw_in
 from avatar_core.personalise.surface import silhouette, vertex_normals
 from avatar_core.template.mesh import PARTS, Template
 
@@ -55,21 +57,21 @@ def make_particles(
     layout: ParticleLayout,
     vertices: np.ndarray,
     camera: Camera,
-    image: np.ndarray,
-    mask: np.ndarray,
+    matte: Matte,
     shells: int,
     seed: int,
 ) -> PortraitParticles:
-    """Particles on posed vertices (V,3) before camera, coloured from image (H,W,3) within mask (H,W)."""
-    means = layout.points(vertices).astype(np.float64)
+    """Particles on posed vertices (V,3) before camera, coloured from the person that the matte cuts out."""
+    means, lost = draw_in(layout.points(vertices).astype(np.float64), camera, matte.alpha)
     normals = layout.points(vertex_normals(vertices, template.faces))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     base = _base(layout, means, normals)
+    base.logit_opacities[lost] = GONE
     shell = _shells(
-        template, layout, vertices, means, camera, mask, shells, np.random.default_rng([seed, 77])
+        template, layout, vertices, means, camera, matte.pure, shells, np.random.default_rng([seed, 77])
     )
     particles = join(base, shell)
-    return _color(particles, template, layout, normals, camera, image, mask)
+    return _color(particles, template, layout, normals, camera, matte.colors, matte.core)
 
 
 def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> PortraitParticles:
@@ -111,11 +113,10 @@ def _shells(
     rng: np.random.Generator,
 ) -> PortraitParticles:
     """Particles on the pixels of the person that the surface does not cover, each tied to a particle nearby."""
-    # Neither the mask's blurred rim nor a thin ring round the surface deserves particles: they would show the backdrop.
+    # A thin ring round the surface deserves no particles: it would show the backdrop.
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    inner = cv2.erode(mask.astype(np.uint8), kernel, iterations=2)
     covered = cv2.dilate(silhouette(vertices, template.faces, camera).astype(np.uint8), kernel)
-    bare = np.asarray(inner & (1 - covered), np.uint8)
+    bare = np.asarray(mask & (covered == 0), np.uint8)
     uncovered = cv2.morphologyEx(bare, cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
     count = min(count, int(len(rows) / SHELL_PX))

@@ -90,7 +90,7 @@ def add_detail(
         quats=_laid_on(direction, normals[at], sight[at]),
         log_scales=np.log(size),
         logit_opacities=np.full(len(at), 0.5),
-        colors=target[row, column].astype(np.float64),
+        colors=view.colors.numpy()[row, column].astype(np.float64),
         region=particles.region[anchor],
         anchor=anchor.astype(np.int32),
         seen=np.ones(len(at), bool),

@@ -17,13 +17,15 @@ from scipy.spatial.transform import Rotation
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
-from avatar_core.particles.background import Background
+from avatar_core.particles.background import Backdrop
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
+from avatar_core.personalise.freedom import arm_freedom
+from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
 from avatar_core.personalise.surface import clothed_surface
@@ -44,11 +46,12 @@ MIN_FACE_PX = 24
 @dataclass(frozen=True)
 class PortraitFit:
     """How well the avatar shows its portrait: the rendered picture (H,W,3) in the portrait's own pose, decibels over the person
-    and over the face, and the median error of the keypoints."""
+    and over the face, the share of its opacity beside the person, and the median error of the keypoints."""
 
     picture: np.ndarray
     psnr_foreground: float
     psnr_face: float
+    outside: float
     keypoint_error_px: float
 
 
@@ -70,20 +73,18 @@ def personalise(
     progress(0, 1, "keypoints")
     xy, confidence = (np.asarray(a)[0] for a in perception.keypoint_detector.keypoints(picture[None]))
     _check_person(xy, confidence)
-    mask, background = perception.mask_detector.separate(picture)
-    mask = _own_mask(mask, xy, confidence)
-    # The outermost pixels are half backdrop: they would give the outline the backdrop's colour.
-    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    matte = perception.mask_detector.matte(picture, xy, confidence)
+    _check_outline(matte.core, xy)
     progress(0, 1, "pose")
     pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
-    vertices = vertices + clothed_surface(template, vertices, pose.camera, core)
+    vertices = vertices + clothed_surface(template, vertices, pose.camera, matte.core)
     particles = make_particles(
-        template, layout, vertices, pose.camera, picture, core, config.particles.shell, config.particles.seed
+        template, layout, vertices, pose.camera, matte, config.particles.shell, config.particles.seed
     )
-    matte = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 0.7)
-    view = View.of(pose.camera, picture, background.image(width, height), matte)
+    behind = matte.background.image(width, height)
+    view = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
     face_view, face_box = _face_view(view, xy)
     total = config.refine.steps + config.refine.sharp_steps
     particles = refine(
@@ -100,10 +101,13 @@ def personalise(
         focus=face_box,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
-    fit = _portrait_fit(particles, view, core, face_box, pose.error_px)
+    particles = hide_outside(particles, view)
+    fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), background)
+    canonical = _unpose(
+        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background
+    )
     return canonical, pose.camera, fit
 
 
@@ -149,15 +153,14 @@ def _check_person(xy: np.ndarray, confidence: np.ndarray) -> None:
         )
 
 
-def _own_mask(mask: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The foreground mask, if it holds the person's face. Raises UserError where the backdrop could not be told apart."""
+def _check_outline(core: np.ndarray, xy: np.ndarray) -> None:
+    """Raises UserError unless the foreground (H,W) holds the person's face."""
     points = np.floor(xy[indices("eyelids.", "lips_", "nose.")]).astype(int)
-    column, row = points[:, 0].clip(0, mask.shape[1] - 1), points[:, 1].clip(0, mask.shape[0] - 1)
-    if mask[row, column].mean() < 0.5:
+    column, row = points[:, 0].clip(0, core.shape[1] - 1), points[:, 1].clip(0, core.shape[0] - 1)
+    if core[row, column].mean() < 0.5:
         raise UserError(
-            "portrait: expected a person that stands out from a plain backdrop, found no clear outline"
+            "portrait: expected a person that stands out from what is behind, found no clear outline"
         )
-    return mask
 
 
 def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
@@ -173,11 +176,14 @@ def _portrait_fit(
     particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int], error_px: float
 ) -> PortraitFit:
     with torch.no_grad():
-        image, _ = render(view, particles.splats())
+        image, alpha = render(view, particles.splats())
+    outside = float((alpha * beside(view)).sum() / alpha.sum())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(picture, psnr(picture, target, mask), psnr(picture[face], target[face]), error_px)
+    return PortraitFit(
+        picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px
+    )
 
 
 def _unpose(
@@ -186,7 +192,7 @@ def _unpose(
     particles: PortraitParticles,
     pose: PortraitPose,
     pixel: float,
-    background: Background,
+    background: Backdrop,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)
@@ -217,6 +223,8 @@ def _unpose(
         stature=float(vertices[template.part == 0, 2].max()),
         pixel=pixel,
         background=background,
+        stance=pose.rotvecs.astype(np.float32),
+        freedom=arm_freedom(template, layout, pose.shape, pose.rotvecs, particles.seen[: particles.n_base]),
     )
 
 

@@ -42,16 +42,20 @@ FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to
 
 @dataclass(frozen=True)
 class View:
-    """A camera, what it should see (H,W,3), what is behind (H,W,3), and the mask (H,W), as tensors."""
+    """A camera, what it should see (H,W,3), what is behind (H,W,3), the mask (H,W) and the colours that are the person's own there
+    (H,W,3), as tensors."""
 
     camera: Camera
     target: Tensor
     background: Tensor
     mask: Tensor
+    colors: Tensor
 
     @staticmethod
-    def of(camera: Camera, image: np.ndarray, background: np.ndarray, mask: np.ndarray) -> View:
-        return View(camera, float_tensor(image), float_tensor(background), float_tensor(mask))
+    def of(
+        camera: Camera, image: np.ndarray, background: np.ndarray, mask: np.ndarray, colors: np.ndarray
+    ) -> View:
+        return View(camera, *(float_tensor(a) for a in (image, background, mask, colors)))
 
     def over(self, backdrop: Tensor | None) -> Tensor:
         """The target, or the person cut out by the mask and put before a plain colour (3,)."""
@@ -66,7 +70,7 @@ class View:
         K[0] *= width / self.camera.width
         K[1] *= height / self.camera.height
         camera = replace(self.camera, K=K, width=width, height=height)
-        parts = (self.target, self.background, self.mask)
+        parts = (self.target, self.background, self.mask, self.colors)
         return View.of(
             camera, *(cv2.resize(a.numpy(), (width, height), interpolation=cv2.INTER_AREA) for a in parts)
         )
@@ -77,7 +81,7 @@ class View:
         method = cv2.INTER_AREA if pixels < side else cv2.INTER_LINEAR
         cut = [
             cv2.resize(a.numpy()[y0 : y0 + side, x0 : x0 + side], (pixels, pixels), interpolation=method)
-            for a in (self.target, self.background, self.mask)
+            for a in (self.target, self.background, self.mask, self.colors)
         ]
         return View.of(replace(camera, width=pixels, height=pixels), *cut)
 
@@ -221,7 +225,7 @@ def gamut(particles: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     Particles that the portrait does not show stay near the colour they started with.
     """
     mask = (view.mask.numpy() > 0.5)[..., None]
-    target = view.target.numpy()
+    target = view.colors.numpy()
     window = np.ones((2 * GAMUT_PX + 1,) * 2, np.uint8)
     low = cv2.erode(np.where(mask, target, 1).astype(np.float32), window)
     high = cv2.dilate(np.where(mask, target, 0).astype(np.float32), window)
@@ -235,12 +239,12 @@ def gamut(particles: PortraitParticles, view: View) -> tuple[Tensor, Tensor]:
     return tensor(low - GAMUT_MARGIN), tensor(high + GAMUT_MARGIN)
 
 
-def contribution(view: View, splats: Splats) -> Tensor:
-    """(N,) pixels of the view that each splat's colour fills: the sum of its blending weights."""
+def contribution(view: View, splats: Splats, where: Tensor | None = None) -> Tensor:
+    """(N,) pixels of the view, or of `where` (H,W) in it, that each splat's colour fills: the sum of its blending weights."""
     colors = torch.zeros_like(splats.colors).requires_grad_()
     with torch.enable_grad():
         image, _ = render(view, replace(splats.detach(), colors=colors))
-        image[..., 0].sum().backward()
+        (image[..., 0] if where is None else image[..., 0] * where).sum().backward()
     assert colors.grad is not None
     return colors.grad[:, 0].clone()
 

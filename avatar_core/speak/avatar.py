@@ -20,6 +20,7 @@ from avatar_core.io.images import contact_sheet
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.canonical import Canonical, load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import ParticleLayout, make_layout
+from avatar_core.particles.stance import to_stance
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.personalise import personalise
@@ -58,7 +59,7 @@ def save_avatar(
     check_avatar_folder(folder)
     with atomic_directory(folder) as new:
         save_canonical(new / "avatar.safetensors", canonical)
-        write_ply(new / "avatar.ply", canonical)
+        write_ply(new / "avatar.ply", to_stance(canonical, make_layout(particles)))
         view = {
             "viewmat": np.asarray(camera.viewmat, float).tolist(),
             "K": np.asarray(camera.K, float).tolist(),

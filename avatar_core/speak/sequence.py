@@ -13,9 +13,8 @@ from avatar_core.clock import pad_to_frames
 from avatar_core.generator.sampler import generate
 from avatar_core.io.atomic import atomic_directory, check_replaceable
 from avatar_core.particles.canonical import Canonical, write_ply
-from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout
-from avatar_core.speak.render import CHUNK
+from avatar_core.speak.render import CHUNK, moving_frames
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
 
@@ -45,7 +44,7 @@ def posed_canonicals(
 ) -> Iterator[Canonical]:
     """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
     check_sound(audio)
-    frames = LocalFrames(canonical, layout)
+    frames = moving_frames(canonical, layout, "auto")
     x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):

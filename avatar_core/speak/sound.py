@@ -1,36 +1,46 @@
 """The voice that drives an avatar: a recording of the user's, or a text spoken by the speech backend.
 
-S samples at 16 kHz.
+S samples at 16 kHz, mono: what the networks hear. The video carries the recording as it came.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
-from avatar_core.io.audio import read_audio
+from avatar_core.io.audio import Soundtrack, read_soundtrack
 from avatar_core.speech.espeak import synthesize
 from avatar_core.speech.voices import DEFAULT_VOICE
 
 
+@dataclass(frozen=True)
+class Sound:
+    """samples (S,): what the networks hear; track: what the video carries, None for the samples themselves."""
+
+    samples: np.ndarray
+    track: Soundtrack | None
+
+
 def read_sound(
     audio: Path | None, text: str | None, language: str, voice: str | None, preview_s: float | None = None
-) -> np.ndarray:
-    """(S,) float32: the sound file `audio` or the spoken `text`, one of the two; `preview_s`: only its first seconds.
+) -> Sound:
+    """The sound file `audio` or the spoken `text`, one of the two; `preview_s`: only its first seconds.
 
     Raises UserError: neither or both given, a sound that cannot be read, a text that cannot be spoken.
     """
+    track = None
     if audio is not None and text is None:
-        sound = read_audio(audio)
+        samples, track = read_soundtrack(audio)
     elif text is not None and audio is None:
-        sound = synthesize(text, language, voice or DEFAULT_VOICE).audio
+        samples = synthesize(text, language, voice or DEFAULT_VOICE).audio
     else:
         found = "neither" if audio is None else "both"
         raise UserError(f"voice: expected one of --audio and --text, found {found}")
-    return sound if preview_s is None else sound[: max(1, round(preview_s * SAMPLE_RATE))]
+    return Sound(samples if preview_s is None else samples[: max(1, round(preview_s * SAMPLE_RATE))], track)
 
 
 def check_sound(audio: np.ndarray) -> None:

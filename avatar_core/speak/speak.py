@@ -18,11 +18,13 @@ from avatar_core.clock import FPS, SAMPLES_PER_FRAME, pad_to_frames
 from avatar_core.errors import UserError
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
+from avatar_core.io.audio import Soundtrack
 from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.progress import Progress, silent
-from avatar_core.speak.render import render_motion
+from avatar_core.speak.behind import KEEP, Behind
+from avatar_core.speak.render import Gestures, render_motion
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
 
@@ -52,13 +54,19 @@ def speak(
     audio: np.ndarray,
     out: str | os.PathLike,
     *,
+    gestures: Gestures = "auto",
+    track: Soundtrack | None = None,
+    behind: Behind = KEEP,
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
     crf: int = 16,
     progress: Progress = silent,
 ) -> SpeakReport:
-    """Drive an avatar with sound (S,) at 16 kHz and write the mp4. The file appears only when it is complete.
+    """Drive an avatar with sound (S,) at 16 kHz and write the video. The file appears only when it is complete.
+
+    track: the same sound as it came, for the video to carry; without it, `audio`. behind: what stands behind; transparent videos
+    are .webm or .mov.
 
     Raises UserError: latents of another avatar layout, a video that cannot be written.
     """
@@ -80,8 +88,13 @@ def speak(
 
     x = generate(student.generator, audio, seed, config, sampling)
     generated = time.monotonic()
-    with VideoWriter(out, camera.width, camera.height, audio=audio, crf=crf, preset="fast") as writer:
-        for images in render_motion(student, canonical, layout, x, camera):
+    heard = audio if track is None else replace(track, seconds=frames / FPS)
+    clear = behind.transparent
+    person = behind.before(canonical)
+    with VideoWriter(
+        out, camera.width, camera.height, audio=heard, crf=crf, preset="fast", transparent=clear
+    ) as writer:
+        for images in render_motion(student, person, layout, x, camera, gestures, transparent=clear):
             writer.write(images)
             progress(writer.frames, frames, "video")
     return SpeakReport(frames, generated - start, time.monotonic() - generated)

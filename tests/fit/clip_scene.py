@@ -48,6 +48,8 @@ def make_canonical(layout) -> Canonical:
         stature=1.7,
         pixel=0.0015,
         background=Background.plain(np.full(3, 0.8)),
+        stance=relaxed_rotvecs(template),
+        freedom=np.ones(2, np.float32),
     )
     vertices, _ = canonical_surface(bare, template)
     means = layout.points(vertices).astype(np.float32)
@@ -70,6 +72,8 @@ def make_canonical(layout) -> Canonical:
         stature=1.7,
         pixel=0.0015,
         background=bare.background,
+        stance=bare.stance,
+        freedom=bare.freedom,
     )
 
 

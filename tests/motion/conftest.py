@@ -53,6 +53,8 @@ def person():
         stature=1.7,
         pixel=0.001,
         background=Background.plain(np.full(3, 0.5)),
+        stance=np.zeros((0, 3), np.float32),
+        freedom=np.ones(2, np.float32),
     )
     layout = ParticleLayout(
         triangles=np.zeros((430, 3), np.int32),

@@ -6,8 +6,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from avatar_core.geometry.camera import look_at
+from avatar_core.particles.background import Background
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.layout import REGIONS, make_layout
+from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import make_particles
 from avatar_core.personalise.config import RefineConfig
 from avatar_core.personalise.detail import add_detail, moving, pattern
@@ -30,8 +32,10 @@ def _portrait(height_m: float, angle: float):
     image = np.full((SIZE, SIZE, 3), 0.8, np.float32)
     rows = np.nonzero(person)[0]
     image[person] = np.where((rows[:, None] // 4) % 2, [0.9, 0.9, 0.85], [0.1, 0.4, 0.25])
-    particles = make_particles(template, layout, vertices, camera, image, person, 0, 0)
-    view = View.of(camera, image, np.full_like(image, 0.8), person.astype(np.float32))
+    backdrop = Background.plain(np.full(3, 0.8))
+    matte = Matte(person.astype(np.float32), person, person, image, image, backdrop)
+    particles = make_particles(template, layout, vertices, camera, matte, 0, 0)
+    view = View.of(camera, image, backdrop.image(SIZE, SIZE), matte.alpha, matte.colors)
     return view, template, layout, particles
 
 

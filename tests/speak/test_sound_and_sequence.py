@@ -21,12 +21,12 @@ def canonical():
 def test_sound_is_a_recording_or_a_spoken_text_whole_or_its_first_seconds(tmp_path):
     wav = tmp_path / "a.wav"
     write_wav(wav, np.linspace(-0.5, 0.5, 16000))
-    whole = read_sound(wav, None, "en", None)
+    whole = read_sound(wav, None, "en", None).samples
     assert len(whole) == 16000
-    np.testing.assert_array_equal(read_sound(wav, None, "en", None, preview_s=0.25), whole[:4000])
-    spoken = read_sound(None, "Guten Tag.", "de", None)
+    np.testing.assert_array_equal(read_sound(wav, None, "en", None, preview_s=0.25).samples, whole[:4000])
+    spoken = read_sound(None, "Guten Tag.", "de", None).samples
     np.testing.assert_array_equal(spoken, synthesize("Guten Tag.", "de").audio)
-    assert not np.array_equal(spoken, read_sound(None, "Guten Tag.", "de", "lena"))
+    assert not np.array_equal(spoken, read_sound(None, "Guten Tag.", "de", "lena").samples)
     for audio, text, found in ((None, None, "neither"), (wav, "Hello.", "both")):
         with pytest.raises(UserError, match=f"expected one of --audio and --text, found {found}"):
             read_sound(audio, text, "en", None)

@@ -1,0 +1,114 @@
+"""A phoneme encoder: what a pretrained conformer makes of speech, before it decides which phonemes it heard.
+
+hama 1.7.0 (see NOTICE): 16 kHz -> 80 ln-mel bands at 100 Hz -> a convolution down to 50 Hz -> conformer blocks of 144 channels;
+the first ones are kept, those above and the CTC head name phonemes of two languages and are not. Two things differ from
+its own runtime, so that any length and any windows give the same: attention reaches `RADIUS` frames to either side (there it
+sees the whole call), and beyond the ends lies silence (there the sound is mirrored).
+
+S samples at 16 kHz, J = S // 320 + 1 frames at 50 Hz, frame j centred at j * 20 ms.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avatar_core.io.checkpoints import load_checkpoint
+
+ASSET = Path(__file__).resolve().parent.parent / "assets" / "phoneme_encoder.safetensors"
+CHANNELS, HEADS, HIDDEN, KERNEL, MELS = 144, 4, 576, 31, 80
+WINDOW, HOP = 400, 160  # samples
+FLOOR = 1e-10
+RADIUS = 50  # frames of attention on either side
+FRAME_SAMPLES = 320
+_BLOCK = 1000  # frames worked on at once
+
+
+class PhonemeEncoder(nn.Module):
+    """The stem and the first `blocks` conformer blocks."""
+
+    filters: Tensor
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.register_buffer("filters", torch.zeros(WINDOW // 2 + 1, MELS))
+        self.stem = nn.Conv1d(MELS, CHANNELS, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList([ConformerBlock() for _ in range(blocks)])
+        self.context = 1 + blocks * (RADIUS + KERNEL // 2)  # frames on either side that can change a frame
+
+    def forward(self, audio: Tensor, radius: int = RADIUS) -> Tensor:
+        """Sound (S,) -> the last block's output (J,C), in pieces that overlap by what a frame can see."""
+        total = len(audio) // FRAME_SAMPLES + 1
+        parts = []
+        for start in range(0, total, _BLOCK):
+            stop = min(start + _BLOCK, total)
+            a, b = max(0, start - self.context), min(total, stop + self.context)
+            parts.append(self._encode(self._log_mel(audio, a, b, total), radius)[start - a : stop - a])
+        return torch.cat(parts)
+
+    def _log_mel(self, audio: Tensor, first: int, end: int, total: int) -> Tensor:
+        """ln-mel (K,80) that frames [first, end) read: K = 2 (end - first), less one at the sound's own end."""
+        stop = min(2 * end, len(audio) // HOP + 1) if end == total else 2 * end
+        left, right = 2 * first * HOP - WINDOW // 2, (stop - 1) * HOP + WINDOW // 2
+        piece = F.pad(audio[max(0, left) : right], (max(0, -left), max(0, right - len(audio))))
+        window = torch.hann_window(WINDOW, device=audio.device)
+        spectrum = torch.fft.rfft(piece.float().unfold(0, WINDOW, HOP) * window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return torch.log((power @ self.filters).clamp_min(FLOOR))
+
+    def _encode(self, mel: Tensor, radius: int) -> Tensor:
+        h = F.gelu(self.stem(mel.T[None]))[0].T
+        time = torch.arange(len(h), device=h.device)
+        band = (time[:, None] - time[None]).abs() <= radius
+        for block in self.blocks:
+            h = block(h, band)
+        return h
+
+
+class ConformerBlock(nn.Module):
+    """Conformer [Gulati et al. 2020] without positions: half feed-forward, attention, convolution, half feed-forward, norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = FeedForward(), FeedForward()
+        self.attention_norm = nn.LayerNorm(CHANNELS)
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+        self.out = nn.Linear(CHANNELS, CHANNELS)
+        self.convolution_norm = nn.LayerNorm(CHANNELS)
+        self.gate = nn.Linear(CHANNELS, 2 * CHANNELS)
+        self.depthwise = nn.Conv1d(CHANNELS, CHANNELS, KERNEL, padding=KERNEL // 2, groups=CHANNELS)
+        self.mix = nn.Linear(CHANNELS, CHANNELS)
+        self.norm = nn.LayerNorm(CHANNELS)
+
+    def forward(self, h: Tensor, band: Tensor) -> Tensor:
+        """(J,C), band (J,J) what attends to what -> (J,C)."""
+        h = h + 0.5 * self.first(h)
+        q, k, v = self.qkv(self.attention_norm(h)).view(len(h), 3, HEADS, -1).permute(1, 2, 0, 3)
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=band)
+        h = h + self.out(heard.transpose(0, 1).reshape(len(h), CHANNELS))
+        y = F.glu(self.gate(self.convolution_norm(h)), -1)
+        h = h + self.mix(F.silu(self.depthwise(y.T[None]))[0].T)
+        return self.norm(h + 0.5 * self.second(h))
+
+
+class FeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(CHANNELS)
+        self.up, self.down = nn.Linear(CHANNELS, HIDDEN), nn.Linear(HIDDEN, CHANNELS)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.down(F.silu(self.up(self.norm(h))))
+
+
+@lru_cache(maxsize=1)
+def phoneme_encoder() -> PhonemeEncoder:
+    """The committed encoder, in eval mode. Raises UserError when the asset is missing or damaged."""
+    tensors, sidecar = load_checkpoint(ASSET)
+    encoder = PhonemeEncoder(sidecar["config"]["blocks"])
+    encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,78 @@
+"""Audio features that carry over from a synthesiser to human voices: a phoneme encoder's, with the loudness beside them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from avatar_core.audio.takes import TakeConfig
+from avatar_core.config import ranged, section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phonemes:
+    """M = 1 + 144: mean log-mel, then the encoder's output, read between its frames (50 Hz) at 100 Hz. See `encoder`."""
+
+    takes: TakeConfig = section(TakeConfig)
+    energy_sd: float = ranged(0.5, 0, 5)  # nepers of power, of a training window's loudness
+    noise: float = ranged(0.15, 0, 2)  # of the features' deviation, added to training windows
+
+    @property
+    def bands(self) -> int:
+        from avatar_core.audio.encoder import CHANNELS
+
+        return 1 + CHANNELS
+
+    @property
+    def context(self) -> int:
+        from avatar_core.audio.encoder import phoneme_encoder
+
+        return phoneme_encoder().context // 2 + 2  # two of the encoder's frames a picture; a window's last frame is read held
+
+    def prepare(self, audio: np.ndarray) -> np.ndarray:
+        from avatar_core.audio.level import level_gain_db, to_level
+
+        _LOG.info("voice brought to one level: %+.1f dB", level_gain_db(audio))
+        return to_level(audio)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        import torch
+
+        from avatar_core.audio.encoder import FRAME_SAMPLES, phoneme_encoder
+        from avatar_core.audio.features import HOP, log_mel
+
+        energy = log_mel(audio).mean(-1, keepdim=True)
+        hidden = phoneme_encoder()(audio)
+        at = (torch.arange(len(energy)) + 0.5) * HOP / FRAME_SAMPLES
+        left = at.long().clamp(max=max(0, len(hidden) - 2))
+        share = (at - left).clamp(max=1)[:, None]
+        right = (left + 1).clamp(max=len(hidden) - 1)
+        return torch.cat([energy, hidden[left] * (1 - share) + hidden[right] * share], -1)
+
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> Tensor:
+        import torch
+
+        from avatar_core.audio.takes import make_take
+
+        made = [make_take(audio, others, self.takes, rng) for _ in range(self.takes.count)]
+        heard = [self.hear(torch.from_numpy(take)) for take in made]
+        return torch.stack(heard) if heard else torch.zeros(0, len(audio) // 160, self.bands)
+
+    def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
+        import torch
+
+        energy, hidden = features[..., :1], features[..., 1:]
+        energy = energy + self.energy_sd * torch.randn(len(features), 1, 1, generator=rng)
+        hidden = hidden + self.noise * hidden.std() * torch.randn(hidden.shape, generator=rng)
+        return torch.cat([energy, hidden], -1)
