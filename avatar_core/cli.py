@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from avatar_core.geometry.camera import Camera
     from avatar_core.particles.canonical import Canonical
     from avatar_core.particles.layout import ParticleLayout
+    from avatar_core.personalise.personalise import PortraitFit
     from avatar_core.speak.student import Student
 
 # numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
@@ -131,7 +132,7 @@ def speak(
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
         student = load_student(model)
-        layout, canonical, camera = _personalise(image, portrait, student)
+        layout, canonical, camera, _ = _personalise(image, portrait, student)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
@@ -177,18 +178,19 @@ def personalise(
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.io.atomic import check_writable
-    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
-    from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
 
     check_avatar_folder(out)
     check_writable(out, [portrait])
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, camera = _personalise(image, portrait, student)
-    still = render_still(to_stance(canonical, layout), camera)
-    save_avatar(out, canonical, camera, student.personalise.particles, [image, still])
+    _, canonical, camera, fit = _personalise(image, portrait, student)
+    save_avatar(out, canonical, camera, student.personalise.particles, fit)
+    _say(
+        f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
+        f"{fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
+    )
     _say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
 
 
@@ -222,7 +224,7 @@ def export(
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, _ = _personalise(image, portrait, student)
+    layout, canonical, _, _ = _personalise(image, portrait, student)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
         _say(f"{out}: {len(canonical.means)} Gaussians")
@@ -294,8 +296,10 @@ def _portrait(path: Path) -> np.ndarray:
     return read_image(path)
 
 
-def _personalise(image: np.ndarray, path: Path, student: Student) -> tuple[ParticleLayout, Canonical, Camera]:
-    """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
+def _personalise(
+    image: np.ndarray, path: Path, student: Student
+) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
+    """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
     from avatar_core.speak.avatar import make_avatar
 
     start = time.monotonic()

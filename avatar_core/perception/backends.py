@@ -19,7 +19,10 @@ from avatar_core.config import derived_by
 from avatar_core.particles.background import Backdrop
 from avatar_core.perception.foreground import Matte
 
-KEYPOINTS = {"critics": "avatar_core.perception.critic_keypoints:CriticKeypoints"}
+KEYPOINTS = {
+    "holistic": "avatar_core.perception.holistic.keypoints:HolisticKeypoints",
+    "critics": "avatar_core.perception.critic_keypoints:CriticKeypoints",
+}
 MASKS = {
     "grabcut": "avatar_core.perception.foreground:GrabCutMasks",
     "matte": "avatar_core.perception.matte:MatteMasks",
@@ -30,7 +33,8 @@ ROLES = {"keypoints": KEYPOINTS, "masks": MASKS, "tracks": TRACKS}
 
 class KeypointDetector(Protocol):
     def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of one person (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2), confidence (B,K) in [0,1]."""
+        """One picture of a person or the frames of one shot (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2),
+        confidence (B,K) in [0,1]."""
         ...
 
 

@@ -21,6 +21,7 @@ from avatar_core.particles.background import Backdrop
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
+from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
@@ -46,13 +47,18 @@ MIN_FACE_PX = 24
 @dataclass(frozen=True)
 class PortraitFit:
     """How well the avatar shows its portrait: the rendered picture (H,W,3) in the portrait's own pose, decibels over the person
-    and over the face, the share of its opacity beside the person, and the median error of the keypoints."""
+    and over the face, the share of its opacity beside the person, and the median error of the keypoints. And what was found: the
+    portrait as it was looked at (H,W,3), keypoints (K,2) px, their confidence (K,), the person cut out."""
 
     picture: np.ndarray
     psnr_foreground: float
     psnr_face: float
     outside: float
     keypoint_error_px: float
+    portrait: np.ndarray
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    matte: Matte
 
 
 @one_thread()  # the command and the stage, whose workers have one thread each, make the same bytes
@@ -102,7 +108,8 @@ def personalise(
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     particles = hide_outside(particles, view)
-    fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
+    shown = _show(particles, view, matte.core, face_box)
+    fit = PortraitFit(*shown, pose.error_px, picture, xy, confidence, matte)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
     canonical = _unpose(
@@ -172,18 +179,17 @@ def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
     return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
 
 
-def _portrait_fit(
-    particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int], error_px: float
-) -> PortraitFit:
+def _show(
+    particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int]
+) -> tuple[np.ndarray, float, float, float]:
+    """The first fields of `PortraitFit`."""
     with torch.no_grad():
         image, alpha = render(view, particles.splats())
     outside = float((alpha * beside(view)).sum() / alpha.sum())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(
-        picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px
-    )
+    return picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside
 
 
 def _unpose(
