@@ -56,7 +56,10 @@ _LOOSE = {
     "jaw.4.R": 3.0,
 }
 _ACTION_SCALE = 0.06
-_ELBOW, _ASIDE = 40.0, 0.35  # cost of an elbow that bends backwards, or aside by more than this, per squared share of the forearm
+_ELBOW, _ASIDE = (
+    40.0,
+    0.35,
+)  # cost of an elbow that bends backwards, or aside by more than this, per squared share of the forearm
 _INSIDE = 400.0  # cost per square metre of wrists and knuckles inside the trunk
 _TRUNK_M = (0.13, 0.11)  # half width and depth of what they may not enter
 
