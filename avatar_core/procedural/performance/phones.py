@@ -75,7 +75,9 @@ def segments(phonemes: list[Phoneme]) -> list[tuple[float, float, str, bool]]:
         start, length = phoneme.start_s, phoneme.end_s - phoneme.start_s
         if length <= 0:
             continue
-        if shapes[-1] == "PP" and phoneme.ipa[0] in _PLOSIVES:  # the lips part at the burst; what follows it is breath
+        if (
+            shapes[-1] == "PP" and phoneme.ipa[0] in _PLOSIVES
+        ):  # the lips part at the burst; what follows it is breath
             shapes, parts = [*shapes, "hh"], [*parts[:-1], CLOSED_SHARE, 1 - CLOSED_SHARE]
         for shape, part in zip(shapes, parts, strict=True):
             end = start + length * part / sum(parts)

@@ -2,8 +2,9 @@
 
 Each sound pulls the mouth towards its shape with a weight that rises before it and fades after it; the curve is the
 weighted mean, evaluated at 100 Hz. Lips and jaw lead what is heard of them: while one sound lasts they are on their way to the
-next, so all weights but those of lips that touch are `LEAD_S` early, and rounding begins earliest. Lip closures (p, b, m) and f, v dominate by far. A picture lasts 40 ms, as long as a
-closure: averaging would leave the lips apart, so a picture that touches a closure shows its most closed 10 ms.
+next, so all weights but those of lips that touch are `LEAD_S` early, and rounding begins earliest. Lip closures (p, b, m) and
+f, v dominate by far. A picture lasts 40 ms, as long as a closure: averaging would leave the lips apart, so a picture that
+touches a closure shows its most closed 10 ms.
 
 T = pictures at 25 fps; n = 4 T instants at 100 Hz, instant k at (k + 0.5) * 10 ms.
 """
