@@ -285,9 +285,9 @@ def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> N
     if path.suffix.lower() not in suffixes:
         wanted = " or ".join(suffixes)
         raise UserError(f"{path}: expected a name ending in {wanted}, found {path.suffix or 'no ending'}")
+    check_writable(path, [given for given in inputs if given])
     if path.is_dir():
         raise UserError(f"{path}: expected a file name, found a folder")
-    check_writable(path, [given for given in inputs if given])
 
 
 def _say(line: str) -> None:
