@@ -17,15 +17,15 @@ from avatar_core.io.images import to_uint8
 from avatar_core.perception.matte_alpha import linear_upsample, solve_alpha
 from avatar_core.template.landmarks import indices
 
-SOLVE_PX = 400  # longer side of the person where alpha is solved
+SOLVE_PX = 340  # longer side of the person where alpha is solved
 NET_PX = 256
-LOOSE = 1.5  # pixels of the network that its outline may be off
+LOOSE = 2.5  # pixels of the network that its outline may be off
 HAIR = 0.10  # of the head's height: how far round the head the outline is looked for
 OWN = 0.5
 DOUBT = (0.35, 0.85)  # the network's probabilities between which alpha is open
 SURE, HOLE = 0.9, 0.004  # share of the person that a hole in it may have
 SEEN = 0.5
-TRUST = 0.03
+TRUST = 0.01  # weight of the network in the band, against the picture's colours
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -95,9 +95,15 @@ def _fade(height: int, width: int, inner: tuple[bool, bool, bool, bool]) -> np.n
     return (ramp(height, *inner[:2])[:, None] * ramp(width, *inner[2:])[None]).astype(np.float32)
 
 
+def _pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected pieces of mask (H,W) bool: their numbers (H,W), 0 outside, and OpenCV's statistics of each."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return np.asarray(labels, np.int64), np.asarray(stats, np.int64)
+
+
 def _largest_box(mask: np.ndarray, centre: np.ndarray) -> np.ndarray | None:
     """x0 y0 x1 y1 of the piece of mask (H,W) that holds the point, or None."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    labels, stats = _pieces(mask)
     x, y = np.clip(centre.astype(int), 0, [mask.shape[1] - 1, mask.shape[0] - 1])
     if labels[y, x] == 0:
         return None
@@ -107,8 +113,7 @@ def _largest_box(mask: np.ndarray, centre: np.ndarray) -> np.ndarray | None:
 
 def own_part(probability: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """probability (H,W) where it belongs to the piece that the face lies on, 0 elsewhere."""
-    solid = (probability > 0.5).astype(np.uint8)
-    _, labels = cv2.connectedComponents(solid, connectivity=4)
+    labels, _ = _pieces(probability > 0.5)
     limit = [probability.shape[1] - 1, probability.shape[0] - 1]
     column, row = np.clip(xy[confidence > SEEN].astype(int), 0, limit).T
     held = labels[row, column]
@@ -133,7 +138,8 @@ def sharper(probability: np.ndarray) -> np.ndarray:
 def without_holes(probability: np.ndarray) -> np.ndarray:
     """probability (H,W) with small holes in the person filled: badges and shining things, where the network hesitates."""
     solid = probability > SURE
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
+    labels, stats = _pieces(~solid)
+    count = len(stats)
     most = HOLE * float(solid.sum())
     darkest = np.ones(count, np.float32)
     np.minimum.at(darkest, labels.ravel(), probability.ravel())
