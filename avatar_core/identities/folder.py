@@ -13,7 +13,7 @@ from avatar_core.config import given
 from avatar_core.errors import UserError
 from avatar_core.identities import NewPerson
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif", ".jp2")
 MIN_SIDE = 256  # px
 
 

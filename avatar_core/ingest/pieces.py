@@ -19,7 +19,7 @@ from avatar_core.ingest.sound import Sound
 from avatar_core.ingest.sync import Sync, measure
 from avatar_core.ingest.watch import BOX, Track, Watched
 
-REPEATED = 0.0004  # mean change of a thumbnail below which a picture is the one before
+REPEATED = 1.5 / 255  # change of a place below which a picture is the one before
 HEAD_ABOVE, CROP_SIDE = 0.55, 2.15  # heights: from the mesh's top to above the hair; side of a close crop
 SMALLEST_CROP = 1.7  # heights: less does not hold a head
 OTHER_FACE = 0.35  # faces smaller than this share of the talker's are part of the backdrop

@@ -48,7 +48,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Watched:
-    """width, height px; change (T,): mean difference to the frame before, 0..1; cuts: first frames of shots, 0 among them;
+    """width, height px; change (T,): largest difference of a place to the frame before, 0..1; cuts: first frames of shots, 0 among them;
     tracks; camera (L,8): frames a and b, the similarity (6,) that carries the backdrop from a to b in shares of the picture's
     height, NaN where the backdrop has nothing to follow."""
 
@@ -89,7 +89,7 @@ class Watched:
 
 def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress = silent) -> Watched:
     """Look at frames (H,W,3) uint8, all of one size, once. Raises ValueError when there are none."""
-    cuts, changes, tracks, camera = [0], [], [], []
+    cuts, changes, novelty, tracks, camera = [0], [], [], [], []
     live: list[_Live] = []
     follower = _Backdrop()
     before, histogram, width, height, count = None, None, 0, 0, 0
@@ -99,9 +99,11 @@ def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress =
         thumb = cv2.resize(frame, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         bins = _histogram(thumb)
         change = 0.0 if before is None else float(np.abs(thumb - before).mean())
+        novel = 0.0 if before is None else float(np.abs(thumb - before).max())
         moved = 0.0 if histogram is None else float(np.abs(bins - histogram).sum() / 2)
         cut = t > 0 and _is_cut(change, moved, changes[max(cuts[-1], t - 12) :])
         changes.append(change)
+        novelty.append(novel)
         before, histogram = thumb, bins
         if not cut:
             cut = _follow(live, frame, finder)
@@ -122,7 +124,7 @@ def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress =
     return Watched(
         width,
         height,
-        np.array(changes),
+        np.array(novelty),
         cuts,
         done,
         np.array(camera, np.float64).reshape(-1, 8),

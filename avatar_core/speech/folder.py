@@ -1,6 +1,6 @@
 """Speech backend `folder`: recordings the user brings.
 
-name.wav | name.flac     the sound (any rate, mono or stereo)
+name.wav                 the sound: WAV, FLAC, MP3, Ogg, Opus or M4A, of any rate and any channels
 name.txt                 optional: what is said
 name.json                optional: phoneme timings, [{"start_s", "end_s", "ipa", "stress"}, ...]
 clips.json               optional, written by `avatar ingest`: who says each recording, [{"clip", "person", "framing"}, ...]
@@ -20,7 +20,7 @@ from avatar_core.errors import UserError
 from avatar_core.speech.scripts import Line, RecordedClip
 from avatar_core.speech.types import Speech, phonemes_from_json
 
-_SUFFIXES = (".wav", ".flac")
+_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 PLAN = "clips.json"
 
 
@@ -88,14 +88,14 @@ def list_recordings(folder: Path | str) -> list[Path]:
     """Sound files of `folder`, sorted by name. Raises UserError when the folder or any sound is missing."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder of wav or flac files, found none")
+        raise UserError(f"{folder}: expected a folder of recordings, found none")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not paths:
-        raise UserError(f"{folder}: expected wav or flac files, found none")
+        raise UserError(f"{folder}: expected recordings ({', '.join(_SUFFIXES)}), found none")
     stems = [p.stem for p in paths]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise UserError(f"{folder}: expected one sound named {stem!r}, found a .wav and a .flac")
+            raise UserError(f"{folder}: expected one sound named {stem!r}, found several")
     return paths
 
 
