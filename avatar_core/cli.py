@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export, voices; inspect and profile for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices, ingest; inspect and profile for those who work on the pipeline.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -28,6 +28,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from avatar_core.cli_ingest import ingest
 from avatar_core.errors import InputWarning, UserError
 from avatar_core.progress import Progress
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from avatar_core.geometry.camera import Camera
     from avatar_core.particles.canonical import Canonical
     from avatar_core.particles.layout import ParticleLayout
+    from avatar_core.personalise.personalise import PortraitFit
     from avatar_core.speak.student import Student
 
 # numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
@@ -71,6 +73,9 @@ Language = Annotated[
 ]
 Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
 Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
+PersonNumber = Annotated[
+    int, typer.Option("--person", min=1, help="Which face of several in the portrait: 1 is the largest.")
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
 ]
@@ -82,6 +87,7 @@ def speak(
         Path, typer.Option("--out", "-o", help="The video to write: .mp4; .webm or .mov if transparent.")
     ],
     portrait: OptionalPortrait = None,
+    person: PersonNumber = 1,
     avatar: Annotated[
         Path | None,
         typer.Option("--avatar", help="A folder made by `avatar personalise`, instead of --portrait."),
@@ -130,7 +136,7 @@ def speak(
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
         student = load_student(model)
-        layout, canonical, camera = _personalise(image, portrait, student)
+        layout, canonical, camera, _ = _personalise(image, portrait, student, person)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
@@ -172,22 +178,24 @@ def personalise(
             help="The folder to write: avatar.safetensors, avatar.ply, camera.json, preview.png.",
         ),
     ],
+    person: PersonNumber = 1,
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.io.atomic import check_writable
-    from avatar_core.particles.stance import to_stance
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
-    from avatar_core.speak.render import render_still
     from avatar_core.speak.student import load_student
 
     check_avatar_folder(out)
     check_writable(out, [portrait])
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, camera = _personalise(image, portrait, student)
-    still = render_still(to_stance(canonical, layout), camera)
-    save_avatar(out, canonical, camera, student.personalise.particles, [image, still])
+    _, canonical, camera, fit = _personalise(image, portrait, student, person)
+    save_avatar(out, canonical, camera, student.personalise.particles, fit)
+    _say(
+        f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
+        f"{fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
+    )
     _say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
 
 
@@ -195,6 +203,7 @@ def personalise(
 def export(
     portrait: Portrait,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .ply file, or the folder of a sequence.")],
+    person: PersonNumber = 1,
     format: Annotated[
         Literal["ply", "ply-sequence"], typer.Option(help="One avatar at rest, or one .ply a frame.")
     ] = "ply",
@@ -221,7 +230,7 @@ def export(
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, _ = _personalise(image, portrait, student)
+    layout, canonical, _, _ = _personalise(image, portrait, student, person)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
         _say(f"{out}: {len(canonical.means)} Gaussians")
@@ -255,6 +264,9 @@ def voices(
     print("In the pipeline a language also needs sentences: data/scripts/<language>.txt")
 
 
+app.command()(ingest)
+
+
 @app.command(context_settings=PASS_ON)
 def inspect(context: typer.Context) -> None:
     """Print and open what a stage of the pipeline made. Same as `python -m stages inspect`."""
@@ -273,9 +285,9 @@ def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> N
     if path.suffix.lower() not in suffixes:
         wanted = " or ".join(suffixes)
         raise UserError(f"{path}: expected a name ending in {wanted}, found {path.suffix or 'no ending'}")
+    check_writable(path, [given for given in inputs if given])
     if path.is_dir():
         raise UserError(f"{path}: expected a file name, found a folder")
-    check_writable(path, [given for given in inputs if given])
 
 
 def _say(line: str) -> None:
@@ -290,17 +302,26 @@ def _portrait(path: Path) -> np.ndarray:
     return read_image(path)
 
 
-def _personalise(image: np.ndarray, path: Path, student: Student) -> tuple[ParticleLayout, Canonical, Camera]:
-    """(layout, canonical, camera) with a word on the time; errors name the portrait's file."""
+def _personalise(
+    image: np.ndarray, path: Path, student: Student, person: int
+) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
+    """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
+    from avatar_core.io.lens import field_of_view
     from avatar_core.speak.avatar import make_avatar
 
     start = time.monotonic()
     _use_all_cores()
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
         try:
-            result = make_avatar(image, student.personalise, student.perception)
+            lens = field_of_view(path)
+            result = make_avatar(image, student.personalise, student.perception, person, lens)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+    faces = result[-1].faces
+    if faces > 1:
+        err_console.print(
+            f"{faces} faces in the portrait: number {person} by size is taken (--person for another)"
+        )
     err_console.print(f"personalised in {time.monotonic() - start:.1f} s")
     return result
 

@@ -108,6 +108,7 @@ def encode_clips(
     sums: dict[str, list[float]] = {name: [] for name in frames}
     clips = {}
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
+        heard = features.hear(torch.from_numpy(features.prepare(data.audio(row["id"])))).numpy()
         with torch.no_grad():
             x = codec.encode(clip.deformation, clip.stature, clip.visible)
             some = clip.deformation[slice(None, None, 5)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.errors import UserError
 from avatar_core.fit.deform import camera_for
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
@@ -73,6 +74,11 @@ def main(stage: Stage) -> None:
     for metric in params.chosen.values():
         metric.check()
     rows = data.teacher_clips("test")
+    if not rows:
+        raise UserError(
+            f"params.yaml: identities.test: expected unseen people to judge the student on, found {stage.params.identities.test}; "
+            "`dvc repro distill` makes the student without"
+        )
     out = stage.fresh(stage.out)
     (out / "videos").mkdir()
     outcomes = stage.map(_judge_clip, [Job(stage, row, _another(rows, row)) for row in rows])

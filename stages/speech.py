@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
+from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
@@ -24,6 +25,8 @@ from avatar_core.io.letters import for_figures
 from avatar_core.speech import (
     Line,
     Phoneme,
+    RecordedClip,
+    RecordedSpeech,
     Speech,
     SpeechBackend,
     phonemes_from_json,
@@ -47,6 +50,8 @@ class PlannedClip:
 def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
     """Deal sentences and framings to people: training people in turn, so that each gets every framing."""
     params = stage.params.speech
+    if isinstance(params.source, RecordedSpeech) and (recorded := params.source.recorded()):
+        return _recorded_plan(people, recorded)
     framings = {
         "train": {
             "face": params.face_clips,
@@ -81,6 +86,23 @@ def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
             line, voice = next(sentences), next(voices[person.id])
             for framing in ("face", "waist_up"):
                 plan.append(PlannedClip(f"{person.id}-{framing}-{k:03d}", person, framing, line, voice))
+    return plan
+
+
+def _recorded_plan(people: list[PersonRecord], recorded: list[RecordedClip]) -> list[PlannedClip]:
+    """What was filmed is what there is: every clip of the run's people, whatever the counts of clips say."""
+    of = {person.id: person for person in people}
+    plan = [
+        PlannedClip(r.clip, of[r.person], r.framing, Line("", of[r.person].split, f"{r.clip}.wav"), "")
+        for r in recorded
+        if r.person in of
+    ]
+    for person in people:
+        if not any(clip.person is person for clip in plan):
+            raise UserError(
+                f"speech.folder.path: expected clips of every person, found none of {person.id} "
+                "(identities.folder.path and speech.folder.path must come from one `avatar ingest`)"
+            )
     return plan
 
 

@@ -18,8 +18,8 @@ FLOORS = (
     ("audio", "perception", "speech", "training"),
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),
-    ("generator",),
-    ("distill", "speak", "recipes"),
+    ("generator", "ingest"),
+    ("cli_ingest", "distill", "speak", "recipes"),
     ("cli", "stages"),
     ("flows",),
 )

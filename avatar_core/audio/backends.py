@@ -43,9 +43,7 @@ class AudioFeatures(Protocol):
         """Prepared sound (S,), or a piece of it -> features (K,M), K = S // 160."""
         ...
 
-    def hear_takes(
-        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
-    ) -> Tensor:
+    def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
         """(V,K,M) of a training recording (S,) in other voices, rooms and noises; babble is made of `others`. V may be 0."""
         ...
 

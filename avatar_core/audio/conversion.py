@@ -62,7 +62,9 @@ def _with_envelope(audio: np.ndarray, formants: float, noise: np.random.Generato
     if noise is None:
         spectra = spectra * np.exp(np.clip(moved - envelope, -6, 6))
     else:
-        spectra = np.exp(moved) * (noise.standard_normal(spectra.shape) + 1j * noise.standard_normal(spectra.shape))
+        spectra = np.exp(moved) * (
+            noise.standard_normal(spectra.shape) + 1j * noise.standard_normal(spectra.shape)
+        )
     out, weight = np.zeros(len(padded)), np.zeros(len(padded))
     for number, frame in enumerate(np.fft.irfft(spectra) * window):
         part = slice(number * _HOP, number * _HOP + _FFT)

@@ -22,7 +22,7 @@ _RUMBLE_HZ = 100.0
 
 
 def voice_level(audio: np.ndarray) -> float:
-    """Mean power of the active 20 ms frames of sound (S,) in dB, without what lies below 100 Hz; -inf where none is above the floor."""
+    """Mean power of the active 20 ms frames of (S,) in dB, without what lies below 100 Hz; -inf where none is above the floor."""
     frames = _without_rumble(audio)
     power = (frames.astype(np.float64) ** 2).mean(1)
     heard = power[power > 10 ** (FLOOR_DB / 10)]

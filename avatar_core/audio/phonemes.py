@@ -36,7 +36,9 @@ class Phonemes:
     def context(self) -> int:
         from avatar_core.audio.encoder import phoneme_encoder
 
-        return phoneme_encoder().context // 2 + 2  # two of the encoder's frames a picture; a window's last frame is read held
+        return (
+            phoneme_encoder().context // 2 + 2
+        )  # two of the encoder's frames a picture; a window's last frame is read held
 
     def prepare(self, audio: np.ndarray) -> np.ndarray:
         from avatar_core.audio.level import level_gain_db, to_level
@@ -58,9 +60,7 @@ class Phonemes:
         right = (left + 1).clamp(max=len(hidden) - 1)
         return torch.cat([energy, hidden[left] * (1 - share) + hidden[right] * share], -1)
 
-    def hear_takes(
-        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
-    ) -> Tensor:
+    def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
         import torch
 
         from avatar_core.audio.takes import make_take

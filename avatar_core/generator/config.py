@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from avatar_core.audio.backends import AudioConfig
 from avatar_core.config import derived, derived_by, ranged, section
 from avatar_core.embed.config import BatchConfig
 
@@ -47,7 +46,9 @@ class GeneratorConfig:
     motion_smooth: float = ranged(
         1.5, 0, 25
     )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound
-    audio: dict[str, Any] = derived_by(lambda: AudioConfig().to_dict())  # the features it hears
+    audio: dict[str, Any] = derived_by(
+        lambda: {"backend": "log_mel"}
+    )  # the features it hears, with `dit.mels` bands
     body_dims: int = derived(24)  # latents [0, body_dims) are body
     face_dims: int = derived(32)  # then face, then hand
 

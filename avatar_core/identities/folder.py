@@ -13,8 +13,13 @@ from avatar_core.config import given
 from avatar_core.errors import UserError
 from avatar_core.identities import NewPerson
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif", ".jp2")
 MIN_SIDE = 256  # px
+
+
+def photo_id(photo: Path) -> str:
+    """The id of the person that a photo shows."""
+    return f"photo-{hashlib.sha256(photo.read_bytes()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class FolderIdentities:
             raise UserError(f"{folder}: expected {count} photos (train + val + test), found {len(photos)}")
         people: dict[str, NewPerson] = {}
         for photo in photos[:count]:
-            name = f"photo-{hashlib.sha256(photo.read_bytes()).hexdigest()[:8]}"
+            name = photo_id(photo)
             if name in people:
                 raise UserError(
                     f"{photo}: expected one photo a person, found the picture of {people[name].photo}"

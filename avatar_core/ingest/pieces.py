@@ -19,7 +19,7 @@ from avatar_core.ingest.sound import Sound
 from avatar_core.ingest.sync import Sync, measure
 from avatar_core.ingest.watch import BOX, Track, Watched
 
-REPEATED = 0.0004  # mean change of a thumbnail below which a picture is the one before
+REPEATED = 1.5 / 255  # change of a place below which a picture is the one before
 HEAD_ABOVE, CROP_SIDE = 0.55, 2.15  # heights: from the mesh's top to above the hair; side of a close crop
 SMALLEST_CROP = 1.7  # heights: less does not hold a head
 OTHER_FACE = 0.35  # faces smaller than this share of the talker's are part of the backdrop
@@ -42,16 +42,14 @@ class Piece:
         return (self.stop - self.start) / FPS
 
 
-def find_pieces(
-    watched: Watched, sound: Sound, config: IngestConfig
-) -> tuple[list[Piece], Sync | None, int]:
+def find_pieces(watched: Watched, sound: Sound, config: IngestConfig) -> tuple[list[Piece], Sync | None, int]:
     """All shots of a file -> pieces, taken and refused, in order; how lips and sound go together; frames by which the
     sound must be moved to the right."""
     runs: list[Piece] = []
     for start, stop in watched.shots():
         runs += _shot_runs(watched, sound, start, stop, config)
-    talking = [run for run in runs if not run.reason]
-    sync = measure([_openings(watched.tracks[r.track], r) for r in talking], sound.loudness, config.sync_frames, config.sync_search)  # fmt: skip
+    parts = [_openings(watched.tracks[run.track], run) for run in runs if not run.reason]
+    sync = measure(parts, sound.loudness, config.sync_frames, config.sync_search)
     reason, shift, note = judge_sync(sync, config)
     pieces: list[Piece] = []
     for run in runs:
@@ -83,9 +81,7 @@ def judge_sync(sync: Sync | None, config: IngestConfig) -> tuple[str, int, str]:
     ), 0, ""  # fmt: skip
 
 
-def _shot_runs(
-    watched: Watched, sound: Sound, start: int, stop: int, config: IngestConfig
-) -> list[Piece]:
+def _shot_runs(watched: Watched, sound: Sound, start: int, stop: int, config: IngestConfig) -> list[Piece]:
     """Runs of a shot with one usable face, or one refused piece that says what is wrong with it."""
 
     def refused(reason: str) -> list[Piece]:
@@ -121,7 +117,10 @@ def _shot_runs(
 
 def _talker(watched: Watched, inside: list[int], sound: Sound, config: IngestConfig) -> int:
     """The track that speaks: of faces of nearly the same size, the one whose lips go with the voice; else the largest."""
-    size = {k: float(np.median(watched.tracks[k].column("height"))) * len(watched.tracks[k].rows) ** 0.5 for k in inside}
+    size = {
+        k: float(np.median(watched.tracks[k].column("height"))) * len(watched.tracks[k].rows) ** 0.5
+        for k in inside
+    }
     largest = max(size, key=lambda k: size[k])
     rivals = [k for k in inside if size[k] > 0.6 * size[largest]]
     if len(rivals) == 1:
@@ -129,7 +128,8 @@ def _talker(watched: Watched, inside: list[int], sound: Sound, config: IngestCon
     scores = {}
     for k in rivals:
         track = watched.tracks[k]
-        sync = measure([_openings(track, Piece(track.start, track.stop, k))], sound.loudness, config.sync_frames, config.sync_search)  # fmt: skip
+        part = _openings(track, Piece(track.start, track.stop, k))
+        sync = measure([part], sound.loudness, config.sync_frames, config.sync_search)
         scores[k] = sync.near if sync else -1.0
     return max(scores, key=lambda k: scores[k])
 
@@ -150,12 +150,16 @@ def _usable(track: Track, watched: Watched, config: IngestConfig) -> tuple[np.nd
     whole = (box[:, :2] > 0).all(1) & (box[:, 2] < watched.width) & (box[:, 3] < watched.height)
     # The mesh has no zero of pitch: a forehead slopes. What counts is how far the head leaves the face's own middle.
     tilt = pitch - np.clip(np.median(pitch), -15, 15)
+    small = (
+        f"the face is too small: {np.median(height):.0f} px high, at least {config.min_face_px} are needed"
+    )
     checks = {
-        f"the face is too small: {np.median(height):.0f} px high, at least {config.min_face_px} are needed": height >= config.min_face_px,
+        small: height >= config.min_face_px,
         f"the head is turned away: more than {config.max_yaw:.0f} degrees": np.abs(yaw) <= config.max_yaw,
-        f"the head looks up or down: more than {config.max_pitch:.0f} degrees": np.abs(tilt) <= config.max_pitch,
+        f"the head looks up or down: more than {config.max_pitch:.0f} degrees": np.abs(tilt)
+        <= config.max_pitch,
         "the face is cut off by the edge of the picture": whole,
-    }  # fmt: skip
+    }
     fine = np.all(list(checks.values()), axis=0)
     return fine, {reason: int((~good).sum()) for reason, good in checks.items() if not good.all()}
 
@@ -242,10 +246,16 @@ def _check(watched: Watched, sound: Sound, piece: Piece, shift: int, config: Ing
     elif camera is not None and camera > config.max_camera:
         reason = f"the camera moves: the backdrop by {100 * camera:.1f}% of the picture's height"
     elif sizes[1] / sizes[0] > config.max_growth:
-        reason = f"the person comes nearer or goes away: the face grows by {100 * (sizes[1] / sizes[0] - 1):.0f}%"
+        reason = (
+            f"the person comes nearer or goes away: the face grows by {100 * (sizes[1] / sizes[0] - 1):.0f}%"
+        )
     elif travel > config.max_travel or outside > 0 or window[2] < SMALLEST_CROP * height:
         moved = f"the face moves by {travel:.1f} of its height"
-        reason = f"the person moves about: {moved}" if travel > 0.4 else "the face fills the picture: no room for the head"
+        reason = (
+            f"the person moves about: {moved}"
+            if travel > 0.4
+            else "the face fills the picture: no room for the head"
+        )
     elif piece.seconds < config.min_seconds:
         reason = f"too short: {piece.seconds:.2f} s"
     elif voiced < config.min_voice:
@@ -254,7 +264,9 @@ def _check(watched: Watched, sound: Sound, piece: Piece, shift: int, config: Ing
         reason = "the lips stand still while a voice is heard"
     note = piece.note
     if camera is None and not reason:
-        note = "; ".join([*filter(None, [note]), "backdrop without marks: the camera's motion was not measured"])
+        note = "; ".join(
+            [*filter(None, [note]), "backdrop without marks: the camera's motion was not measured"]
+        )
     return Piece(piece.start, piece.stop, piece.track, window, reason, note)
 
 

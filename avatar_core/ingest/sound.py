@@ -62,9 +62,13 @@ def _voiced(level: np.ndarray) -> np.ndarray:
     for start in range(0, len(level), 10 * FPS):
         part = level[max(0, start - 5 * FPS) : start + 15 * FPS]
         loud, floor = np.quantile(part, 0.95), np.quantile(part, 0.05)
-        if loud < SILENCE_DB or part.std() < LEAST_SWING_DB / 2 or loud - floor < LEAST_SWING_DB:
+        if loud < SILENCE_DB or part.std() < LEAST_SWING_DB / 4 or loud - floor < LEAST_SWING_DB:
             continue
         own = level[start : start + 10 * FPS]
-        out[start : start + 10 * FPS] = own > max(loud - BELOW_VOICE_DB, min(floor + ABOVE_FLOOR_DB, loud - 10))
-    grown = np.convolve(out.astype(int), np.ones(5, int), "same") > 0  # closures of p and t belong to the word
+        out[start : start + 10 * FPS] = own > max(
+            loud - BELOW_VOICE_DB, min(floor + ABOVE_FLOOR_DB, loud - 10)
+        )
+    grown = (
+        np.convolve(out.astype(int), np.ones(5, int), "same") > 0
+    )  # closures of p and t belong to the word
     return grown

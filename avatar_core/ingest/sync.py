@@ -1,8 +1,8 @@
 """Do these lips make this sound? A measure without training: how the openings of the mouth go with the loudness of the voice.
 
-For every lag, the mean of three correlations with the loudness between 500 and 3500 Hz: the jaw's opening, the lips' opening and the
-speed of the lips. It is weak: the peak of a real talker is .2 to .4, so it is judged against the same curve at lags of one to four
-seconds, where nothing can correspond, and over all that a file shows of a person. It tells a shifted sound or another's voice
+For every lag, the mean of three correlations with the loudness between 500 and 3500 Hz: the jaw's opening, the lips' opening and
+the speed of the lips. It is weak: the peak of a real talker is .2 to .4, so it is judged against the same curve at lags of one to
+four seconds, where nothing can correspond, and over all that a file shows of a person. It tells a shifted sound or another's voice
 from the right one in ten seconds or so; for a single short clip it proves nothing, and says so.
 
 T frames at 25 fps.

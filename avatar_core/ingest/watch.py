@@ -33,7 +33,7 @@ BOX = [COLUMNS[name] for name in ("left", "top", "right", "bottom")]
 
 @dataclass(frozen=True)
 class Track:
-    """A face from frame `start` on: rows (F,12) of `FaceShape`."""
+    """A face from frame `start` on: rows (F,13) of `FaceShape`."""
 
     start: int
     rows: np.ndarray
@@ -48,7 +48,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Watched:
-    """width, height px; change (T,): mean difference to the frame before, 0..1; cuts: first frames of shots, 0 among them;
+    """width, height px; change (T,): largest difference of a place to the frame before, 0..1; cuts: first frames of shots, 0 among them;
     tracks; camera (L,8): frames a and b, the similarity (6,) that carries the backdrop from a to b in shares of the picture's
     height, NaN where the backdrop has nothing to follow."""
 
@@ -89,7 +89,7 @@ class Watched:
 
 def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress = silent) -> Watched:
     """Look at frames (H,W,3) uint8, all of one size, once. Raises ValueError when there are none."""
-    cuts, changes, tracks, camera = [0], [], [], []
+    cuts, changes, novelty, tracks, camera = [0], [], [], [], []
     live: list[_Live] = []
     follower = _Backdrop()
     before, histogram, width, height, count = None, None, 0, 0, 0
@@ -99,9 +99,11 @@ def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress =
         thumb = cv2.resize(frame, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         bins = _histogram(thumb)
         change = 0.0 if before is None else float(np.abs(thumb - before).mean())
+        novel = 0.0 if before is None else float(np.abs(thumb - before).max())
         moved = 0.0 if histogram is None else float(np.abs(bins - histogram).sum() / 2)
         cut = t > 0 and _is_cut(change, moved, changes[max(cuts[-1], t - 12) :])
         changes.append(change)
+        novelty.append(novel)
         before, histogram = thumb, bins
         if not cut:
             cut = _follow(live, frame, finder)
@@ -122,7 +124,7 @@ def watch(frames: Iterable[np.ndarray], finder: FaceFinder, progress: Progress =
     return Watched(
         width,
         height,
-        np.array(changes),
+        np.array(novelty),
         cuts,
         done,
         np.array(camera, np.float64).reshape(-1, 8),
@@ -158,7 +160,7 @@ def _follow(live: list[_Live], frame: np.ndarray, finder: FaceFinder) -> bool:
         if mesh is None:
             live.remove(face)
             continue
-        shape = FaceShape.of(mesh).row()
+        shape = FaceShape.of(mesh, frame).row()
         last = face.rows[-1]
         leap = np.hypot(shape[0] - last[0], shape[1] - last[1]) / max(last[2], 1)
         if leap > JUMP:
@@ -176,7 +178,7 @@ def _search(live: list[_Live], tracks: list[_Live], frame: np.ndarray, t: int, f
         if any(overlap(face.rows[-1][BOX], other.rows[-1][BOX]) > 0.5 for other in live[:k]):
             live.remove(face)
     for mesh in finder.find(frame):
-        row = FaceShape.of(mesh).row()
+        row = FaceShape.of(mesh, frame).row()
         if len(live) >= FACES or any(overlap(row[BOX], face.rows[-1][BOX]) > 0.2 for face in live):
             continue
         face = _Live(t, mesh, [row])
@@ -199,9 +201,7 @@ class _Backdrop:
         people = cv2.resize(finder.person(frame), self.grey.shape[::-1], interpolation=cv2.INTER_AREA)
         side = max(3, self.grey.shape[0] // 16) | 1
         free = cv2.dilate((people > 0.3).astype(np.uint8), np.ones((side, side), np.uint8)) == 0
-        found = cv2.goodFeaturesToTrack(
-            self.grey, BACKDROP_POINTS, 0.01, 6, mask=free.astype(np.uint8) * 255
-        )
+        found = cv2.goodFeaturesToTrack(self.grey, BACKDROP_POINTS, 0.01, 6, mask=free.astype(np.uint8) * 255)
         self.seeds = self.points = np.zeros((0, 1, 2), np.float32) if found is None else found
 
     def step(self, frame: np.ndarray) -> None:

@@ -113,12 +113,12 @@ def check_writable(path: str | os.PathLike, inputs: Sequence[str | os.PathLike])
     that the system refuses, or `path` is one of the `inputs` or the folder of one.
     """
     path = Path(path)
-    for given in map(Path, inputs):
-        if path.exists() and any(p.exists() and p.samefile(path) for p in (given, given.parent)):
-            raise UserError(f"{path}: expected another place than that of the input, found {given}")
     made: list[Path] = []
     probe = _temporary(path)
     try:
+        for given in map(Path, inputs):
+            if path.exists() and any(p.exists() and p.samefile(path) for p in (given, given.parent)):
+                raise UserError(f"{path}: expected another place than that of the input, found {given}")
         for folder in reversed(path.parents):
             if not folder.is_dir():
                 folder.mkdir()
@@ -133,9 +133,8 @@ def check_writable(path: str | os.PathLike, inputs: Sequence[str | os.PathLike])
     except FileExistsError:
         found = next((p for p in path.parents if p.exists() and not p.is_dir()), path)
         raise UserError(f"{path}: expected a folder to write to, found the file {found}") from None
-    except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
-        raise UserError(f"{path}: expected a place to write to, found: {why}") from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a place to write to, found: {reason(error)}") from None
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)

@@ -213,10 +213,10 @@ def _by_time(source: ffmpeg.Source, fps: int) -> str:
 def _as_shown(about: str) -> list[str]:
     """Filters from decoded pictures to what a player shows, by the stream's description."""
     steps = ["bwdif=mode=send_frame:deint=interlaced"] if "progressive" not in about else []
-    if "smpte2084" in about or "arib-std-b67" in about:  # HDR: PQ or HLG, mapped to SDR
+    if "smpte2084" in about or "arib-std-b67" in about:  # HDR (PQ, HLG): white is 203 nits (BT.2408)
         steps += [
-            "zscale=transfer=linear:npl=100,format=gbrpf32le,zscale=primaries=bt709",
-            "tonemap=hable:desat=0,zscale=transfer=bt709:matrix=bt709:range=tv,format=yuv444p",
+            "zscale=transfer=linear:npl=203,format=gbrpf32le,zscale=primaries=bt709",
+            "tonemap=mobius:param=0.7:desat=0,zscale=transfer=bt709:matrix=bt709:range=tv,format=yuv444p",
         ]
     size = re.search(r", (\d+)x(\d+)", about)
     untagged = not re.search(r"bt709|bt470|smpte|bt2020|fcc|ycgco|gbr|rgb", about)

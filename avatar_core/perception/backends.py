@@ -60,7 +60,7 @@ class PerceptionConfig:
     """Which detector plays each role; their parameters in sections of their own names."""
 
     keypoints: str = "critics"
-    masks: str = "grabcut"
+    masks: str = "matte"
     tracks: str = "optical_flow"
     chosen: dict[str, Any] = derived_by(lambda: default_backends(ROLES, PerceptionConfig))
 

@@ -100,8 +100,8 @@ class Matte:
     """A person cut out of a picture.
 
     alpha (H,W) float32 in [0,1]: share of each pixel that is the person. core (H,W) bool: pixels that show the person and nothing
-    else. colors (H,W,3): the person's own, in the pixels `pure` (H,W) bool at least. picture (H,W,3): the person before `background`,
-    which is what an avatar should show.
+    else. colors (H,W,3): the person's own, in the pixels `pure` (H,W) bool at least. picture (H,W,3): the person before
+    `background`, which is what an avatar should show.
     """
 
     alpha: np.ndarray

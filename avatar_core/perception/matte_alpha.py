@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import LinearOperator, cg
+from scipy.sparse import coo_matrix, diags, identity
+from scipy.sparse.linalg import spsolve
 
 EPSILON = 1e-4  # variance of colour below which a window counts as flat
-KNOWN = 100.0  # weight of pixels whose alpha is known
-TOLERANCE, ROUNDS = 1e-3, 300
 
 
 def solve_alpha(image: np.ndarray, guess: np.ndarray, unknown: np.ndarray, trust: float) -> np.ndarray:
@@ -26,12 +24,13 @@ def solve_alpha(image: np.ndarray, guess: np.ndarray, unknown: np.ndarray, trust
 
     unknown: (H,W) bool. trust: weight of `guess` in the unknown pixels, against the smoothness of alpha along colours (about 1).
     """
-    unknown = unknown.copy()
-    unknown[[0, -1]], unknown[:, [0, -1]] = False, False  # windows need a border
     if not unknown.any():
         return guess.astype(np.float32)
-    open_mask = unknown.astype(np.uint8)
-    centre = cv2.dilate(open_mask, np.ones((3, 3), np.uint8)) > 0
+    # a ring more, so that every pixel has a window
+    ring = ((1, 1), (1, 1))
+    image = np.pad(image, (*ring, (0, 0)), mode="edge")
+    guess, unknown = np.pad(guess, ring, mode="edge"), np.pad(unknown, ring, mode="edge")
+    centre = cv2.dilate(unknown.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     centre[[0, -1]], centre[:, [0, -1]] = False, False
     inside = cv2.dilate(centre.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     index = np.full(unknown.shape, -1)
@@ -47,25 +46,20 @@ def solve_alpha(image: np.ndarray, guess: np.ndarray, unknown: np.ndarray, trust
     i = np.repeat(window, 9, 1).ravel()
     j = np.tile(window, (1, 9)).ravel()
     similar = coo_matrix((affinity.ravel(), (i, j)), (count, count)).tocsr()
-    degree = np.asarray(similar.sum(1))[:, 0]
-    weight = np.where(unknown[inside], trust, KNOWN)
-    system = diags(degree + weight) - similar
-    wanted = weight * guess[inside]
-    scale = 1 / system.diagonal()
-    precondition = LinearOperator((count, count), matvec=lambda v: scale * v.ravel())
-    found, _ = cg(
-        system, wanted, x0=guess[inside].astype(np.float64), rtol=TOLERANCE, maxiter=ROUNDS, M=precondition
-    )
+    laplacian = diags(np.asarray(similar.sum(1))[:, 0]) - similar
+    start, free = guess[inside].astype(np.float64), unknown[inside]
+    known = np.where(free, 0, start)
+    system = (laplacian[free][:, free] + trust * identity(int(free.sum()))).tocsc()
+    found = spsolve(system, trust * start[free] - (laplacian @ known)[free])
     alpha = guess.astype(np.float32).copy()
-    alpha[unknown] = np.clip(found[unknown[inside]], 0, 1)
-    return alpha
+    alpha[unknown] = np.clip(found, 0, 1)
+    return alpha[1:-1, 1:-1]
 
 
 def linear_upsample(small: np.ndarray, alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     """alpha (h,w) of picture small (h,w,3) -> alpha (H,W) of the same picture at full size, image (H,W,3)."""
     box = lambda a: cv2.blur(a, (3, 3))  # noqa: E731
     mean, mean_alpha = box(small), box(alpha)
-    covariance = box((small[..., :, None] * small[..., None, :]).reshape(*alpha.shape, 9)) if False else None
     outer = [
         box(small[..., i] * small[..., j]) - mean[..., i] * mean[..., j] for i in range(3) for j in range(3)
     ]

@@ -28,6 +28,7 @@ FACING = 0.15  # cosine to the viewer from which a colour is believed
 DEPTH_SLACK_M = 0.012
 TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
 SHELL_DEPTH_M = 0.006
+SHELL_SHARE = 0.5  # of their budget, at most: the rest goes where detail lacks
 SHELL_PX = 2.5  # pixels of uncovered person for each shell particle
 PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
 
@@ -119,7 +120,7 @@ def _shells(
     bare = np.asarray(mask & (covered == 0), np.uint8)
     uncovered = cv2.morphologyEx(bare, cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
-    count = min(count, int(len(rows) / SHELL_PX))
+    count = min(round(SHELL_SHARE * count), int(len(rows) / SHELL_PX))
     none = {"region": np.uint8, "anchor": np.int32, "seen": bool}
     shapes = {"means": (0, 3), "quats": (0, 4), "log_scales": (0, 3), "colors": (0, 3)}
     names = [f.name for f in fields(PortraitParticles) if f.name != "n_base"]

@@ -32,6 +32,6 @@ class RefineConfig:
 class PersonaliseConfig:
     """From a portrait to an avatar: steps of the portrait's pose, refinement of the particles that `particles` counts."""
 
-    pose_steps: int = ranged(260, 1)
+    pose_steps: int = ranged(40, 1)
     refine: RefineConfig = section(RefineConfig)
     particles: ParticleBudgets = derived_by(ParticleBudgets)

@@ -1,8 +1,8 @@
 """Detail particles: small flat particles where the base particles cannot hold a cloth's pattern.
 
 Base particles are shared by all identities and too sparse on the body for stripes or plaid. After a first refinement this
-module spends what is left of the shell budget where the picture is still wrong: on the seen surface, flat on it, drawn out
-along the pattern, in the portrait's colour, each tied to the base particle under it.
+module spends what is left of the shell budget where the picture is still wrong: on the seen surface and on hair, flat on it,
+drawn out along the pattern, in the portrait's colour, each tied to the base particle under it.
 
 Legend: N particles before (base and shells), D detail particles, H W pixels.
 """
@@ -55,18 +55,20 @@ def add_detail(
     target = view.target.numpy()
     inner = cv2.erode((view.mask.numpy() > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rows, columns = np.nonzero(inner & (alpha > 0.8) & (hidden < 0.05))
-    steady = np.flatnonzero(particles.seen[: particles.n_base] & ~blocked)
+    shell = np.arange(len(particles.means)) >= particles.n_base
+    steady = np.flatnonzero(particles.seen & ~blocked[particles.anchor])
     if count < 8 or len(rows) < 8 or len(steady) < 8:
         return particles
     points = view.camera.unproject(np.stack([columns, rows], 1) + 0.5, depth[rows, columns])
     distance, near = cKDTree(particles.means[steady]).query(points, k=4)
     near = steady[near]
-    normals = _normals(particles)[near].mean(1)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     sight = points - view.camera.position
     sight /= np.linalg.norm(sight, axis=1, keepdims=True)
+    # Hair and loose cloth, whose particles have no side, are taken to face the viewer.
+    normals = np.where(shell[near][..., None], -sight[:, None], _normals(particles)[near]).mean(1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     facing = -(normals * sight).sum(1)
-    close = distance[:, 0] < np.maximum(config.apart_m, 1.5 * layout.spacing[near[:, 0]])
+    close = distance[:, 0] < np.maximum(config.apart_m, 1.5 * layout.spacing[particles.anchor[near[:, 0]]])
     usable = np.flatnonzero((facing > config.facing) & close)
     if len(usable) < 8:
         return particles
@@ -81,7 +83,7 @@ def add_detail(
     )
     at = usable[chosen]
     row, column = rows[at], columns[at]
-    anchor = near[at, 0]
+    anchor = particles.anchor[near[at, 0]]
     along, strength = pattern(target)
     size = _sizes(density[chosen], strength[row, column], depth[row, column] / view.camera.K[0, 0], config)
     direction = np.pad(along[row, column], ((0, 0), (0, 1))) @ view.camera.viewmat[:3, :3]
@@ -91,7 +93,7 @@ def add_detail(
         log_scales=np.log(size),
         logit_opacities=np.full(len(at), 0.5),
         colors=view.colors.numpy()[row, column].astype(np.float64),
-        region=particles.region[anchor],
+        region=layout.region[anchor],
         anchor=anchor.astype(np.int32),
         seen=np.ones(len(at), bool),
         facing=facing[at],

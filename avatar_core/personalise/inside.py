@@ -30,7 +30,8 @@ def draw_in(means: np.ndarray, camera: Camera, alpha: np.ndarray) -> tuple[np.nd
     distance, label = cv2.distanceTransformWithLabels(
         (~person).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    place = np.zeros((label.max() + 1, 2))
+    label = np.asarray(label, np.int64)
+    place = np.zeros((int(label.max()) + 1, 2))
     rows, columns = np.nonzero(person)
     place[label[rows, columns]] = np.stack([columns, rows], 1) + 0.5
     beside = np.flatnonzero(framed)

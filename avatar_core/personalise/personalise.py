@@ -21,13 +21,15 @@ from avatar_core.particles.background import Backdrop
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
 from avatar_core.perception.backends import PerceptionConfig
+from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
-from avatar_core.personalise.freedom import arm_freedom
+from avatar_core.personalise.freedom import arm_freedom, held_things
 from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
+from avatar_core.personalise.sighting import look
 from avatar_core.personalise.surface import clothed_surface
 from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
@@ -39,20 +41,25 @@ WORK_PX = 768  # longer side of the picture that is fitted
 MIN_PX = 64
 FACE_CROP_PX = 256
 NEIGHBOURS = 8
-SEEN = 0.35  # mean keypoint confidence from which a face counts as found
 MIN_FACE_PX = 24
 
 
 @dataclass(frozen=True)
 class PortraitFit:
     """How well the avatar shows its portrait: the rendered picture (H,W,3) in the portrait's own pose, decibels over the person
-    and over the face, the share of its opacity beside the person, and the median error of the keypoints."""
+    and over the face, the share of its opacity beside the person, and the median error of the keypoints. And what was found: the
+    portrait as it was looked at (H,W,3), keypoints (K,2) px, their confidence (K,), the person cut out, the number of faces."""
 
     picture: np.ndarray
     psnr_foreground: float
     psnr_face: float
     outside: float
     keypoint_error_px: float
+    portrait: np.ndarray
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    matte: Matte
+    faces: int
 
 
 @one_thread()  # the command and the stage, whose workers have one thread each, make the same bytes
@@ -61,22 +68,26 @@ def personalise(
     perception: PerceptionConfig,
     *,
     config: PersonaliseConfig = PersonaliseConfig(),
+    person: int = 1,
+    fov_deg: float | None = None,
     progress: Progress = silent,
 ) -> tuple[Canonical, Camera, PortraitFit]:
-    """Portrait (H,W,3) float in [0,1] or uint8 of one person, front view -> avatar, the portrait's camera, how well it fits.
+    """Portrait (H,W,3) float in [0,1] or uint8 -> avatar, the portrait's camera, how well it fits.
 
-    perception: the detectors that give keypoints and mask. The camera sees the avatar in its canonical pose about as the
-    portrait shows the person. Raises UserError when the picture does not show one person's face.
+    perception: the detectors that give keypoints and mask. person: which face by size, 1 the largest. fov_deg: the lens's field
+    of view across the longer side, None where it is not known. The camera sees the avatar, carried to its portrait's stance
+    (`stance.to_stance`), as the portrait shows the person. Raises UserError when the picture does not show a person's face.
     """
     picture = check_portrait(image)
     height, width = picture.shape[:2]
     progress(0, 1, "keypoints")
-    xy, confidence = (np.asarray(a)[0] for a in perception.keypoint_detector.keypoints(picture[None]))
-    _check_person(xy, confidence)
+    found = look(perception.keypoint_detector, picture, person, fov_deg)
+    xy, confidence = found.sighting.xy, found.sighting.confidence
+    _check_size(xy)
     matte = perception.mask_detector.matte(picture, xy, confidence)
     _check_outline(matte.core, xy)
     progress(0, 1, "pose")
-    pose = fit_portrait_pose(xy, confidence, width, height, steps=config.pose_steps)
+    pose = fit_portrait_pose(found.sighting, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     vertices = vertices + clothed_surface(template, vertices, pose.camera, matte.core)
@@ -102,11 +113,16 @@ def personalise(
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     particles = hide_outside(particles, view)
-    fit = _portrait_fit(particles, view, matte.core, face_box, pose.error_px)
+    shown = _show(particles, view, matte.core, face_box)
+    fit = PortraitFit(*shown, pose.error_px, picture, xy, confidence, matte, found.faces)
+    stance = (pose.shape, pose.rotvecs)
+    holding = held_things(template, vertices, *stance, pose.camera, matte.core)
+    seen = particles.seen[: particles.n_base]
+    freedom = arm_freedom(template, layout, *stance, seen, confidence, holding)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
     canonical = _unpose(
-        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background
+        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background, freedom
     )
     return canonical, pose.camera, fit
 
@@ -139,13 +155,7 @@ def check_portrait(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(picture, dtype=np.float32)
 
 
-def _check_person(xy: np.ndarray, confidence: np.ndarray) -> None:
-    face = indices("eyelids.", "lips_", "nose.", "iris.")
-    found = float(confidence[face].mean())
-    if not np.isfinite(xy).all() or found < SEEN:
-        raise UserError(
-            f"portrait: expected one person facing the camera, found none (face confidence {found:.2f})"
-        )
+def _check_size(xy: np.ndarray) -> None:
     side = float(np.ptp(xy[indices("eyelids.", "lips_", "jaw.")], axis=0).max())
     if side < MIN_FACE_PX:
         raise UserError(
@@ -172,18 +182,17 @@ def _face_view(view: View, xy: np.ndarray) -> tuple[View, tuple[int, int, int]]:
     return view.crop(x0, y0, side, FACE_CROP_PX), (x0, y0, side)
 
 
-def _portrait_fit(
-    particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int], error_px: float
-) -> PortraitFit:
+def _show(
+    particles: PortraitParticles, view: View, mask: np.ndarray, box: tuple[int, int, int]
+) -> tuple[np.ndarray, float, float, float]:
+    """The first fields of `PortraitFit`."""
     with torch.no_grad():
         image, alpha = render(view, particles.splats())
     outside = float((alpha * beside(view)).sum() / alpha.sum())
     picture, target = image.clamp(0, 1).numpy(), view.target.numpy()
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
-    return PortraitFit(
-        picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside, error_px
-    )
+    return picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside
 
 
 def _unpose(
@@ -193,6 +202,7 @@ def _unpose(
     pose: PortraitPose,
     pixel: float,
     background: Backdrop,
+    freedom: np.ndarray,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)
@@ -224,7 +234,7 @@ def _unpose(
         pixel=pixel,
         background=background,
         stance=pose.rotvecs.astype(np.float32),
-        freedom=arm_freedom(template, layout, pose.shape, pose.rotvecs, particles.seen[: particles.n_base]),
+        freedom=freedom,
     )
 
 

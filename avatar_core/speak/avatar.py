@@ -16,28 +16,33 @@ from avatar_core.config import parse
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import atomic_directory, check_replaceable, write_json
-from avatar_core.io.images import contact_sheet
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.canonical import Canonical, load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.particles.stance import to_stance
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
-from avatar_core.personalise.personalise import personalise
+from avatar_core.personalise.personalise import PortraitFit, personalise
+from avatar_core.speak.preview import write_preview
+from avatar_core.speak.render import render_still
 
 AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 
 
 def make_avatar(
-    image: np.ndarray, config: PersonaliseConfig, perception: PerceptionConfig
-) -> tuple[ParticleLayout, Canonical, Camera]:
-    """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, and the portrait's camera.
+    image: np.ndarray,
+    config: PersonaliseConfig,
+    perception: PerceptionConfig,
+    person: int = 1,
+    fov_deg: float | None = None,
+) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
+    """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, the portrait's camera, what was found and how it fits.
 
     config, perception: as the student's file holds them, so that this is the avatar that the fit makes. Raises UserError when there
     is no person to be found.
     """
-    canonical, camera, _ = personalise(image, perception, config=config)
-    return make_layout(config.particles), canonical, camera
+    canonical, camera, fit = personalise(image, perception, config=config, person=person, fov_deg=fov_deg)
+    return make_layout(config.particles), canonical, camera, fit
 
 
 def check_avatar_folder(folder: str | os.PathLike) -> None:
@@ -50,16 +55,17 @@ def save_avatar(
     canonical: Canonical,
     camera: Camera,
     particles: ParticleBudgets,
-    pictures: list[np.ndarray],
+    fit: PortraitFit,
 ) -> None:
-    """Write the folder whole, in place of an earlier avatar. `pictures`: the portrait and the avatar at rest, for the preview.
+    """Write the folder whole, in place of an earlier avatar.
 
     Raises UserError when `folder` holds anything but an avatar.
     """
     check_avatar_folder(folder)
+    resting = to_stance(canonical, make_layout(particles))
     with atomic_directory(folder) as new:
         save_canonical(new / "avatar.safetensors", canonical)
-        write_ply(new / "avatar.ply", to_stance(canonical, make_layout(particles)))
+        write_ply(new / "avatar.ply", resting)
         view = {
             "viewmat": np.asarray(camera.viewmat, float).tolist(),
             "K": np.asarray(camera.K, float).tolist(),
@@ -67,7 +73,7 @@ def save_avatar(
             "height": int(camera.height),
         }
         write_json(new / "camera.json", {"camera": view, "particles": asdict(particles)})
-        contact_sheet(new / "preview.png", pictures, ["portrait", "avatar"], cell=512)
+        write_preview(new / "preview.png", fit, render_still(resting, camera))
 
 
 def load_avatar(folder: str | os.PathLike) -> tuple[ParticleLayout, Canonical, Camera]:

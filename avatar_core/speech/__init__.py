@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from avatar_core.speech.scripts import Line, load_scripts
+from avatar_core.speech.scripts import Line, RecordedClip, load_scripts
 from avatar_core.speech.types import Phoneme, Speech, phonemes_from_json, phonemes_to_json
 from avatar_core.speech.voices import LANGUAGES, SPLITS, VOICES, Voice, find_voice, voice_names
 
@@ -39,6 +39,15 @@ class SpeechBackend(Protocol):
         ...
 
 
+@runtime_checkable
+class RecordedSpeech(Protocol):
+    """A backend whose sentences may have been said already, by one of the run's people before a camera."""
+
+    def recorded(self) -> list[RecordedClip]:
+        """Who says what in which framing; [] where sentences are free to be dealt."""
+        ...
+
+
 __all__ = [
     "BACKENDS",
     "LANGUAGES",
@@ -46,6 +55,8 @@ __all__ = [
     "VOICES",
     "Line",
     "Phoneme",
+    "RecordedClip",
+    "RecordedSpeech",
     "Speech",
     "SpeechBackend",
     "Voice",

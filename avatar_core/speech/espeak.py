@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from avatar_core.speech.types import Phoneme, Speech
 from avatar_core.speech.voices import DEFAULT_VOICE, espeak_voice, find_voice
 
 MAX_CHARACTERS = 20_000
+CLOSURE_S = {"p": 0.055, "t": 0.055, "k": 0.055, "c": 0.055, "q": 0.055, "b": 0.035, "d": 0.035, "ɡ": 0.035, "g": 0.035}
+"""How long a stop's closure lasts before the burst, at which eSpeak NG says that the stop starts (measured on its loudness)."""
 _WORKER = Path(__file__).with_name("espeak_worker.py")
 _INSTALL = (
     "speech backend espeak: needs the package espeakng-loader, found none; run: pip install espeakng-loader"
@@ -121,7 +124,21 @@ def _timed(events: list[tuple[int, str]], rate: int, lead_s: float, total_s: flo
         if not bare and phonemes and not phonemes[-1].ipa:
             start = phonemes.pop().start_s
         phonemes.append(Phoneme(start, max(start, end), bare, "ˈ" in ipa))
-    return phonemes
+    return _with_closures(phonemes)
+
+
+def _with_closures(phonemes: list[Phoneme]) -> list[Phoneme]:
+    """Stops start with their closure, as phoneticians cut them, not with the burst; a sound before one keeps half its time."""
+    out: list[Phoneme] = []
+    for phoneme in phonemes:
+        closure = CLOSURE_S.get(phoneme.ipa[:1], 0.0)
+        if closure and out:
+            before = out[-1]
+            start = max(phoneme.start_s - closure, (before.start_s + before.end_s) / 2)
+            out[-1] = replace(before, end_s=start)
+            phoneme = replace(phoneme, start_s=start)
+        out.append(phoneme)
+    return out
 
 
 class _Worker:

@@ -1,12 +1,14 @@
 """Speech backend `folder`: recordings the user brings.
 
-name.wav | name.flac     the sound (any rate, mono or stereo)
+name.wav                 the sound: WAV, FLAC, MP3, Ogg, Opus or M4A, of any rate and any channels
 name.txt                 optional: what is said
 name.json                optional: phoneme timings, [{"start_s", "end_s", "ipa", "stress"}, ...]
+clips.json               optional, written by `avatar ingest`: who says each recording, [{"clip", "person", "framing"}, ...]
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import ClassVar
 from avatar_core.clock import pad_to_frames
 from avatar_core.config import given
 from avatar_core.errors import UserError
-from avatar_core.speech.scripts import Line
+from avatar_core.speech.scripts import Line, RecordedClip
 from avatar_core.speech.types import Speech, phonemes_from_json
 
-_SUFFIXES = (".wav", ".flac")
+_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+PLAN = "clips.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,24 @@ class FolderSpeech:
         splits = ["train"] * first_val + ["val"] * kept["val"] + ["test"] * kept["test"]
         return [Line("", split, name) for split, name in zip(splits, names, strict=True)]
 
+    def recorded(self) -> list[RecordedClip]:
+        """What clips.json says. Raises UserError when it is damaged or one of its sounds is missing."""
+        path = Path(self.path, PLAN)
+        if not path.is_file():
+            return []
+        try:
+            clips = [RecordedClip(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path}: expected a list of clip, person and framing, found something else; run `avatar ingest` again"
+            ) from None
+        for clip in clips:
+            if not Path(self.path, f"{clip.clip}.wav").is_file():
+                raise UserError(
+                    f"{path}: expected the sound of {clip.clip} beside it, found no {clip.clip}.wav"
+                )
+        return clips
+
     def voices(self, split: str, sex: str | None) -> list[str]:
         """Recordings bring their own: the voice that name.json gives, else the recording's name."""
         return [""]
@@ -67,14 +88,14 @@ def list_recordings(folder: Path | str) -> list[Path]:
     """Sound files of `folder`, sorted by name. Raises UserError when the folder or any sound is missing."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder of wav or flac files, found none")
+        raise UserError(f"{folder}: expected a folder of recordings, found none")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not paths:
-        raise UserError(f"{folder}: expected wav or flac files, found none")
+        raise UserError(f"{folder}: expected recordings ({', '.join(_SUFFIXES)}), found none")
     stems = [p.stem for p in paths]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise UserError(f"{folder}: expected one sound named {stem!r}, found a .wav and a .flac")
+            raise UserError(f"{folder}: expected one sound named {stem!r}, found several")
     return paths
 
 

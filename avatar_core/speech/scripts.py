@@ -18,6 +18,15 @@ class Line:
     text: str
 
 
+@dataclass(frozen=True)
+class RecordedClip:
+    """A recording <clip>.wav whose person (an id) and framing are given, since a video of the same name shows them."""
+
+    clip: str
+    person: str
+    framing: str
+
+
 def load_scripts(folder: Path | str) -> list[Line]:
     """Read every `<language>.txt` of `folder`, in the order of the languages' names, lines in file order.
 

@@ -86,7 +86,7 @@ class PosedTemplate:
         self.levels = _levels(template)
 
     def rest(self, shape: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Vertices (n, 3) and bone heads (B, 3) at rest; shape (<=S,)."""
+        """Vertices (n, 3) and bone heads (B, 3) at rest; shape (<=S,), or (T, <=S) for one of each frame."""
         if shape is None:
             return self.vertices, self.heads
         count = shape.shape[-1]
@@ -98,9 +98,9 @@ class PosedTemplate:
         return _chain(heads, rotvecs, translation, self.levels)
 
     def with_actions(self, vertices: Tensor, face_weights: Tensor) -> Tensor:
-        """Rest vertices (n, 3) with face actions (T, A) added -> (T, n, 3)."""
+        """Rest vertices (n, 3) or (T, n, 3) with face actions (T, A) added -> (T, n, 3)."""
         added = torch.tensordot(face_weights, self.actions, 1)
-        return vertices.expand(len(face_weights), *vertices.shape).index_add(1, self.moved, added)
+        return vertices.expand(len(face_weights), *vertices.shape[-2:]).index_add(1, self.moved, added)
 
     def skin(self, points: Tensor, transforms: Tensor) -> Tensor:
         """Linear blend skinning of points (n, 3) or (T, n, 3) by transforms (T, B, 3, 4) -> (T, n, 3)."""
@@ -118,7 +118,7 @@ class PosedTemplate:
         vertices, heads = self.rest(shape)
         transforms = self.transforms(heads, rotvecs, translation)
         points = vertices if face_weights is None else self.with_actions(vertices, face_weights)
-        posed_heads = (transforms[..., :3] * heads[:, None, :]).sum(-1) + transforms[..., 3]
+        posed_heads = (transforms[..., :3] * heads[..., None, :]).sum(-1) + transforms[..., 3]
         return self.skin(points, transforms), posed_heads
 
 
@@ -205,7 +205,7 @@ def _chain(
 ) -> Tensor:
     """Forward kinematics level by level -> (T, B, 3, 4)."""
     turn = matrix_from_rotvec(rotvecs)
-    shift = heads - (turn * heads[:, None, :]).sum(-1)  # x -> R (x - h) + h
+    shift = heads - (turn * heads[..., None, :]).sum(-1)  # x -> R (x - h) + h
     root = levels[0][0]
     first = shift[:, root] if translation is None else shift[:, root] + translation[:, None]
     rotations, offsets = [turn[:, root]], [first]

@@ -7,6 +7,7 @@ import pytest
 
 from avatar_core.speak.student import load_student
 from tests.cli.commands import WITH_STUDENT, assert_refused, picture
+from tests.io.foreign import ffmpeg
 
 
 def test_unusable_output_and_missing_model(avatar, tmp_path, tone):
@@ -17,6 +18,41 @@ def test_unusable_output_and_missing_model(avatar, tmp_path, tone):
     assert_refused(avatar("speak", "-a", tone, "-o", "out.mp4"), "--portrait and --avatar", "neither")
     assert_refused(avatar("profile", "show"), "dvc.yaml")
     assert sorted(os.listdir(tmp_path)) == ["in", "p.png"]
+
+
+@pytest.mark.parametrize("out", ["note.txt/out.mp4", "x" * 300 + ".mp4", "in/tone.mp4"])
+def test_out_is_tried_before_anything_is_read(avatar, tmp_path, out):
+    (tmp_path / "note.txt").write_text("mine")
+    sound = tmp_path / "in" / "tone.mp4"
+    sound.parent.mkdir()
+    sound.write_bytes(b"a video that would be replaced")
+    refused = avatar("speak", "-p", "absent.png", "-a", sound, "-o", tmp_path / out)
+    assert_refused(refused, str(tmp_path / out))
+    assert sound.read_bytes().startswith(b"a video") and sorted(os.listdir(tmp_path)) == ["in", "note.txt"]
+
+
+def test_what_the_system_refuses_is_one_line(avatar, tmp_path, monkeypatch):
+    portrait = picture(tmp_path / "p.png")
+
+    def no_more(*_, **__):
+        raise OSError(28, "No space left on device", "/tmp/somewhere")
+
+    monkeypatch.setattr("avatar_core.io.images.read_image", no_more)
+    assert_refused(
+        avatar("personalise", "-p", portrait, "-o", "me"), "/tmp/somewhere", "No space left on device"
+    )
+
+
+def test_a_warning_is_one_line(avatar, tmp_path):
+    path = tmp_path / "voice.wav"
+    ffmpeg("-f", "lavfi", "-i", "aevalsrc='sin(900*t)|-sin(900*t)':d=0.5", path)
+    portrait = picture(tmp_path / "p.png")
+    code, _, err = avatar("speak", "-p", portrait, "-a", path, "-o", "out.mp4")
+    first, second = err.strip().splitlines()
+    assert first.startswith(f"warning: {path}: its two channels cancel") and second.startswith(
+        "error: data/distill"
+    )
+    assert code == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A killed writer leaves the old file, never half of the new one."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from avatar_core.io.atomic import (
     atomic_directory,
     atomic_file,
     check_replaceable,
+    check_writable,
     clean_leftovers,
     write_json,
     write_text,
@@ -89,3 +92,59 @@ def test_kill_while_writing_keeps_the_old_file_and_leaves_a_recognisable_rest(tm
     assert target.read_bytes() == b"old"
     left = clean_leftovers(tmp_path)
     assert len(left) == 1 and os.listdir(tmp_path) == ["big.bin"]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(
+        UserError, match=r"a\.bin: expected a place to write to, found: No space left on device"
+    ):
+        with atomic_file(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(UserError, match=r"d: expected a place to write to, found: No space left"):
+        with atomic_directory(tmp_path / "d") as folder:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "inside"))
+    with pytest.raises(FileNotFoundError), atomic_file(target):  # another file's trouble is not ours
+        open(tmp_path / "absent")
+    assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    name = "\u4e2d" * 84 + ".md"
+    write_text(tmp_path / name, "text")
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("note.txt/a.mp4", "note.txt"),
+        ("note.txt/deeper/a.mp4", "note.txt"),
+        ("x" * 300 + ".mp4", "File name too long"),
+        ("new/" + "x" * 300 + ".mp4", "File name too long"),
+        ("me.png", "me.png"),
+        (".", "me.png"),
+        ("/proc/a.mp4", "No such file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_out_before(tmp_path, path, found):
+    (tmp_path / "note.txt").write_text("mine")
+    (tmp_path / "me.png").write_bytes(b"portrait")
+    with pytest.raises(UserError, match=rf"expected .*found.*{re.escape(found)}"):
+        check_writable(tmp_path / path, [tmp_path / "me.png"])
+    assert sorted(os.listdir(tmp_path)) == ["me.png", "note.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        check_writable(tmp_path / "a.mp4", [])
+
+
+def test_trying_leaves_nothing(tmp_path):
+    (tmp_path / "old.mp4").write_bytes(b"old")
+    for path in ("a.mp4", "new/deeper/a.mp4", "old.mp4"):
+        check_writable(tmp_path / path, [tmp_path / "absent.wav"])
+    assert os.listdir(tmp_path) == ["old.mp4"] and (tmp_path / "old.mp4").read_bytes() == b"old"

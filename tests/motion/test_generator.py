@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,10 +127,23 @@ def test_hidden_regions_give_no_loss(data, codec):
     )  # frames of no confidence
 
 
-def test_silence_bank_is_quiet_and_repeatable():
+def test_silence_bank_holds_silence_noise_and_music_and_is_repeatable():
     bank = silence_bank(10, 0, CLEAN)
-    assert bank.shape == (24, 40, 80) and torch.equal(bank, silence_bank(10, 0, CLEAN))
-    assert float(bank[:6].max()) < -16 and float(bank.max()) < 0
+    assert bank.shape == (60, 40, 80) and torch.equal(bank, silence_bank(10, 0, CLEAN))
+    loudest = bank.flatten(1).max(1).values
+    assert (loudest[::6] < -16).all()  # digital silence
+    assert (loudest[4::6] > loudest[1::6].max()).any()  # music, louder than any faint noise
+
+
+def test_windows_are_drawn_from_a_clip_and_from_its_takes(data, codec):
+    clip = data[0]
+    takes = np.stack([np.full_like(clip.audio, 100.0), np.full_like(clip.audio, 200.0)])
+    config = TrainConfig(batch=60, window=8, silence=0.0)
+    mel, _, _, _ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
+    heard = mel.mean((1, 2))
+    for value in (100.0, 200.0):
+        assert 10 < int((heard == value).sum()) < 30
+    assert int((heard < 50).sum()) > 10
 
 
 def test_noise_has_unit_variance_and_the_speed_of_the_motion():

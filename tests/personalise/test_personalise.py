@@ -56,7 +56,7 @@ def scene():
     xy, _ = camera.project(points.numpy())
     confidence = np.where(((xy > 0) & (xy < SIZE)).all(1), 0.95, 0.0)
     config = PersonaliseConfig(
-        pose_steps=120,
+        pose_steps=30,
         refine=RefineConfig(steps=25, sharp_steps=10),
         particles=ParticleBudgets(**BUDGETS, shell=200),
     )

@@ -24,7 +24,7 @@ from avatar_core.speech import (
     voice_names,
 )
 from avatar_core.speech import espeak as espeak_module
-from avatar_core.speech.espeak import clean_text, synthesize
+from avatar_core.speech.espeak import CLOSURE_S, clean_text, synthesize
 from avatar_core.speech.folder import list_recordings, read_recording
 from avatar_core.speech.voices import espeak_voice, find_voice
 
@@ -76,7 +76,16 @@ def test_audio_and_timings_fit():
     # the lead-in is silence, and the first sound starts with it over
     assert np.all(speech.audio[: int(0.18 * 16000)] == 0)
     first = next(p for p in speech.phonemes if p.ipa)
-    assert 0.2 <= first.start_s < 0.3
+    assert 0.2 - CLOSURE_S["b"] <= first.start_s < 0.3
+
+
+def test_a_stop_starts_with_its_silent_closure_and_not_with_the_burst():
+    speech = synthesize("A copper teapot kept upon a paper carpet.", "en", "otto")
+    power = (speech.audio.reshape(-1, 160) ** 2).mean(1)  # in hundredths of a second
+    loud = np.quantile(power, 0.9)
+    stops = [p for p in speech.phonemes if p.ipa[:1] in "ptk" and p.ipa and p.start_s > 0.3]
+    closed = [power[int(100 * p.start_s + 1) : int(100 * p.start_s + 4)].max() for p in stops]
+    assert len(stops) >= 8 and np.median(closed) < 1e-2 * loud
 
 
 def test_vowels_are_where_the_events_say():

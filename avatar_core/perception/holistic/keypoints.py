@@ -32,6 +32,14 @@ def person_keypoints(person: Person, width: int, height: int) -> tuple[np.ndarra
 class HolisticKeypoints:
     """One picture is looked at by `find_people` (the largest face counts), several as the frames of one shot."""
 
+    def people(self, image: np.ndarray) -> list[Person]:
+        """See `people.find_people`."""
+        return find_people(image)
+
+    def person_keypoints(self, person: Person, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `person_keypoints`."""
+        return person_keypoints(person, width, height)
+
     def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `backends.KeypointDetector`; confidence is 0 everywhere when nobody's face is seen."""
         images = np.asarray(images)

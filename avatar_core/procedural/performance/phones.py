@@ -32,6 +32,8 @@ _TABLE = {
 SYMBOLS: dict[str, str] = {symbol: shape for shape, symbols in _TABLE.items() for symbol in symbols.split()}
 VISEMES: tuple[str, ...] = ("sil", *_TABLE)
 
+CLOSED_SHARE = 0.6  # of a plosive's time; the rest is burst and breath
+_PLOSIVES = "pbɓ"
 _LONGEST = max(map(len, SYMBOLS))
 _VOWELS = frozenset({"aa", "ah", "ax", "E", "ih", "oh", "ou", "uy", "RR"})
 
@@ -62,7 +64,10 @@ def visemes_of(ipa: str) -> list[str]:
 
 
 def segments(phonemes: list[Phoneme]) -> list[tuple[float, float, str, bool]]:
-    """(start_s, end_s, viseme, stressed) of every shape; the parts of a symbol share its time, the first a little more."""
+    """(start_s, end_s, viseme, stressed) of every shape; the parts of a symbol share its time, the first a little more.
+
+    A p or b at the end of a symbol closes the lips for `CLOSED_SHARE` of its part.
+    """
     found: list[tuple[float, float, str, bool]] = []
     for phoneme in phonemes:
         shapes = visemes_of(phoneme.ipa) or ["sil"]
@@ -70,6 +75,10 @@ def segments(phonemes: list[Phoneme]) -> list[tuple[float, float, str, bool]]:
         start, length = phoneme.start_s, phoneme.end_s - phoneme.start_s
         if length <= 0:
             continue
+        if (
+            shapes[-1] == "PP" and phoneme.ipa[0] in _PLOSIVES
+        ):  # the lips part at the burst; what follows it is breath
+            shapes, parts = [*shapes, "hh"], [*parts[:-1], CLOSED_SHARE, 1 - CLOSED_SHARE]
         for shape, part in zip(shapes, parts, strict=True):
             end = start + length * part / sum(parts)
             found.append((start, end, shape, phoneme.stress))

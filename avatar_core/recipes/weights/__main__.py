@@ -1,7 +1,8 @@
 """Recipe of the published weights: `python -m avatar_core.recipes.weights all [--from FOLDER_OF_ARCHIVES]`.
 
 Run once by a maintainer, never by the pipeline. Without --from, pip and npm fetch the archives by name and version; their SHA-256
-must be the known one. Writes avatar_core/assets/holistic_<net>.safetensors and face_identity.safetensors with their sidecars.
+must be the known one. Writes avatar_core/assets/holistic_<net>.safetensors, face_identity.safetensors and
+phoneme_encoder.safetensors with their sidecars.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.recipes.weights.face_identity import convert_face_identity
-from avatar_core.recipes.weights.packages import FACE_API, MEDIAPIPE, Package, archive, read_members
+from avatar_core.recipes.weights.hama import ARCHIVE, BLOCKS, check, encoder_tensors, read_archive
+from avatar_core.recipes.weights.packages import FACE_API, HAMA, MEDIAPIPE, Package, archive, read_members
 from avatar_core.recipes.weights.tflite import Reader
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -67,9 +69,20 @@ def write_face_identity(folder: Path | None, out: Path) -> None:
     )
 
 
+def write_phoneme_encoder(folder: Path | None, out: Path) -> None:
+    """hama's phoneme conformer, its lower half -> phoneme_encoder.safetensors."""
+    wheel = archive(HAMA, folder)
+    data = read_members(wheel, {"weights": ARCHIVE})["weights"]
+    raw = read_archive(data)
+    config = {"blocks": BLOCKS, "source": _source(HAMA, ARCHIVE, data), "parity": check(wheel, raw)}
+    tensors = {name: t.half() for name, t in encoder_tensors(raw, BLOCKS).items()}
+    save_checkpoint(out / "phoneme_encoder.safetensors", tensors, config=config)
+
+
 RECIPES: dict[str, Callable[[Path | None, Path], None]] = {
     "holistic": write_holistic,
     "face_identity": write_face_identity,
+    "phoneme_encoder": write_phoneme_encoder,
 }
 
 

@@ -49,6 +49,15 @@ FACE_API = Package(
     "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
     "MIT (package); CC0-1.0 (the net, by Davis King)",
 )
+HAMA = Package(
+    "pypi",
+    "hama",
+    "1.7.0",
+    "hama-1.7.0-py3-none-any.whl",
+    "be48d6379d288fc588ff9a5f609462b2fb81287dd84afaa2dfb1d283cb280c4d",
+    "Apache-2.0 (Seongmin Park)",
+    "any",
+)
 
 
 def archive(package: Package, folder: Path | None) -> Path:
