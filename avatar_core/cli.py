@@ -73,6 +73,9 @@ Language = Annotated[
 ]
 Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
 Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
+PersonNumber = Annotated[
+    int, typer.Option("--person", min=1, help="Which face of several in the portrait: 1 is the largest.")
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
 ]
@@ -84,6 +87,7 @@ def speak(
         Path, typer.Option("--out", "-o", help="The video to write: .mp4; .webm or .mov if transparent.")
     ],
     portrait: OptionalPortrait = None,
+    person: PersonNumber = 1,
     avatar: Annotated[
         Path | None,
         typer.Option("--avatar", help="A folder made by `avatar personalise`, instead of --portrait."),
@@ -132,7 +136,7 @@ def speak(
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
         student = load_student(model)
-        layout, canonical, camera, _ = _personalise(image, portrait, student)
+        layout, canonical, camera, _ = _personalise(image, portrait, student, person)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
@@ -174,6 +178,7 @@ def personalise(
             help="The folder to write: avatar.safetensors, avatar.ply, camera.json, preview.png.",
         ),
     ],
+    person: PersonNumber = 1,
     model: Model = MODEL,
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
@@ -185,7 +190,7 @@ def personalise(
     check_writable(out, [portrait])
     image = _portrait(portrait)
     student = load_student(model)
-    _, canonical, camera, fit = _personalise(image, portrait, student)
+    _, canonical, camera, fit = _personalise(image, portrait, student, person)
     save_avatar(out, canonical, camera, student.personalise.particles, fit)
     _say(
         f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
@@ -198,6 +203,7 @@ def personalise(
 def export(
     portrait: Portrait,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .ply file, or the folder of a sequence.")],
+    person: PersonNumber = 1,
     format: Annotated[
         Literal["ply", "ply-sequence"], typer.Option(help="One avatar at rest, or one .ply a frame.")
     ] = "ply",
@@ -224,7 +230,7 @@ def export(
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model)
-    layout, canonical, _, _ = _personalise(image, portrait, student)
+    layout, canonical, _, _ = _personalise(image, portrait, student, person)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
         _say(f"{out}: {len(canonical.means)} Gaussians")
@@ -297,18 +303,25 @@ def _portrait(path: Path) -> np.ndarray:
 
 
 def _personalise(
-    image: np.ndarray, path: Path, student: Student
+    image: np.ndarray, path: Path, student: Student, person: int
 ) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
     """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
+    from avatar_core.io.lens import field_of_view
     from avatar_core.speak.avatar import make_avatar
 
     start = time.monotonic()
     _use_all_cores()
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
         try:
-            result = make_avatar(image, student.personalise, student.perception)
+            lens = field_of_view(path)
+            result = make_avatar(image, student.personalise, student.perception, person, lens)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+    faces = result[-1].faces
+    if faces > 1:
+        err_console.print(
+            f"{faces} faces in the portrait: number {person} by size is taken (--person for another)"
+        )
     err_console.print(f"personalised in {time.monotonic() - start:.1f} s")
     return result
 

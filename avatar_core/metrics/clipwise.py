@@ -1,8 +1,9 @@
 """Metrics that are means over clips: IQA ASE HKC SyncC SyncD CSIM SSIM PSNR.
 
 Definitions: IQA, ASE mean image quality and aesthetics per frame (Q-Align's 1..5 scale; `embedded` are regressors of known damage);
-SyncC, SyncD see `sync`; HKC mean confidence of the hand keypoints (CyberHost, Lin et al. 2024); CSIM mean cosine between the
-identity embeddings of portrait and frames (ArcFace); SSIM, PSNR see `image`.
+SyncC, SyncD see `sync`; HKC mean confidence of the hand keypoints (CyberHost, Lin et al. 2024); CSIM mean likeness of portrait and
+frames: the cosine of ArcFace's embeddings where the user brings that network, else 1 - distance / 1.2 of dlib's descriptors (1 the
+same picture, above .5 the same person), 0 for a frame without a face; SSIM, PSNR see `image`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from avatar_core.io.images import to_uint8
 from avatar_core.metrics.bootstrap import bootstrap
 from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
 from avatar_core.perception import warp
 from avatar_core.perception.boxes import head_box
+from avatar_core.perception.face_identity import describe, face_chip, likeness
+from avatar_core.perception.holistic.clip import track_person
+from avatar_core.perception.holistic.people import find_people
 from avatar_core.perception.warp import as_float
 
 if TYPE_CHECKING:
@@ -92,20 +97,34 @@ class CSIM(ClipMetric):
         return self.score(look)
 
     def score(self, look: Look) -> float:
-        portrait, (xy, _) = look.clip.portrait, look.keypoints
+        portrait = look.clip.portrait
         if portrait is None:
             raise ValueError("no portrait")
         if self.reference is not None:
             network = OnnxFeatures(self.reference, self.side)
             there, _ = look.critics.keypoints(portrait)
             own = network(head_crops(look.critics, portrait[None], there))
-            seen = network(head_crops(look.critics, look.sparse, xy[::FRAME_STEP]))
+            seen = network(head_crops(look.critics, look.sparse, look.keypoints[0][::FRAME_STEP]))
             own /= np.linalg.norm(own, axis=-1, keepdims=True)
             seen /= np.linalg.norm(seen, axis=-1, keepdims=True)
         else:
-            own = look.critics.identity(portrait)
-            seen = look.critics.identity(look.sparse, xy[::FRAME_STEP])
+            return _face_likeness(portrait, look.sparse)
         return float((seen @ own[0]).mean())
+
+
+def _face_likeness(portrait: NDArray, frames: NDArray) -> float:
+    """Mean over frames (B,H,W,3) of the likeness of their face to the portrait's (H,W,3). ValueError when that has none."""
+    portrait, frames = to_uint8(portrait), to_uint8(frames)
+    people = [p for p in find_people(portrait) if p.face_presence > 0]
+    if not people:
+        raise ValueError("no face in the portrait")
+    own = describe(face_chip(portrait, people[0].face)[None])[0]
+    found = track_person(frames)
+    there = np.flatnonzero(found.face_presence > 0)
+    if not len(there):
+        return 0.0
+    seen = describe(np.stack([face_chip(frames[i], found.face[i]) for i in there]))
+    return float(likeness(own, seen).sum() / len(frames))
 
 
 class SSIM(ClipMetric):

@@ -42,7 +42,7 @@ NECK = {"neck01": 0.2, "neck02": 0.5, "neck03": 0.8}  # share of the head's moti
 CARRIES = 0.9  # weight from which a particle shows how its segment moves
 CHEST_M = 0.45  # below the neck: what tells how the trunk turns
 FREE_LIMIT = 0.9  # freedom from which a gesture may be as large as it comes
-LARGEST_TURN = 0.3  # rad at a joint, of arms that are not free
+LARGEST_TURN = 0.2  # rad at a joint, of arms that are not free
 
 
 def carry(canonical_shape: np.ndarray, stance: np.ndarray, template: Template) -> np.ndarray:

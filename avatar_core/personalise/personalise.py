@@ -25,7 +25,7 @@ from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
-from avatar_core.personalise.freedom import arm_freedom
+from avatar_core.personalise.freedom import arm_freedom, held_things
 from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import View, psnr, refine, render
@@ -115,10 +115,14 @@ def personalise(
     particles = hide_outside(particles, view)
     shown = _show(particles, view, matte.core, face_box)
     fit = PortraitFit(*shown, pose.error_px, picture, xy, confidence, matte, found.faces)
+    stance = (pose.shape, pose.rotvecs)
+    holding = held_things(template, vertices, *stance, pose.camera, matte.core)
+    seen = particles.seen[: particles.n_base]
+    freedom = arm_freedom(template, layout, *stance, seen, confidence, holding)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
     canonical = _unpose(
-        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background
+        template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background, freedom
     )
     return canonical, pose.camera, fit
 
@@ -198,6 +202,7 @@ def _unpose(
     pose: PortraitPose,
     pixel: float,
     background: Backdrop,
+    freedom: np.ndarray,
 ) -> Canonical:
     """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
     vertices, heads = template.rest(pose.shape)
@@ -229,7 +234,7 @@ def _unpose(
         pixel=pixel,
         background=background,
         stance=pose.rotvecs.astype(np.float32),
-        freedom=arm_freedom(template, layout, pose.shape, pose.rotvecs, particles.seen[: particles.n_base]),
+        freedom=freedom,
     )
 
 

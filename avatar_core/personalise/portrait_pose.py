@@ -27,7 +27,7 @@ LOOK = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)  # world -> came
 
 # Spread (radians) of each bone's rotation about the relaxed stance; bones not listed stay there.
 _SPREAD = {"root": 0.3, "spine04": 0.08, "spine02": 0.08, "neck01": 0.15, "head": 0.25, "clavicle": 0.12} | {
-    "upperarm01": 0.5, "lowerarm01": 0.5, "lowerarm02": 0.3, "wrist": 0.3, "upperleg01": 0.12, "lowerleg01": 0.08
+    "upperarm01": 0.5, "lowerarm01": 0.5, "lowerarm02": 0.3, "wrist": 0.3, "upperleg01": 0.2, "lowerleg01": 0.15
 }  # fmt: skip
 _FINGER_SPREAD = 0.3
 _TAILS = 1.5  # spreads beyond which a turn of arms, legs and fingers costs only in proportion: people do fold their arms

@@ -30,14 +30,18 @@ AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 
 
 def make_avatar(
-    image: np.ndarray, config: PersonaliseConfig, perception: PerceptionConfig
+    image: np.ndarray,
+    config: PersonaliseConfig,
+    perception: PerceptionConfig,
+    person: int = 1,
+    fov_deg: float | None = None,
 ) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
     """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, the portrait's camera, what was found and how it fits.
 
     config, perception: as the student's file holds them, so that this is the avatar that the fit makes. Raises UserError when there
     is no person to be found.
     """
-    canonical, camera, fit = personalise(image, perception, config=config)
+    canonical, camera, fit = personalise(image, perception, config=config, person=person, fov_deg=fov_deg)
     return make_layout(config.particles), canonical, camera, fit
 
 

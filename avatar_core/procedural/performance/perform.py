@@ -18,6 +18,7 @@ from avatar_core.errors import UserError
 from avatar_core.procedural.performance.arms import relaxed_pose
 from avatar_core.procedural.performance.body import head_degrees, trunk
 from avatar_core.procedural.performance.bones import BONE_INDEX
+from avatar_core.procedural.performance.effort import effort_curve
 from avatar_core.procedural.performance.face import (
     blink_curve,
     brow_weights,
@@ -98,7 +99,8 @@ def perform(speech: Speech | None, num_frames: int, seed: int, style: Style | No
     )
     length_s = num_frames / FPS
     stresses = [t for t in stress_times(phonemes) if t < length_s]
-    mouth = mouth_curves(phonemes, num_frames, style.articulation)
+    effort = effort_curve(speech.audio) if speech is not None else None
+    mouth = mouth_curves(phonemes, num_frames, style.articulation, effort)
 
     head = head_degrees(head_rng, num_frames, stresses, style.nod, style.head_turn)
     rotvecs, translation = trunk(trunk_rng, num_frames, head, style.sway)

@@ -1,9 +1,9 @@
 """Mouth curves from phoneme times: co-articulation by dominance (Cohen and Massaro 1993), closures kept exact.
 
 Each sound pulls the mouth towards its shape with a weight that rises before it and fades after it; the curve is the
-weighted mean, evaluated at 100 Hz. Lips and jaw lead what is heard of them: while one sound lasts they are on their way to the
-next, so all weights but those of lips that touch are `LEAD_S` early, and rounding begins earliest. Lip closures (p, b, m) and
-f, v dominate by far. A picture lasts 40 ms, as long as a closure: averaging would leave the lips apart, so a picture that
+weighted mean, evaluated at 100 Hz. Lips and jaw lead what is heard of them: while one sound lasts they are on their way to
+the next, so all weights but those of lips that touch are `LEAD_S` early, and rounding begins earliest. Lip closures (p, b, m)
+and f, v dominate by far. A picture lasts 40 ms, as long as a closure: averaging would leave the lips apart, so a picture that
 touches a closure shows its most closed 10 ms.
 
 T = pictures at 25 fps; n = 4 T instants at 100 Hz, instant k at (k + 0.5) * 10 ms.
@@ -32,8 +32,8 @@ class Shape:
 
     weights: dict[str, float]
     dominance: float = 1.0
-    rise_s: float = 0.10
-    fall_s: float = 0.08
+    rise_s: float = 0.15
+    fall_s: float = 0.12
 
 
 SHAPES: dict[str, Shape] = {
@@ -54,7 +54,7 @@ SHAPES: dict[str, Shape] = {
     "hh": Shape({"jawOpen": 0.22, "mouthLowerDown_": 0.1, "mouthUpperUp_": 0.1}, 0.15),
     "SS": Shape({"jawOpen": 0.06, "mouthLowerDown_": 0.4, "mouthUpperUp_": 0.25, "mouthStretch_": 0.2}, 1.2),
     "CH": Shape(
-        {"jawOpen": 0.08, "mouthFunnel": 0.45, "mouthPucker": 0.15, "mouthLowerDown_": 0.2}, 1.3, 0.12
+        {"jawOpen": 0.08, "mouthFunnel": 0.45, "mouthPucker": 0.15, "mouthLowerDown_": 0.2}, 1.3, 0.17
     ),
     "RR": Shape({"jawOpen": 0.12, "mouthPucker": 0.35, "mouthFunnel": 0.2}, 0.9),
     "aa": Shape({"jawOpen": 0.42, "mouthLowerDown_": 0.15, "mouthUpperUp_": 0.2}),
@@ -78,9 +78,9 @@ SHAPES: dict[str, Shape] = {
             "mouthLowerDown_": 0.3,
         }
     ),
-    "oh": Shape({"jawOpen": 0.18, "mouthFunnel": 0.45, "mouthPucker": 0.15}, 1.0, 0.14, 0.08),
-    "ou": Shape({"jawOpen": 0.10, "mouthPucker": 0.75, "mouthFunnel": 0.25}, 1.0, 0.15, 0.08),
-    "uy": Shape({"jawOpen": 0.13, "mouthPucker": 0.55, "mouthFunnel": 0.35}, 1.0, 0.14, 0.08),
+    "oh": Shape({"jawOpen": 0.18, "mouthFunnel": 0.45, "mouthPucker": 0.15}, 1.0, 0.19, 0.12),
+    "ou": Shape({"jawOpen": 0.10, "mouthPucker": 0.75, "mouthFunnel": 0.25}, 1.0, 0.20, 0.12),
+    "uy": Shape({"jawOpen": 0.13, "mouthPucker": 0.55, "mouthFunnel": 0.35}, 1.0, 0.19, 0.12),
 }
 
 
@@ -112,10 +112,13 @@ def shape_vector(viseme: str) -> np.ndarray:
     return vector
 
 
-def mouth_curves(phonemes: list[Phoneme], num_frames: int, articulation: float = 1.0) -> MouthCurves:
+def mouth_curves(
+    phonemes: list[Phoneme], num_frames: int, articulation: float = 1.0, effort: np.ndarray | None = None
+) -> MouthCurves:
     """Curves for `num_frames` pictures.
 
-    articulation: 1 = as authored; scales how far the mouth opens and moves, never the closures.
+    articulation: 1 = as authored; scales how far the mouth opens and moves, never the closures; effort: the same at 100 Hz, see
+    `effort`, None = 1.
     """
     instants = num_frames * INSTANTS_PER_PICTURE
     time = (np.arange(instants) + 0.5) * _STEP_S
@@ -134,6 +137,8 @@ def mouth_curves(phonemes: list[Phoneme], num_frames: int, articulation: float =
             1.0 - smooth_step(end - early - 0.005, end - early + shape.fall_s, time),
         )
         size = 1.0 if hard else articulation * (1.15 if stressed else 0.9)
+        if effort is not None and len(effort) and not hard:
+            size *= effort[min(int(0.5 * (start + end) / _STEP_S), len(effort) - 1)]
         total += weight[:, None] * (size * vectors[viseme])
         pull += weight
         inside = (time >= start) & (time < end)
