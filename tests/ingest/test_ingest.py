@@ -147,7 +147,9 @@ def test_videos_that_show_no_talker_are_refused_with_their_reasons(tmp_path):
     assert "camera moves" in reasons(files["pan"])[0]
     assert "nearer" in reasons(files["nearer"])[0]
     assert "moves about" in reasons(files["walks"])[0]
-    assert any("edge" in r or "too short" in r or "moves" in r for r in reasons(files["leaves"])), reasons(files["leaves"])
+    assert any("edge" in r or "too short" in r or "moves" in r for r in reasons(files["leaves"])), reasons(
+        files["leaves"]
+    )
     assert "lips stand still" in reasons(files["closed"])[0]
     assert "too short" in reasons(files["short"])[0]
     assert reasons(files["crowd"]) == ["another person is too near"]
