@@ -73,10 +73,8 @@ def conventional_camera(backend: str) -> bool:
 
 
 class TeacherBackend(Protocol):
-    """Makes clips. `needs` of "attributes" and "phonemes" what `make` reads; `provides` of "masks" and "truth" what it returns, and "camera".
-
-    Clips of a teacher without "camera" are taken to be filmed as the portrait was, from where the portrait was taken.
-    """
+    """Makes clips. `needs` of "attributes" and "phonemes" what `make` reads; `provides` of "masks" and "truth" what it returns,
+    and "camera". Clips without "camera" are taken to be filmed from where the person's portrait was taken."""
 
     @property
     def provides(self) -> frozenset[str]: ...
