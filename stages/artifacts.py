@@ -143,6 +143,10 @@ class Artifacts:
         store = self._store("fit", row, "cameras.zarr")
         return store.read(f"viewmat/{row['id']}"), store.read(f"K/{row['id']}")
 
+    def portrait_distance(self, row: Row) -> float:
+        """Metres between the camera and a clip's person in the portrait."""
+        return float(self._store("fit", row, "cameras.zarr").read(f"portrait_distance/{row['identity']}")[0])
+
     # embed
 
     def log_mel(self, clip: str) -> np.ndarray:

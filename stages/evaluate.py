@@ -30,6 +30,7 @@ from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.instruments import Critics, load_critics
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, load_student
+from avatar_core.teacher import conventional_camera
 from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
 from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_report
@@ -118,9 +119,9 @@ def _judge_clip(job: Job) -> Outcome:
     portrait = data.portrait(row["identity"])
     truth, audio = data.frames(row), data.audio(row["id"])
     # Our avatar is as large as its stature prior says; where it must stand to look like the teacher's picture is measured.
-    camera = camera_for(
-        truth, *stage.params.perception.keypoint_detector.keypoints(truth), canonical, layout, row["framing"]
-    )
+    xy, confidence = stage.params.perception.keypoint_detector.keypoints(truth)
+    filmed_from = None if conventional_camera(row["backend"]) else data.portrait_distance(row)
+    camera = camera_for(truth, xy, confidence, canonical, layout, row["framing"], filmed_from)
     student = load_student(data.student_file)
     generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))

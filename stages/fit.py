@@ -22,6 +22,7 @@ from avatar_core.io.store import Store, write_arrays, write_trajectories
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import make_layout
 from avatar_core.personalise.personalise import personalise
+from avatar_core.teacher import conventional_camera
 from avatar_core.template import load_template
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
@@ -41,6 +42,7 @@ class PersonJob:
 class ClipJob:
     stage: Stage
     row: Row
+    distance: float  # m, from which the person's portrait was taken
     scratch: Path
 
 
@@ -52,7 +54,8 @@ def main(stage: Stage) -> None:
     rows = [r for r in data.teacher_clips("train", "val") if r["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", teacher)
     portraits = stage.map(_personalise, [PersonJob(stage, p, scratch) for p in people], "portrait")
-    clips = stage.map(_fit, [ClipJob(stage, r, scratch) for r in rows], "clip")
+    distance = {p.id: found["distance_m"] for p, found in zip(people, portraits, strict=True)}
+    clips = stage.map(_fit, [ClipJob(stage, r, distance[r["identity"]], scratch) for r in rows], "clip")
 
     out = stage.fresh(stage.out)
     for person in people:
@@ -64,7 +67,10 @@ def main(stage: Stage) -> None:
             out / "canonical" / f"{person.id}.ply", load_canonical(scratch / f"{person.id}.safetensors")
         )
     count = len(make_layout(stage.params.particles))
-    cameras: dict[str, np.ndarray] = {}
+    cameras = {
+        f"portrait_distance/{person.id}": np.array([found["distance_m"]], np.float32)
+        for person, found in zip(people, portraits, strict=True)
+    }
     arrays = {
         "mean_offset": ("float16", count, 3),
         "rotation": ("float16", count, 3),
@@ -92,34 +98,36 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     if not (has_checkpoint(path) and preview.is_dir()):
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
-        canonical, _, fit = personalise(image, params.perception, config=params.avatar)
+        canonical, camera, fit = personalise(image, params.perception, config=params.avatar)
         save_canonical(path, canonical)
-        metrics = np.array([fit.psnr_foreground, fit.psnr_face], np.float32)
+        _, depth = camera.project(canonical.means[: canonical.n_base])
+        metrics = np.array([fit.psnr_foreground, fit.psnr_face, depth.mean()], np.float32)
         write_arrays(preview, {"portrait": image, "rendered": fit.picture, "metrics": metrics})
-    psnr_foreground, psnr_face = Store(preview).read("metrics")
-    return {"psnr_foreground": float(psnr_foreground), "psnr_face": float(psnr_face)}
+    names = ("psnr_foreground", "psnr_face", "distance_m")
+    return dict(zip(names, map(float, Store(preview).read("metrics")), strict=True))
 
 
 def _fit(job: ClipJob) -> dict[str, float]:
     stage, row = job.stage, job.row
     path = job.scratch / f"{row['id']}.zarr"
     if not path.is_dir():
-        _fit_clip(stage, row, job.scratch, path)
+        _fit_clip(stage, row, job.distance, job.scratch, path)
     store = Store(path)
     names = store.attrs["metrics"]
     return dict(zip(names, map(float, store.read("metrics")), strict=True))
 
 
-def _fit_clip(stage: Stage, row: Row, scratch: Path, path: Path) -> None:
+def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path) -> None:
     data = Artifacts.of(stage)
     frames, masks, tracks = data.frames(row), data.masks(row), data.tracks(row)
     xy, confidence = stage.params.perception.keypoint_detector.keypoints(frames)
     template, layout = load_template(), make_layout(stage.params.particles)
     canonical = load_canonical(scratch / f"{row['identity']}.safetensors")
+    filmed_from = None if conventional_camera(row["backend"]) else distance
     try:
         fit = fit_clip(
             frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], stage.params.fit,
-            nodes=make_nodes(template, layout),
+            filmed_from=filmed_from, nodes=make_nodes(template, layout),
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"clip {row['id']}: {error}") from None

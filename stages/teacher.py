@@ -150,7 +150,7 @@ def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
     )
     clip = job.source.make(request)
     given = {kind for kind in ("masks", "truth") if getattr(clip, kind) is not None}
-    if given != job.source.provides or len(clip.frames) != job.row["t_len"]:
+    if given != job.source.provides - {"camera"} or len(clip.frames) != job.row["t_len"]:
         raise ValueError(
             f"teacher {job.teacher}: expected {job.row['t_len']} frames and {sorted(job.source.provides)} as declared, "
             f"found {len(clip.frames)} and {sorted(given)}"

@@ -1,7 +1,8 @@
 """A phoneme encoder: what a pretrained conformer makes of speech, before it decides which phonemes it heard.
 
-hama 1.7.0 (see NOTICE): 16 kHz -> 80 ln-mel bands at 100 Hz -> a convolution down to 50 Hz -> conformer blocks of 144 channels;
-the first ones are kept, those above and the CTC head name phonemes of two languages and are not. Two things differ from
+hama 1.7.0 (see NOTICE): 16 kHz -> 80 ln-mel bands at 100 Hz -> a convolution down to 50 Hz -> four conformer blocks of 144
+channels. What blocks `READ` give is read: the second carries over best between voices and languages, the last knows closures
+best; the CTC head above, which names phonemes of two languages, is not kept. Two things differ from
 its own runtime, so that any length and any windows give the same: attention reaches `RADIUS` frames to either side (there it
 sees the whole call), and beyond the ends lies silence (there the sound is mirrored).
 
@@ -22,6 +23,7 @@ from avatar_core.io.checkpoints import load_checkpoint
 ASSET = Path(__file__).resolve().parent.parent / "assets" / "phoneme_encoder.safetensors"
 CHANNELS, HEADS, HIDDEN, KERNEL, MELS = 144, 4, 576, 31, 80
 WINDOW, HOP = 400, 160  # samples
+BLOCKS, READ = 4, (2, 4)
 FLOOR = 1e-10
 RADIUS = 50  # frames of attention on either side
 FRAME_SAMPLES = 320
@@ -29,19 +31,19 @@ _BLOCK = 1000  # frames worked on at once
 
 
 class PhonemeEncoder(nn.Module):
-    """The stem and the first `blocks` conformer blocks."""
+    """The stem and the conformer blocks."""
 
     filters: Tensor
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("filters", torch.zeros(WINDOW // 2 + 1, MELS))
         self.stem = nn.Conv1d(MELS, CHANNELS, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList([ConformerBlock() for _ in range(blocks)])
-        self.context = 1 + blocks * (RADIUS + KERNEL // 2)  # frames on either side that can change a frame
+        self.blocks = nn.ModuleList([ConformerBlock() for _ in range(BLOCKS)])
+        self.context = 1 + BLOCKS * (RADIUS + KERNEL // 2)  # frames on either side that can change a frame
 
     def forward(self, audio: Tensor, radius: int = RADIUS) -> Tensor:
-        """Sound (S,) -> the last block's output (J,C), in pieces that overlap by what a frame can see."""
+        """Sound (S,) -> outputs of the blocks in `READ` beside each other (J,2C), in pieces that overlap by what a frame sees."""
         total = len(audio) // FRAME_SAMPLES + 1
         parts = []
         for start in range(0, total, _BLOCK):
@@ -64,9 +66,12 @@ class PhonemeEncoder(nn.Module):
         h = F.gelu(self.stem(mel.T[None]))[0].T
         time = torch.arange(len(h), device=h.device)
         band = (time[:, None] - time[None]).abs() <= radius
-        for block in self.blocks:
+        read = []
+        for number, block in enumerate(self.blocks, 1):
             h = block(h, band)
-        return h
+            if number in READ:
+                read.append(h)
+        return torch.cat(read, -1)
 
 
 class ConformerBlock(nn.Module):
@@ -108,7 +113,7 @@ class FeedForward(nn.Module):
 @lru_cache(maxsize=1)
 def phoneme_encoder() -> PhonemeEncoder:
     """The committed encoder, in eval mode. Raises UserError when the asset is missing or damaged."""
-    tensors, sidecar = load_checkpoint(ASSET)
-    encoder = PhonemeEncoder(sidecar["config"]["blocks"])
+    tensors, _ = load_checkpoint(ASSET)
+    encoder = PhonemeEncoder()
     encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return encoder.eval().requires_grad_(False)

@@ -23,6 +23,8 @@ from avatar_core.embed.codec import MotionCodec
 from avatar_core.embed.config import BatchConfig
 from avatar_core.errors import UserError
 
+UNTOUCHED = 0.25  # share of windows that come from the recording itself where there are takes of it
+
 
 @dataclass(frozen=True)
 class LatentClip:
@@ -88,9 +90,12 @@ class Batches:
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
         place = torch.rand(config.batch, generator=rng).tolist()
         take = torch.rand(config.batch, generator=rng).tolist()
+        untouched = (torch.rand(config.batch, generator=rng) < UNTOUCHED).tolist()
         silent = (torch.rand(config.batch, generator=rng) < config.silence).tolist()
         mels, xs, weights, ids = [], [], [], []
-        for clip, where, which, is_silent in zip(chosen, place, take, silent, strict=True):
+        for clip, where, which, is_untouched, is_silent in zip(
+            chosen, place, take, untouched, silent, strict=True
+        ):
             if is_silent:
                 mels.append(self.silence[int(where * len(self.silence))])
                 xs.append(self.neutral.expand(window, -1))
@@ -98,7 +103,8 @@ class Batches:
                 ids.append(0)
                 continue
             start = int(where * (len(self.x[clip]) - window + 1))
-            heard = self.audio[clip][int(which * len(self.audio[clip]))]
+            recording, *takes = self.audio[clip]
+            heard = recording if is_untouched or not takes else takes[int(which * len(takes))]
             mels.append(heard[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
             xs.append(self.x[clip][start : start + window])
             weights.append(self.weight[clip][start : start + window])

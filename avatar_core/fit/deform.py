@@ -18,17 +18,18 @@ import torch
 
 from avatar_core.errors import UserError
 from avatar_core.fit.align import align, displaced
+from avatar_core.fit.camera import clip_camera, usable
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import Pictures, frame_psnr, make_pictures
 from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
-from avatar_core.fit.track import Track, keypoint_weights, solve_camera, track_clip, usable
+from avatar_core.fit.track import Track, keypoint_weights, track_clip
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
-from avatar_core.particles.framing import FIELD_OF_VIEW, VISIBLE
+from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.perception.tracks import TrackBinding, bind_tracks
 from avatar_core.progress import Progress, silent
@@ -65,14 +66,15 @@ def fit_clip(
     framing: str,
     config: FitConfig = DEFAULT,
     *,
+    filmed_from: float | None = None,
     nodes: NodeGraph | None = None,
     progress: Progress = silent,
 ) -> ClipFit:
     """Fit `canonical` to a clip, from the clip alone.
 
     frames (T,H,W,3) uint8; masks (T,H,W) uint8, foreground 255; tracks (T,P,2) px, NaN when absent; keypoints_xy (T,M,2) px
-    and confidence (T,M) in the order of template.landmarks.KEYPOINTS; framing: face, waist_up or full_body. nodes: the
-    result of make_nodes, to share it between clips. Deterministic for one thread count of torch.
+    and confidence (T,M) in the order of template.landmarks.KEYPOINTS; framing: face, waist_up or full_body. filmed_from: as
+    in `fit.camera`. nodes: the result of make_nodes, to share it between clips. Deterministic for one thread count of torch.
 
     Raises UserError for inputs that do not belong together, a clip without a person, or a fit that diverges.
     """
@@ -80,10 +82,8 @@ def fit_clip(
     keypoints_confidence = usable(keypoints_confidence, framing)
     height, width = frames.shape[1:3]
     rig = make_rig(canonical, layout, template, framing, nodes)
-    camera = solve_camera(
-        rig.rest[:, rig.n_base :].T.numpy(), keypoints_xy, keypoints_confidence, width, height,
-        FIELD_OF_VIEW[framing],
-    )  # fmt: skip
+    rest = rig.rest[:, rig.n_base :].T.numpy()
+    camera = clip_camera(rest, keypoints_xy, keypoints_confidence, width, height, framing, filmed_from)
     curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
     seen = subset(rig, _in_view(rig, track))
@@ -105,13 +105,13 @@ def camera_for(
     canonical: Canonical,
     layout: ParticleLayout,
     framing: str,
+    filmed_from: float | None,
 ) -> Camera:
     """The camera through which the canonical avatar stands as the person of a clip does: what `fit_clip` starts from."""
     rig = make_rig(canonical, layout, load_template(), framing, None)
     height, width = frames.shape[1:3]
     rest = rig.rest[:, rig.n_base :].T.numpy()
-    confidence = usable(keypoints_confidence, framing)
-    return solve_camera(rest, keypoints_xy, confidence, width, height, FIELD_OF_VIEW[framing])
+    return clip_camera(rest, keypoints_xy, keypoints_confidence, width, height, framing, filmed_from)
 
 
 def _finish(

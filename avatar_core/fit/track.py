@@ -1,8 +1,7 @@
 """Clip-level template track: camera, skeleton and face actions of all frames at once, from detected 2D keypoints.
 
 It places the arms before any picture is compared, and starts the lips near the truth: optical flow and photometric
-losses alone lose both. The camera is unknown: a level camera in front of the person with a fixed field of view per
-framing, whose place is solved from the person's known size and stays the same over the clip.
+losses alone lose both. The camera is that of `fit.camera`, the same over the clip.
 
 Sources: skeleton splines and priors as in video-based human pose fitting (SMPLify, Bogo et al. 2016, over all frames at once).
 Shapes: T frames, M keypoints, R bones, A = 52 face actions.
@@ -24,18 +23,6 @@ from avatar_core.geometry.camera import Camera, project
 from avatar_core.template.landmarks import KEYPOINTS, indices, opening_pairs
 
 SLOW = ("root", "spine04", "spine02", "neck01", "clavicle.L", "clavicle.R", "upperleg01.L", "upperleg01.R")
-STEADY = (
-    "pelvis",
-    "chest",
-    "neck",
-    "head",
-    "shoulder",
-    "hip",
-    "crown",
-    "eyelids.inner",
-    "eyelids.outer",
-    "nose",
-)
 # Cost of a radian squared: twists and trunk stay near the canonical pose unless the picture insists.
 _STIFFNESS = {
     "root": 0.3, "spine": 0.3, "clavicle": 0.3, "neck": 0.3, "upperarm02": 0.02, "lowerarm02": 0.02, "finger": 0.04,
@@ -68,63 +55,6 @@ class Track:
     weights: Tensor
     camera: Camera
     point_error: Tensor
-
-
-def usable(confidence: np.ndarray, framing: str) -> np.ndarray:
-    """Confidence (T,M) with 0 for what a framing does not show well: in a close-up detectors guess at the body's joints,
-    and confidently; the face alone says where the head is."""
-    out = np.array(confidence, np.float32)
-    if framing == "face":
-        face = np.zeros(len(KEYPOINTS), bool)
-        face[indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw.")] = True
-        out[:, ~face] = 0
-    return out
-
-
-def solve_camera(
-    rest: np.ndarray, xy: np.ndarray, confidence: np.ndarray, width: int, height: int, fov_degrees: float
-) -> Camera:
-    """Level camera facing +Y that best shows canonical keypoints rest (M,3) where they are seen on average.
-
-    xy (T,M,2) px, confidence (T,M). Unknown: its place (x, y, z). Gauss-Newton on the steady keypoints.
-    Raises UserError when fewer than 4 of them are seen.
-    """
-    steady = indices(*STEADY)
-    seen = np.clip(confidence[:, steady], 0, 1) * (confidence[:, steady] > 0.2)
-    weight = seen.mean(0)
-    if (weight > 0.1).sum() < 4:
-        raise UserError(
-            f"clip: expected a visible person, found {int((weight > 0.1).sum())} of its keypoints"
-        )
-    mean = (np.nan_to_num(xy[:, steady]) * seen[..., None]).sum(0) / np.maximum(seen.sum(0), 1e-6)[:, None]
-    points = np.asarray(rest, np.float64)[steady]
-    focal = height / 2 / np.tan(np.radians(fov_degrees) / 2)
-    centre = np.array([width, height]) / 2
-    spread = np.sqrt((weight[:, None] * (mean - np.average(mean, 0, weight)) ** 2).sum())
-    size = np.sqrt((weight[:, None] * (points - np.average(points, 0, weight))[:, [0, 2]] ** 2).sum())
-    middle = np.average(points, 0, weight)
-    eye = np.array([middle[0], middle[1] - focal * size / max(spread, 1e-6), middle[2]])
-    robust = weight.copy()
-    for _ in range(12):
-        depth = points[:, 1] - eye[1]
-        side, rise = points[:, 0] - eye[0], points[:, 2] - eye[2]
-        error = np.stack([focal * side / depth, -focal * rise / depth], 1) + centre - mean
-        zero = np.zeros_like(depth)
-        jacobian = np.stack(
-            [
-                np.stack([-focal / depth, focal * side / depth**2, zero], 1),
-                np.stack([zero, -focal * rise / depth**2, focal / depth], 1),
-            ],
-            1,
-        )
-        robust = weight / np.sqrt(1 + (error**2).sum(1) / 4.0**2)
-        normal = np.einsum("m,mci,mcj->ij", robust, jacobian, jacobian)
-        eye = eye - np.linalg.solve(normal, np.einsum("m,mci,mc->i", robust, jacobian, error))
-    rotation = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    viewmat = np.eye(4)
-    viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
-    K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
-    return Camera(viewmat.astype(np.float32), K.astype(np.float32), width, height)
 
 
 def spline_basis(frames: int, spacing: float) -> Tensor:

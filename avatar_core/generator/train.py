@@ -28,6 +28,8 @@ from avatar_core.progress import Progress, silent
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
+SHUT = 8.0  # per squared aperture_unit: at half a unit's opening, 2 mm, lips count as shut by an eighth
+
 
 class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
@@ -35,8 +37,9 @@ class MotionLoss:
     def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig) -> None:
         self.loss_metrics, self.has_lips, self.config = batches.loss_metrics, batches.has_lips, config
         self.latent_masks = batches.latent_masks
-        row, _ = codec.aperture_row()
+        row, bias = codec.aperture_row()
         self.aperture_row = (row / config.aperture_unit).detach()
+        self.aperture_rest = float(bias.detach()) / config.aperture_unit
         self.face = codec.slices["face"]
 
     def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor, visibility_id: Tensor) -> Tensor:
@@ -46,7 +49,10 @@ class MotionLoss:
         both = torch.minimum(weight[:, 1:], weight[:, :-1])
         loss = loss + self.config.velocity * (spatial.diff(dim=1).square().sum(-1) * both).mean()
         lips = (error[..., self.face] @ self.aperture_row) * self.has_lips[visibility_id][:, None]
-        return loss + self.config.aperture * (lips.square() * weight).mean()
+        # A closure is as short as it is plain to see: without more weight a doubtful one is left half open.
+        aperture = target[..., self.face] @ self.aperture_row + self.aperture_rest
+        shut = 1 + self.config.closed * torch.exp(-aperture.clamp_min(0).square() * SHUT)
+        return loss + self.config.aperture * (lips.square() * shut * weight).mean()
 
 
 def train_generator(

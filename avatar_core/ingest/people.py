@@ -54,10 +54,7 @@ def portrait_frame(track: Track, start: int, stop: int, voiced: np.ndarray) -> t
 
 def group(appearances: list[Appearance], same: float) -> list[int]:
     """A person's number for each appearance, in the order of first sight; one whose descriptor is nearer than `same` to the mean
-    of a person is that person's. Without descriptors (D = 0) every file shows a person of its own."""
-    if any(len(seen.descriptor) == 0 for seen in appearances):
-        order = list(dict.fromkeys(seen.file for seen in appearances))
-        return [order.index(seen.file) for seen in appearances]
+    of a person is that person's."""
     people: list[list[np.ndarray]] = []
     out = []
     for seen in appearances:

@@ -48,9 +48,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Watched:
-    """width, height px; change (T,): largest difference of a place to the frame before, 0..1; cuts: first frames of shots, 0 among them;
-    tracks; camera (L,8): frames a and b, the similarity (6,) that carries the backdrop from a to b in shares of the picture's
-    height, NaN where the backdrop has nothing to follow."""
+    """width, height px; change (T,): largest difference of a place to the frame before, 0..1; cuts: first frames of shots, 0
+    among them; tracks; camera (L,8): frames a and b, the similarity (6,) that carries the backdrop from a to b in shares of
+    the picture's height, NaN where the backdrop has nothing to follow."""
 
     width: int
     height: int

@@ -40,7 +40,7 @@ class MatteMasks:
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
         """The person that the keypoints lie on, before the room that the person hides."""
-        from avatar_core.perception.holistic.people import person_mask
+        from avatar_core.perception.holistic.people import find_people, person_mask
         from avatar_core.perception.matte_colors import separate_colors
         from avatar_core.perception.matte_person import person_alpha
         from avatar_core.perception.matte_room import fill_room
@@ -49,7 +49,7 @@ class MatteMasks:
         plain = _plain(image, person_mask(to_uint8(image)) > OWN)
         if plain is not None:
             return hard_matte(image, *plain)
-        alpha = person_alpha(image, xy, confidence, person_mask)
+        alpha = person_alpha(image, xy, confidence, person_mask, find_people(to_uint8(image)))
         colors, behind = separate_colors(image, alpha)
         room = Room(to_uint8(fill_room(np.where(alpha[..., None] < NOTHING, image, behind), alpha > NOTHING)))
         height, width = alpha.shape

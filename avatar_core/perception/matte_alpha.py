@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_matrix, diags, identity
+from scipy.sparse import coo_matrix, csr_matrix, diags, identity
 from scipy.sparse.linalg import spsolve
 
 EPSILON = 1e-4  # variance of colour below which a window counts as flat
@@ -46,11 +46,11 @@ def solve_alpha(image: np.ndarray, guess: np.ndarray, unknown: np.ndarray, trust
     i = np.repeat(window, 9, 1).ravel()
     j = np.tile(window, (1, 9)).ravel()
     similar = coo_matrix((affinity.ravel(), (i, j)), (count, count)).tocsr()
-    laplacian = diags(np.asarray(similar.sum(1))[:, 0]) - similar
+    laplacian = csr_matrix(diags(np.asarray(similar.sum(1))[:, 0]) - similar)
     start, free = guess[inside].astype(np.float64), unknown[inside]
     known = np.where(free, 0, start)
     system = (laplacian[free][:, free] + trust * identity(int(free.sum()))).tocsc()
-    found = spsolve(system, trust * start[free] - (laplacian @ known)[free])
+    found = np.asarray(spsolve(system, trust * start[free] - (laplacian @ known)[free]))
     alpha = guess.astype(np.float32).copy()
     alpha[unknown] = np.clip(found, 0, 1)
     return alpha[1:-1, 1:-1]

@@ -8,13 +8,15 @@ Legend: H W pixels, K keypoints of `template.landmarks.KEYPOINTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from avatar_core.io.images import to_uint8
+from avatar_core.perception.holistic.people import Person
 from avatar_core.perception.matte_alpha import linear_upsample, solve_alpha
+from avatar_core.perception.matte_others import others_of, without_others
 from avatar_core.template.landmarks import indices
 
 SOLVE_PX = 340  # longer side of the person where alpha is solved
@@ -30,11 +32,18 @@ TRUST = 0.01  # weight of the network in the band, against the picture's colours
 Network = Callable[[np.ndarray], np.ndarray]
 
 
-def person_alpha(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, network: Network) -> np.ndarray:
-    """Picture (H,W,3) float32 in [0,1], keypoints (K,2) px, confidence (K,) -> alpha (H,W) of the person they lie on."""
-    head = head_box(xy, confidence)
-    probability = person_probability(image, head, network)
-    probability = without_holes(own_part(sharper(probability), xy, confidence))
+def person_alpha(
+    image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, network: Network, people: Sequence[Person]
+) -> np.ndarray:
+    """Picture (H,W,3) float32 in [0,1], keypoints (K,2) px, confidence (K,) -> alpha (H,W) of the person they lie on.
+
+    people: everybody in the picture, that person among them or not.
+    """
+    head = head_box(xy)
+    probability = sharper(person_probability(image, head, network))
+    others = others_of(people, head)
+    probability = without_others(probability, to_uint8(image), xy, confidence, head, others)
+    probability = without_holes(own_part(probability, xy, confidence))
     height, width = probability.shape
     rows, columns = np.nonzero(probability > 0.5)
     extent = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else max(height, width)
@@ -50,7 +59,7 @@ def person_alpha(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray, netw
     return alpha
 
 
-def head_box(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def head_box(xy: np.ndarray) -> np.ndarray:
     """x0 y0 x1 y1 (4,) of the face from the brows to the chin, as a square."""
     points = xy[indices("brows.", "eyelids.", "lips_", "jaw.")]
     middle, side = (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0).max()

@@ -26,7 +26,17 @@ from avatar_core.speech.types import Phoneme, Speech
 from avatar_core.speech.voices import DEFAULT_VOICE, espeak_voice, find_voice
 
 MAX_CHARACTERS = 20_000
-CLOSURE_S = {"p": 0.055, "t": 0.055, "k": 0.055, "c": 0.055, "q": 0.055, "b": 0.035, "d": 0.035, "ɡ": 0.035, "g": 0.035}
+CLOSURE_S = {
+    "p": 0.055,
+    "t": 0.055,
+    "k": 0.055,
+    "c": 0.055,
+    "q": 0.055,
+    "b": 0.035,
+    "d": 0.035,
+    "ɡ": 0.035,
+    "g": 0.035,
+}
 """How long a stop's closure lasts before the burst, at which eSpeak NG says that the stop starts (measured on its loudness)."""
 _WORKER = Path(__file__).with_name("espeak_worker.py")
 _INSTALL = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
 
 from avatar_core.config import list_of, ranged
 from avatar_core.errors import UserError
@@ -45,9 +47,16 @@ class EspeakSpeech:
         return voice_names(split, sex)
 
     def speak(self, line: Line, voice: str) -> Speech:
-        """Synthesised in a worker process; raises UserError when eSpeak NG is not installed."""
+        """Synthesised in a worker process; raises UserError when eSpeak NG is not installed.
+
+        Training sentences differ in rate and, from word to word, in effort, as their voice and text decide.
+        """
+        from avatar_core.speech.effort import with_effort
         from avatar_core.speech.espeak import synthesize
 
-        spread = self.rate_spread if line.split == "train" else 0.0
-        place = int.from_bytes(sha256(f"{voice} {line.text}".encode()).digest()[:4], "big") / 2**31 - 1
-        return synthesize(line.text, line.language, voice, rate=round(self.rate * (1 + spread * place)))
+        if line.split != "train":
+            return synthesize(line.text, line.language, voice, rate=self.rate)
+        rng = np.random.default_rng(list(sha256(f"{voice} {line.text}".encode()).digest()))
+        rate = round(self.rate * (1 + self.rate_spread * rng.uniform(-1, 1)))
+        speech = synthesize(line.text, line.language, voice, rate=rate)
+        return replace(speech, audio=with_effort(speech.audio, rng))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from avatar_core.backends import backend_class
+
 if TYPE_CHECKING:
     from avatar_core.geometry.camera import Camera
     from avatar_core.speech.types import Speech
@@ -65,8 +67,14 @@ class TeacherClip:
     truth: ClipTruth | None = None
 
 
+def conventional_camera(backend: str) -> bool:
+    """Whether the teacher of that name films by convention (`CAPABILITIES["camera"]`)."""
+    return "camera" in backend_class(BACKENDS, backend, "catalogue", "backend").provides
+
+
 class TeacherBackend(Protocol):
-    """Makes clips. `needs` of "attributes" and "phonemes" what `make` reads; `provides` of "masks" and "truth" what it returns."""
+    """Makes clips. `needs` of "attributes" and "phonemes" what `make` reads; `provides` of "masks" and "truth" what it returns,
+    and "camera". Clips without "camera" are taken to be filmed from where the person's portrait was taken."""
 
     @property
     def provides(self) -> frozenset[str]: ...

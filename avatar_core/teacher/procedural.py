@@ -29,7 +29,7 @@ TRUTH_STEP_M = (
 class ProceduralTeacher:
     """Graphics. supersample: samples a pixel along each axis."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"masks", "truth"})
+    provides: ClassVar[frozenset[str]] = frozenset({"masks", "camera", "truth"})
     needs: ClassVar[frozenset[str]] = frozenset({"attributes", "phonemes"})
     supersample: int = ranged(2, 1, 4)
 

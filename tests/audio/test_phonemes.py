@@ -1,5 +1,6 @@
 """The phoneme encoder's features: parity, windows, levels, takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,11 @@ def sweep(samples):
 
 
 def test_the_encoder_gives_what_the_net_of_the_package_gives():
-    """Stored: every 10th frame's first 12 channels after block 2, from weights and code of the package's own net (full
-    attention, which within two seconds is no other)."""
+    """Stored: every 10th frame's first 6 channels after blocks 2 and 4, of a net built by other code from the package's weights
+    that gives its runtime's phonemes (with attention to all of the sound, which within a second is no other)."""
     stored = np.load(PARITY)["hidden"]
-    ours = phoneme_encoder()(torch.from_numpy(sweep(16000)))[5:-5:10, :12].numpy()
+    ours = phoneme_encoder()(torch.from_numpy(sweep(16000)))[5:-5:10].numpy()
+    ours = np.concatenate([ours[:, :6], ours[:, 144:150]], 1)
     np.testing.assert_allclose(ours, stored, atol=1e-3)
 
 
@@ -57,9 +59,9 @@ def test_one_row_each_hundredth_of_a_second(features):
 
 
 def test_a_piece_with_its_context_is_heard_as_in_the_whole(features, voice):
-    whole = np.tile(features.prepare(voice), 4)[: 640 * 300]
+    whole = np.tile(features.prepare(voice), 5)[: 640 * 400]
     context = features.context
-    a, b = 120, 150
+    a, b = 160, 190
     piece = features.hear(torch.from_numpy(whole[640 * (a - context) : 640 * (b + context)]))
     expected = features.hear(torch.from_numpy(whole))[4 * a : 4 * b]
     assert torch.allclose(piece[4 * context : -4 * context], expected, atol=1e-4)
@@ -71,9 +73,9 @@ def test_a_piece_with_its_context_is_heard_as_in_the_whole(features, voice):
 def test_long_sound_is_worked_on_in_pieces_that_do_not_show(monkeypatch, voice):
     from avatar_core.audio import encoder
 
-    sound = torch.from_numpy(np.tile(voice, 3))
+    sound = torch.from_numpy(np.tile(voice, 2)[: 16000 * 9])
     whole = phoneme_encoder()(sound)
-    monkeypatch.setattr(encoder, "_BLOCK", 70)
+    monkeypatch.setattr(encoder, "_BLOCK", 250)
     assert torch.allclose(phoneme_encoder()(sound), whole, atol=1e-4)
 
 
@@ -104,8 +106,8 @@ def test_takes_are_repeatable_and_differ(features, voice):
         return make_take(voice, [voice], TakeConfig(), np.random.default_rng(seed))
 
     assert np.array_equal(take(1), take(1)) and not np.array_equal(take(1), take(2))
-    takes = features.hear_takes(voice, [], np.random.default_rng(0))
-    assert takes.shape == (features.takes.count, len(voice) // 160, features.bands)
+    takes = replace(features, takes=TakeConfig(count=2)).hear_takes(voice, [], np.random.default_rng(0))
+    assert takes.shape == (2, len(voice) // 160, features.bands)
     assert bool(torch.isfinite(takes).all())
 
 

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
+from avatar_core.fit.camera import STEADY, clip_camera, pitched, solve_camera
 from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
-from avatar_core.fit.track import action_pairs, solve_camera, spline_basis, track_clip
+from avatar_core.fit.track import action_pairs, spline_basis, track_clip
+from avatar_core.geometry.camera import look_at
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
+from avatar_core.template.landmarks import indices
 from tests.fit.clip_scene import BUDGETS, SIZE, scene
 
 
@@ -98,6 +101,43 @@ def test_camera_and_mouth_come_back(rig):
     assert track.point_error.mean() < 1.0
     jaw = load_template().face_action_names.index("jawOpen")
     assert np.corrcoef(track.weights[:, jaw].numpy(), s.weights[:, jaw])[0, 1] > 0.97
+
+
+@pytest.fixture(scope="module")
+def standing():
+    """Canonical keypoints (M,3) of a whole person."""
+    template = load_template()
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
+    whole = make_rig(scene().canonical, layout, template, "waist_up", make_nodes(template, layout, 40, 8, 20))
+    return whole.rest[:, whole.n_base :].T.numpy()
+
+
+@pytest.mark.parametrize("pitch", [-10.0, 0.0, 12.0])
+@pytest.mark.parametrize("distance", [0.9, 2.5])
+def test_a_camera_that_looks_up_or_down_from_a_known_distance_comes_back(standing, pitch, distance):
+    middle = standing[indices(*STEADY)].mean(0)
+    angle = np.radians(pitch)
+    eye = middle + distance * np.array([0.05, -np.cos(angle), np.sin(angle)])
+    true = look_at(eye, middle, 40.0, 256, 256)
+    xy = np.repeat(true.project(standing)[0][None], 3, 0).astype(np.float32)
+    confidence = np.full(xy.shape[:2], 0.9, np.float32)
+    camera = clip_camera(standing, xy, confidence, 256, 256, "waist_up", distance)
+    off = np.linalg.norm(camera.project(standing)[0] - xy[0], axis=-1)[indices(*STEADY)]
+    found = np.degrees(np.arcsin(-camera.viewmat[2, 2]))
+    assert found == pytest.approx(pitch, abs=4)
+    assert off.mean() < 1.5
+    assert camera.K[0, 0] == pytest.approx(true.K[0, 0], rel=0.1)
+
+
+def test_a_close_up_keeps_its_camera_level_and_stands_where_the_portrait_was_taken(rig):
+    s = scene()
+    rest = rig.rest[:, rig.n_base :].T.numpy()
+    by_rule = clip_camera(rest, s.xy, s.confidence, SIZE, SIZE, "face", None)
+    near = clip_camera(rest, s.xy, s.confidence, SIZE, SIZE, "face", 1.2)
+    assert by_rule.position[1] == pytest.approx(s.camera.position[1], abs=0.05)
+    assert rest[indices(*STEADY), 1].mean() - near.position[1] == pytest.approx(1.2, abs=0.02)
+    np.testing.assert_allclose(near.viewmat[:3, :3], by_rule.viewmat[:3, :3])
+    assert pitched(near, rest, s.xy, np.zeros_like(s.confidence), 1.2) is near
 
 
 def test_nobody_to_see(rig):

@@ -53,7 +53,7 @@ def good(tmp_path_factory):
 
 
 def test_a_talker_is_taken_whole_in_clips_cut_at_pauses(good):
-    out, file, result = good
+    _, file, result = good
     assert reasons(file) == [""] * len(file.pieces)
     assert [p.start for p in file.pieces][1:] == [p.stop for p in file.pieces][:-1]
     assert sum(p.seconds for p in file.pieces) == pytest.approx(SECONDS, abs=0.05)
@@ -64,7 +64,7 @@ def test_a_talker_is_taken_whole_in_clips_cut_at_pauses(good):
 
 
 def test_pictures_and_sound_of_a_clip_belong_together(good):
-    out, file, _ = good
+    out, _, _ = good
     for video in sorted((out / "videos").iterdir()):
         frames, sound = read_video(video), read_audio(out / "recordings" / f"{video.stem}.wav")
         assert len(sound) == 640 * len(frames)
@@ -74,7 +74,7 @@ def test_pictures_and_sound_of_a_clip_belong_together(good):
 
 
 def test_the_folder_backends_read_what_was_laid_out(good):
-    out, file, result = good
+    out, _, result = good
     (person,) = FolderIdentities(str(out / "portraits")).people(1, 0)
     clips = FolderSpeech(str(out / "recordings")).recorded()
     assert {c.person for c in clips} == {person.id} == {result.people[0].id}
@@ -147,7 +147,9 @@ def test_videos_that_show_no_talker_are_refused_with_their_reasons(tmp_path):
     assert "camera moves" in reasons(files["pan"])[0]
     assert "nearer" in reasons(files["nearer"])[0]
     assert "moves about" in reasons(files["walks"])[0]
-    assert any("edge" in r or "too short" in r or "moves" in r for r in reasons(files["leaves"])), reasons(files["leaves"])
+    assert any("edge" in r or "too short" in r or "moves" in r for r in reasons(files["leaves"])), reasons(
+        files["leaves"]
+    )
     assert "lips stand still" in reasons(files["closed"])[0]
     assert "too short" in reasons(files["short"])[0]
     assert reasons(files["crowd"]) == ["another person is too near"]

@@ -142,8 +142,8 @@ def test_windows_are_drawn_from_a_clip_and_from_its_takes(data, codec):
     mel, _, _, _ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
     heard = mel.mean((1, 2))
     for value in (100.0, 200.0):
-        assert 10 < int((heard == value).sum()) < 30
-    assert int((heard < 50).sum()) > 10
+        assert 10 < int((heard == value).sum()) < 40
+    assert 5 < int((heard < 50).sum()) < 30
 
 
 def test_noise_has_unit_variance_and_the_speed_of_the_motion():

@@ -8,9 +8,11 @@ import pytest
 
 from avatar_core.particles.background import Background, Room
 from avatar_core.perception.foreground import hard_matte
+from avatar_core.perception.holistic import people
 from avatar_core.perception.matte import MatteMasks
 from avatar_core.perception.matte_alpha import solve_alpha
 from avatar_core.perception.matte_colors import separate_colors
+from avatar_core.perception.matte_others import others_of, without_others
 from avatar_core.perception.matte_person import own_part, without_holes
 from avatar_core.perception.matte_room import fill_room
 from avatar_core.procedural.people import (
@@ -20,7 +22,7 @@ from avatar_core.procedural.people import (
     relaxed_pose,
     sample_identities,
 )
-from avatar_core.template.landmarks import keypoints_from_vertices
+from avatar_core.template.landmarks import KEYPOINT_INDEX, KEYPOINTS, keypoints_from_vertices
 
 SIZE = 320
 
@@ -114,6 +116,31 @@ def test_other_people_do_not_belong_to_the_person():
     probability[20:60, 90:130] = 0.95
     own = own_part(probability, xy, np.ones(3))
     assert own[40, 30] > 0.8 and not own[:, 80:].any()
+
+
+def test_people_who_touch_are_parted_where_the_picture_has_an_edge():
+    image = np.full((100, 200, 3), 90, np.uint8)
+    image[30:, 20:95] = [200, 60, 60]
+    image[30:, 95:180] = [60, 60, 200]
+    probability = np.where(image.max(-1) > 100, 0.95, 0.0).astype(np.float32)
+    pose = np.zeros((33, 2))
+    pose[[11, 12, 23, 24]] = [[160, 50], [120, 50], [160, 95], [120, 95]]
+    seen = np.isin(np.arange(33), [11, 12, 23, 24]).astype(float)
+    box = np.array([130.0, 32, 150, 48])
+    other = people.Person(np.zeros((478, 3)), 1.0, pose, seen, np.zeros((33, 3)), {}, {}, box)
+    xy, confidence = np.zeros((len(KEYPOINTS), 2)), np.zeros(len(KEYPOINTS))
+    for name, place in {
+        "shoulder.L": (75, 50),
+        "shoulder.R": (35, 50),
+        "hip.L": (75, 95),
+        "hip.R": (35, 95),
+    }.items():
+        xy[KEYPOINT_INDEX[name]], confidence[KEYPOINT_INDEX[name]] = place, 1
+    head = np.array([45.0, 32, 65, 48])
+    assert others_of([other], box) == [] and len(others_of([other], head)) == 1
+    own = without_others(probability, image, xy, confidence, head, [other])
+    assert own[35:99, 20:91].mean() > 0.93 and own[35:99, 99:].max() == 0
+    assert without_others(probability, image, xy, confidence, head, []) is probability
 
 
 def test_small_holes_are_filled_and_gaps_between_arm_and_body_stay():

@@ -24,8 +24,11 @@ from avatar_core.speech import (
     voice_names,
 )
 from avatar_core.speech import espeak as espeak_module
+from avatar_core.speech.effort import with_effort
 from avatar_core.speech.espeak import CLOSURE_S, clean_text, synthesize
+from avatar_core.speech.espeak_source import EspeakSpeech
 from avatar_core.speech.folder import list_recordings, read_recording
+from avatar_core.speech.scripts import Line
 from avatar_core.speech.voices import espeak_voice, find_voice
 
 pytest.importorskip("espeakng_loader")
@@ -334,3 +337,21 @@ def test_every_voice_is_the_same_in_every_worker(voice):
         for _ in range(2)
     ]
     assert "pcm" in answers[0] and answers[0] == answers[1]
+
+
+def test_training_sentences_differ_in_rate_and_effort_and_are_repeatable():
+    source, text = EspeakSpeech(), "The lamp hangs above the table."
+    spoken = [source.speak(Line("en", "train", text), voice) for voice in ("otto", "luis", "otto")]
+    assert np.array_equal(spoken[0].audio, spoken[2].audio)
+    plain = synthesize(text, "en", "otto")
+    assert np.array_equal(source.speak(Line("en", "test", text), "otto").audio, plain.audio)
+    assert spoken[0].duration_s != pytest.approx(plain.duration_s, abs=0.02)
+    louder = with_effort(plain.audio, np.random.default_rng(1))
+    assert len(louder) == len(plain.audio) and np.abs(louder).max() < 1
+    assert np.array_equal(np.round(louder * 32768) / 32768, louder)  # a wav file holds the same numbers
+    loud = plain.audio != 0
+    gain = (
+        20
+        * np.log10(np.abs(louder[loud]) / np.abs(plain.audio[loud]) + 1e-9)[np.abs(plain.audio[loud]) > 0.05]
+    )
+    assert 2 < gain.std() < 8

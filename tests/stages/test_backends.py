@@ -53,7 +53,7 @@ from avatar_core.teacher import ClipRequest, ClipTruth, TeacherClip
 class StickTeacher:
     """The portrait's mean colour as backdrop, a stick that sways."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"masks", "truth"})
+    provides: ClassVar[frozenset[str]] = frozenset({"masks", "camera", "truth"})
     needs: ClassVar[frozenset[str]] = frozenset()
     width: int = ranged(8, 2, 20)
     lazy: bool = False  # keeps the truth to itself

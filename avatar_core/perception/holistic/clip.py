@@ -23,6 +23,7 @@ from avatar_core.perception.holistic.hands import (
 from avatar_core.perception.holistic.people import BODY_LEAST, FACE_LEAST, Person, find_people
 from avatar_core.perception.holistic.points import body_points, face_points, hand_pair, hand_points
 from avatar_core.perception.holistic.regions import (
+    MESH_MARGIN,
     Picture,
     body_from_points,
     face_from_box,
@@ -89,7 +90,7 @@ def _face(pictures: list[Picture], seed: Person) -> tuple[np.ndarray, np.ndarray
     every = np.arange(count)
     anchors = np.unique(np.append(every[::ANCHOR], count - 1))
     first = face_from_mesh(seed.face[None, :, :2])[0]
-    square = np.array([first[0], first[1], SEARCH * first[2] / 1.5, 0.0])
+    square = np.array([first[0], first[1], SEARCH * first[2] / MESH_MARGIN, 0.0])
     views = [pictures[i] for i in anchors]
     regions = np.repeat(first[None], len(anchors), 0)
     centre = first[:2]

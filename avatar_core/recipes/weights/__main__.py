@@ -16,7 +16,7 @@ from pathlib import Path
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.recipes.weights.face_identity import convert_face_identity
-from avatar_core.recipes.weights.hama import ARCHIVE, BLOCKS, check, encoder_tensors, read_archive
+from avatar_core.recipes.weights.hama import ARCHIVE, check, encoder_tensors, read_archive
 from avatar_core.recipes.weights.packages import FACE_API, HAMA, MEDIAPIPE, Package, archive, read_members
 from avatar_core.recipes.weights.tflite import Reader
 
@@ -70,12 +70,12 @@ def write_face_identity(folder: Path | None, out: Path) -> None:
 
 
 def write_phoneme_encoder(folder: Path | None, out: Path) -> None:
-    """hama's phoneme conformer, its lower half -> phoneme_encoder.safetensors."""
+    """hama's phoneme conformer -> phoneme_encoder.safetensors."""
     wheel = archive(HAMA, folder)
     data = read_members(wheel, {"weights": ARCHIVE})["weights"]
     raw = read_archive(data)
-    config = {"blocks": BLOCKS, "source": _source(HAMA, ARCHIVE, data), "parity": check(wheel, raw)}
-    tensors = {name: t.half() for name, t in encoder_tensors(raw, BLOCKS).items()}
+    config = {"source": _source(HAMA, ARCHIVE, data), "parity": check(wheel, raw)}
+    tensors = {name: t.half() for name, t in encoder_tensors(raw).items()}
     save_checkpoint(out / "phoneme_encoder.safetensors", tensors, config=config)
 
 

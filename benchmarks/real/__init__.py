@@ -1,0 +1,1 @@
+"""Real people: what the library does with photographs, recordings and talking clips that nobody made for it."""
