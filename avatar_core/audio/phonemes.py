@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from avatar_core.audio.takes import TakeConfig
+from avatar_core.audio.config import TakeConfig
 from avatar_core.config import ranged, section
 from avatar_core.errors import warn
 

@@ -9,31 +9,13 @@ S samples at 16 kHz.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from avatar_core.audio.backgrounds import babble, coloured_noise, in_room, music, through_microphone
+from avatar_core.audio.config import TakeConfig
 from avatar_core.audio.conversion import convert, whispered
 from avatar_core.audio.level import to_level
-from avatar_core.config import ranged
-
-
-@dataclass(frozen=True)
-class TakeConfig:
-    """How many takes of each training clip beside the recording itself, and how far and how often they differ."""
-
-    count: int = ranged(6, 0, 100)
-    voice: float = ranged(0.75, 0, 1)  # probability
-    whisper: float = ranged(0.1, 0, 1)
-    pitch_octaves: float = ranged(0.35, 0, 1)  # at most, up or down
-    formants: float = ranged(0.15, 0, 0.3)  # at most, share by which they rise or fall
-    room: float = ranged(0.5, 0, 1)
-    microphone: float = ranged(0.7, 0, 1)
-    background: float = ranged(0.7, 0, 1)
-    least_snr_db: float = ranged(3.0, -10, 40)
-    most_snr_db: float = ranged(30.0, 0, 60)
-    level_sd_db: float = ranged(3.0, 0, 20)
 
 
 def make_take(

@@ -10,10 +10,11 @@ import torch
 
 from avatar_core.audio.backends import AudioConfig
 from avatar_core.audio.backgrounds import coloured_noise, in_room, music, through_microphone
+from avatar_core.audio.config import TakeConfig
 from avatar_core.audio.conversion import convert, whispered
 from avatar_core.audio.encoder import phoneme_encoder
 from avatar_core.audio.level import MOST_GAIN_DB, TARGET_DB, level_gain_db, to_level, voice_level
-from avatar_core.audio.takes import TakeConfig, make_take
+from avatar_core.audio.takes import make_take
 from avatar_core.errors import InputWarning, UserError
 from avatar_core.speech.espeak import synthesize
 
