@@ -28,7 +28,7 @@ def coloured_noise(rng: np.random.Generator, samples: int) -> np.ndarray:
 def music(rng: np.random.Generator, samples: int) -> np.ndarray:
     """(S,) of a tune over chords, a bass and drums, in a random key, tempo and timbre: nobody sings."""
     beat = 60.0 / rng.uniform(65, 160)
-    root, mode = rng.uniform(45, 57), MODES[rng.integers(2)]
+    root, mode = rng.uniform(45, 57), MODES[int(rng.integers(2))]
     out = np.zeros(samples)
     length = samples / SAMPLE_RATE
     sustain, partials = rng.uniform(0.15, 1.5), 2 + rng.integers(9)
@@ -80,7 +80,7 @@ def babble(rng: np.random.Generator, others: Sequence[np.ndarray], samples: int)
     """(S,) of three to six other recordings at once, each from some moment on and repeated."""
     out = np.zeros(samples)
     for _ in range(3 + rng.integers(4)):
-        voice = others[rng.integers(len(others))]
+        voice = others[int(rng.integers(len(others)))]
         out += np.resize(np.roll(voice, rng.integers(len(voice))), samples) / (voice.std() + 1e-6)
     return out / (out.std() + 1e-12)
 

@@ -19,7 +19,7 @@ _STEP, _SEARCH = 200, 100  # samples, of the overlap-add
 def convert(audio: np.ndarray, pitch: float, formants: float) -> np.ndarray:
     """(S,) with the voice's pitch and its formants multiplied by these factors, at the same times."""
     if abs(pitch - 1) > 1e-3:
-        audio = resample(_stretch(audio, pitch), len(audio))
+        audio = np.asarray(resample(_stretch(audio, pitch), len(audio)))
         formants = formants / pitch  # resampling has moved them along
     return _with_envelope(audio, formants, None)
 
