@@ -60,7 +60,7 @@ app = typer.Typer(
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 err_console = Console(stderr=True)
 
-PORTRAIT_HELP = "A picture of one person, seen from the front, head to mid-thigh or more."
+PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 Audio = Annotated[
