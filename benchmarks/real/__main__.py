@@ -67,7 +67,7 @@ def portraits(folder: Path, out: Path, perception: PerceptionConfig) -> list[Por
         print(portrait_line(row), flush=True)
         rows.append(row)
         words = row.refused or f"{row.psnr_db:.1f} dB, {row.outside:.2%} beside, {row.joints} of 8 joints"
-        pictures += [*shown, *[np.ones((8, 8, 3))] * (4 - len(shown))]
+        pictures += [*shown, *[np.full((8, 8, 3), 250, np.uint8)] * (4 - len(shown))]
         captions += [f"{row.name}\n{words}", *[""] * 3]
     titled = "found | cut out | in the portrait's pose | at rest"
     contact_sheet(out / "portraits.png", pictures, captions, columns=8, cell=CELL, title=titled)
