@@ -52,8 +52,14 @@ def scene():
     wall = busy_wall(SIZE)
     rgb, alpha = person.render(neutral_face(), pose, None, camera, background=wall)
     xy, _ = camera.project(keypoints_from_vertices(vertices, person.joints(pose)))
-    inside = ((xy > 0) & (xy < SIZE)).all(1)
-    return rgb.astype(np.float32) / 255, alpha.astype(np.float32) / 255, wall, xy, inside.astype(np.float32)
+    inside = np.asarray(((xy > 0) & (xy < SIZE)).all(1))
+    return (
+        rgb.astype(np.float32) / 255,
+        alpha.astype(np.float32) / 255,
+        wall,
+        xy,
+        np.asarray(inside, np.float32),
+    )
 
 
 @lru_cache(maxsize=1)
