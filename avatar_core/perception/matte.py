@@ -13,12 +13,13 @@ import numpy as np
 
 from avatar_core.io.images import to_uint8
 from avatar_core.particles.background import Backdrop, Background, Room
-from avatar_core.perception.foreground import Matte, as_float, hard_matte, largest, plain_backdrop
+from avatar_core.perception.foreground import Matte, as_float, hard_matte, largest, plain_backdrop, separate
 
 OWN = 0.5  # alpha from which a pixel counts as the person's
 HINT = 0.2  # alpha from which the person's colour in a pixel is known
 NOTHING = 0.02  # alpha up to which a pixel shows the room alone
 SMOOTH_BORDER = 0.004  # mean error of a border that is as smooth as a painted one
+LEAST = 0.003  # share of a picture that a person has
 AGREE = 0.93  # intersection over union
 
 
@@ -27,12 +28,14 @@ class MatteMasks:
     """Soft mattes by the segmentation network; a backdrop that is smooth, and agrees with the network, is exact without."""
 
     def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
-        """The largest piece of the network's mask (H,W) bool, and the backdrop."""
+        """The largest piece of the network's mask (H,W) bool, and the backdrop; see `foreground.separate` where it sees nobody."""
         from avatar_core.perception.holistic.people import person_mask
         from avatar_core.perception.matte_room import fill_room
 
         picture = to_uint8(image)
         mask = largest(person_mask(picture) > OWN)
+        if mask.mean() < LEAST:
+            return separate(image)
         plain = _plain(as_float(image), mask)
         if plain is not None:
             return plain

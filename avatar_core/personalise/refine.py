@@ -182,9 +182,10 @@ def refine(
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
         backdrop = torch.rand(3, generator=random)
         image, alpha = render(whole, drawn, backdrop)
-        loss = photometric(image, whole.over(backdrop), 0.0 if sharp else config.ssim)
+        wanted = whole.over(backdrop)
+        loss = photometric(image, wanted, 0.0 if sharp else config.ssim)
         if sharp:
-            square = (image - whole.over(backdrop)).square()
+            square = (image - wanted).square()
             loss = loss + config.squared * square.mean()
             if focus is not None:
                 x0, y0, side = focus

@@ -52,8 +52,14 @@ def scene():
     wall = busy_wall(SIZE)
     rgb, alpha = person.render(neutral_face(), pose, None, camera, background=wall)
     xy, _ = camera.project(keypoints_from_vertices(vertices, person.joints(pose)))
-    inside = ((xy > 0) & (xy < SIZE)).all(1)
-    return rgb.astype(np.float32) / 255, alpha.astype(np.float32) / 255, wall, xy, inside.astype(np.float32)
+    inside = np.asarray(((xy > 0) & (xy < SIZE)).all(1))
+    return (
+        rgb.astype(np.float32) / 255,
+        alpha.astype(np.float32) / 255,
+        wall,
+        xy,
+        np.asarray(inside, np.float32),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -104,7 +110,9 @@ def test_a_smooth_backdrop_is_cut_out_exactly_as_a_mask():
     plain = (person + (1 - truth[..., None]) * backdrop).astype(np.float32)
     found = MatteMasks().matte(plain, xy, confidence)
     assert isinstance(found.background, Background) and found.picture is found.colors
-    again = hard_matte(plain, *MatteMasks().separate(plain))
+    mask, background = MatteMasks().separate(plain)
+    assert isinstance(background, Background)
+    again = hard_matte(plain, mask, background)
     np.testing.assert_array_equal(found.alpha, again.alpha)
     assert ((truth > 0.5) == found.core).mean() > 0.98
 

@@ -1,5 +1,7 @@
 """Particles and the person's outline: drawn in, hidden outside, going on beyond the picture's border."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -92,13 +94,8 @@ def test_the_person_goes_on_where_the_picture_cuts_the_body():
 
 def test_a_strip_above_moves_the_corner():
     camera, matte = _scene()
-    turned = Matte(
-        *(
-            np.ascontiguousarray(getattr(matte, n)[::-1])
-            for n in ("alpha", "core", "pure", "colors", "picture")
-        ),
-        matte.background,
-    )
+    arrays = {n: getattr(matte, n)[::-1].copy() for n in ("alpha", "core", "pure", "colors", "picture")}
+    turned = replace(matte, **arrays)
     whole = continued(turned, camera)
     assert (whole.corner == [0, round(STRIP * SIZE)]).all()
     point = np.array([[0.1, 0.0, 1.1]])
