@@ -1,10 +1,10 @@
 """Recipe of the stored outputs of the original runtimes, against which tests hold ours.
 
-`python -m avatar_core.recipes.weights.parity --from FOLDER_OF_ARCHIVES --mesh astronaut.npz` writes tests/data/holistic/parity.safetensors:
-for each net some outputs of LiteRT (ai-edge-litert) for an input of seeded noise, and what MediaPipe 0.10.21 itself (in an environment
-of its own: it needs numpy 1) finds on scikit-image's astronaut. The latter is astronaut.npz: `face` (478,2) px of
-mp.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) and `pose` (33,3) px and visibility of
-mp.solutions.pose.Pose(static_image_mode=True, model_complexity=1). The face net has operations that LiteRT does not know.
+`python -m avatar_core.recipes.weights.parity --from FOLDER_OF_ARCHIVES --mesh astronaut.npz` writes
+tests/data/holistic/parity.safetensors: for each net some outputs of LiteRT (ai-edge-litert) for an input of seeded noise, and what
+MediaPipe 0.10.21 itself (in an environment of its own: it needs numpy 1) finds on scikit-image's astronaut. The latter is
+astronaut.npz: `face` (478,2) px of mp.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True), `pose` (33,3) px
+and visibility of mp.solutions.pose.Pose(static_image_mode=True, model_complexity=1). The face net has operations that LiteRT lacks.
 """
 
 from __future__ import annotations
