@@ -1,1 +1,1 @@
-"""The instruments: small networks trained once on procedural people used nowhere else, kept as versioned assets."""
+"""What reads pictures: published nets that find people (`holistic`), mattes, tracks; the metrics' own instruments, kept apart."""
