@@ -154,7 +154,7 @@ class Artifacts:
         return _opened(self.data / "embed" / "latents.zarr").read(f"log_mel/{clip}")
 
     def latents(self, clip: str) -> dict[str, np.ndarray]:
-        """A fitted clip's x (T,D), confidence (T,), the features of its sound audio (4T,M), and takes (V,4T,M) where there are any."""
+        """A fitted clip's x (T,D), confidence (T,), the features audio (4T,M) of its sound, takes (V,4T,M) if there are any."""
         store = _opened(self.data / "embed" / "latents.zarr")
         names = [n for n in ("audio", "takes", "x", "confidence") if n != "takes" or f"takes/{clip}" in store]
         return {name: store.read(f"{name}/{clip}") for name in names}

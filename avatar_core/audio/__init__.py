@@ -1,1 +1,1 @@
-"""Audio: log-mel features at 100 Hz, their augmentation, and the registry of what the generator hears."""
+"""Audio: what the generator hears at 100 Hz (a phoneme encoder, or log-mel), takes of a recording, and log-mel for the rest."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from avatar_core.audio.takes import TakeConfig
 from avatar_core.config import ranged, section
+from avatar_core.errors import warn
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-_LOG = logging.getLogger(__name__)
+_SAID_DB = 18.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ class Phonemes:
     def prepare(self, audio: np.ndarray) -> np.ndarray:
         from avatar_core.audio.level import level_gain_db, to_level
 
-        _LOG.info("voice brought to one level: %+.1f dB", level_gain_db(audio))
+        gain = level_gain_db(audio)
+        if abs(gain) >= _SAID_DB:
+            kind = "quiet" if gain > 0 else "loud"
+            warn(
+                f"sound: its active parts are {kind}; the lips hear them {gain:+.0f} dB louder, the video keeps them as they are"
+            )
         return to_level(audio)
 
     def hear(self, audio: Tensor) -> Tensor:

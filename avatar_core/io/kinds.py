@@ -94,7 +94,9 @@ def _by_bytes(head: bytes) -> Kind | None:
 def check_is_file(path: Path, what: str) -> None:
     """Raises UserError unless `path` is a file with something in it; `what` was expected."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file" if not path.exists() else "no plain file"
+        found = "a folder" if path.is_dir() else "no such file"
+        if path.exists() and not path.is_dir():
+            found = "a pipe or device: save what comes from it into a file first"
         raise UserError(f"{path}: expected {what}, found {found}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: expected {what}, found an empty file")

@@ -207,7 +207,9 @@ def _by_time(source: ffmpeg.Source, fps: int) -> str:
     the latest one. (ffmpeg's `-r` delivers pictures of 30 or 60 fps up to two frames late.)
     """
     back = f"min((PTS-PREV_INPTS)/2,{0.5 / fps}/TB)"
-    return f"setpts='PTS-{source.start_s:.6f}/TB',setpts='if(eq(N,0),PTS,PTS-{back})',fps={fps}:round=up:start_time=0"
+    # microseconds first: half a frame cannot be said in the clock of an AVI, which counts frames
+    steps = [f"settb=AVTB,setpts='PTS-{source.start_s:.6f}/TB'", f"setpts='if(eq(N,0),PTS,PTS-{back})'"]
+    return ",".join([*steps, f"fps={fps}:round=up:start_time=0"])
 
 
 def _as_shown(about: str) -> list[str]:

@@ -59,7 +59,7 @@ class PointTracker(Protocol):
 class PerceptionConfig:
     """Which detector plays each role; their parameters in sections of their own names."""
 
-    keypoints: str = "critics"
+    keypoints: str = "holistic"
     masks: str = "matte"
     tracks: str = "optical_flow"
     chosen: dict[str, Any] = derived_by(lambda: default_backends(ROLES, PerceptionConfig))

@@ -23,6 +23,7 @@ from avatar_core.particles.layout import ParticleLayout, make_layout, particle_w
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
+from avatar_core.personalise.border import continued
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.freedom import arm_freedom, held_things
@@ -90,13 +91,14 @@ def personalise(
     pose = fit_portrait_pose(found.sighting, width, height, steps=config.pose_steps)
     template, layout = load_template(), make_layout(config.particles)
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
-    vertices = vertices + clothed_surface(template, vertices, pose.camera, matte.core)
+    whole = continued(matte, pose.camera)
+    camera, person_matte = whole.camera, whole.matte
+    vertices = vertices + clothed_surface(template, vertices, camera, person_matte.core)
     particles = make_particles(
-        template, layout, vertices, pose.camera, matte, config.particles.shell, config.particles.seed
+        template, layout, vertices, camera, person_matte, config.particles.shell, config.particles.seed
     )
-    behind = matte.background.image(width, height)
-    view = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
-    face_view, face_box = _face_view(view, xy)
+    view = View.of(camera, person_matte.picture, whole.behind, person_matte.alpha, person_matte.colors)
+    face_view, face_box = _face_view(view, xy + whole.corner)
     total = config.refine.steps + config.refine.sharp_steps
     particles = refine(
         particles, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
@@ -113,7 +115,9 @@ def personalise(
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     particles = hide_outside(particles, view)
-    shown = _show(particles, view, matte.core, face_box)
+    behind = matte.background.image(width, height)
+    own = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
+    shown = _show(particles, own, matte.core, _face_view(own, xy)[1])
     fit = PortraitFit(*shown, pose.error_px, picture, xy, confidence, matte, found.faces)
     stance = (pose.shape, pose.rotvecs)
     holding = held_things(template, vertices, *stance, pose.camera, matte.core)

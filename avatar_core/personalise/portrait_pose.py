@@ -44,8 +44,8 @@ _LOOSE = {
     "jaw.4.L": 3.0,
     "jaw.4.R": 3.0,
 }
-_ACTION_SCALE = 0.06
-_CONVERGED = 1e-4  # share of the cost by which a step must still improve it
+_ACTION_SCALE = 0.1
+_CONVERGED, _PATIENCE = 5e-4, 3  # share of the cost by which one of so many steps must improve it
 _NEAREST_M = 0.25
 
 
@@ -84,10 +84,10 @@ def fit_portrait_pose(
 ) -> PortraitPose:
     """Fit the template to what was seen in an image of this size; steps: at most so many of Levenberg and Marquardt."""
     problem = _Problem(sighting, width, height, components)
-    values, damping = problem.start(), 1e-2
+    values, damping, still = problem.start(), 1e-2, 0
     for step in range(steps):
         # Expressions come late: until the head is in place they would explain its pose away.
-        early = step < steps // 4
+        early = step < steps // 6
         cost, hessian, gradient = problem.normal_equations(values)
         free = problem.free(values, gradient, early)
         improved = 0.0
@@ -101,7 +101,8 @@ def fit_portrait_pose(
                 improved, values, damping = cost - lower, moved, max(0.3 * damping, 1e-6)
                 break
             damping *= 4
-        if not early and improved < _CONVERGED * cost:
+        still = still + 1 if improved < _CONVERGED * cost and not early else 0
+        if still == _PATIENCE:
             break
     return problem.pose(values)
 

@@ -33,7 +33,7 @@ def write_preview(path: str | os.PathLike, fit: PortraitFit, resting: np.ndarray
         f"person {fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB, beside the outline {fit.outside:.2%}, "
         f"points off by {fit.keypoint_error_px:.1f} px"
     )
-    contact_sheet(path, list(pictures.values()), list(pictures), cell=CELL_PX, title=title)
+    contact_sheet(path, list(pictures.values()), list(pictures), columns=3, cell=CELL_PX, title=title)
 
 
 def cut_out(fit: PortraitFit) -> np.ndarray:

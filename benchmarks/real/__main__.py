@@ -20,6 +20,7 @@ from avatar_core.errors import UserError
 from avatar_core.generator.sampler import generate
 from avatar_core.io.atomic import check_writable, write_json, write_text
 from avatar_core.io.images import contact_sheet, write_figure
+from avatar_core.io.letters import for_figures
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.speak.student import load_student
@@ -66,7 +67,7 @@ def portraits(folder: Path, out: Path, perception: PerceptionConfig) -> list[Por
         print(portrait_line(row), flush=True)
         rows.append(row)
         words = row.refused or f"{row.psnr_db:.1f} dB, {row.outside:.2%} beside, {row.joints} of 8 joints"
-        pictures += [*shown, *[np.ones((8, 8, 3))] * (4 - len(shown))]
+        pictures += [*shown, *[np.full((8, 8, 3), 250, np.uint8)] * (4 - len(shown))]
         captions += [f"{row.name}\n{words}", *[""] * 3]
     titled = "found | cut out | in the portrait's pose | at rest"
     contact_sheet(out / "portraits.png", pictures, captions, columns=8, cell=CELL, title=titled)
@@ -93,7 +94,7 @@ def voices(folder: Path, out: Path, opening: Opening) -> list[VoiceRow]:
         for start, end, sound in sounds:
             if sound in BILABIAL:
                 axes.axvspan(start, end, color="#c33", alpha=0.3)
-        axes.set_title(f"{name}: opening in mm; red: p, b, m", fontsize=7)
+        axes.set_title(for_figures(f"{name}: opening in mm; red: p, b, m"), fontsize=7)
         axes.tick_params(labelsize=6)
     write_figure(out / "voices.png", figure)
     return rows
@@ -122,7 +123,7 @@ def clips(folder: Path, out: Path, opening: Opening) -> list[ClipRow]:
                 linewidth=0.8,
                 label=label,
             )
-        axes.set_title(f"{name}: lips, in standard deviations", fontsize=7)
+        axes.set_title(for_figures(f"{name}: lips, in standard deviations"), fontsize=7)
         axes.tick_params(labelsize=6)
         axes.legend(fontsize=6, loc="upper right")
     write_figure(out / "clips.png", figure)

@@ -1,5 +1,6 @@
 """The phoneme encoder's features: parity, windows, levels, takes."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from avatar_core.audio.conversion import convert, whispered
 from avatar_core.audio.encoder import phoneme_encoder
 from avatar_core.audio.level import MOST_GAIN_DB, TARGET_DB, level_gain_db, to_level, voice_level
 from avatar_core.audio.takes import TakeConfig, make_take
-from avatar_core.errors import UserError
+from avatar_core.errors import InputWarning, UserError
 from avatar_core.speech.espeak import synthesize
 
 PARITY = Path(__file__).parent / "phoneme_encoder_parity.npz"
@@ -79,10 +80,20 @@ def test_long_sound_is_worked_on_in_pieces_that_do_not_show(monkeypatch, voice):
     assert torch.allclose(phoneme_encoder()(sound), whole, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:sound")
 @pytest.mark.parametrize("decibels", [-40, 40])
 def test_loudness_changes_nothing(features, voice, heard, decibels):
     other = features.hear(torch.from_numpy(features.prepare(voice * np.float32(10 ** (decibels / 20)))))
     assert torch.allclose(other, heard, atol=0.02)
+
+
+def test_a_quiet_recording_is_said_to_be_raised(features, voice):
+    with pytest.warns(InputWarning, match="quiet"):
+        features.prepare(voice * np.float32(0.005))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features.prepare(voice)
+        features.prepare(np.zeros(16000, np.float32))
 
 
 def test_level_is_that_of_the_voice_not_of_the_pauses(voice):

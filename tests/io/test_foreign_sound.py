@@ -1,5 +1,6 @@
 """Sound files of others: what a pipe leaves in a header, channels that cancel, recordings that break off, other kinds of file."""
 
+import os
 import struct
 
 import numpy as np
@@ -86,6 +87,12 @@ def test_another_kind_of_file_is_named(tmp_path):
     (tmp_path / "letter.wav").write_bytes(b"%PDF-1.7 and so on" * 30)
     with pytest.raises(UserError, match=r"found a document \(PDF\)"):
         read_audio(tmp_path / "letter.wav")
+
+
+def test_a_pipe_is_named(tmp_path):
+    os.mkfifo(tmp_path / "voice.wav")
+    with pytest.raises(UserError, match="found a pipe or device: save"):
+        read_audio(tmp_path / "voice.wav")
 
 
 def test_a_tag_before_the_sound(tmp_path):

@@ -41,6 +41,29 @@ def test_variable_frame_rate_holds_a_picture_until_the_next_one(tmp_path):
     assert first_flash(tmp_path / "a.mp4") == 50 and len(read_video(tmp_path / "a.mp4")) == 75
 
 
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [
+        ("mpg", "mpeg2video"),
+        ("mts", "libx264"),
+        ("wmv", "wmv2"),
+        ("avi", "mpeg4"),
+        ("webm", "libvpx"),
+        ("3gp", "libx264"),
+    ],
+)
+def test_every_common_kind_is_read_in_step_and_nothing_is_said(tmp_path, recwarn, ending, codec):
+    sound = {"webm": "libopus", "3gp": "aac", "avi": "pcm_s16le"}.get(
+        ending, "mp2" if ending == "mpg" else "ac3"
+    )
+    sound = "wmav2" if ending == "wmv" else sound
+    ffmpeg(*flash(25, 1, 2), *beep(1, 2), "-c:v", codec, "-c:a", sound, tmp_path / f"a.{ending}")
+    beeps, flashes = first_beep(tmp_path / f"a.{ending}"), first_flash(tmp_path / f"a.{ending}") / 25
+    assert (
+        beeps == pytest.approx(flashes, abs=0.02) and flashes in (1, 1.04) and not recwarn.list
+    )  # 1.04: WMV counts from -0.04
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "mov", "flv"])
 @pytest.mark.parametrize(("sound_late", "pictures_late"), [(0.37, 0), (0, 0.4)])
 def test_streams_that_start_apart_stay_apart(tmp_path, ending, sound_late, pictures_late):

@@ -144,7 +144,7 @@ LISTS = {
 }  # options that are lists, if of one number
 
 
-def _option(name: str, text: str) -> Any:
+def _option(name: str, text: str) -> str | float | list[float]:
     if name in ("act", "mode"):
         return text
     values = [float(v) if "." in v or "e" in v else int(v) for v in text.split(",")]
@@ -167,7 +167,7 @@ class Graph:
         for k, line in enumerate(lines):
             out, _, op, *rest = line.split()
             arguments = [a for a in rest if "=" not in a]
-            options = {a.split("=")[0]: _option(*a.split("=")) for a in rest if "=" in a}
+            options: Options = {a.split("=")[0]: _option(*a.split("=")) for a in rest if "=" in a}
             last |= dict.fromkeys(arguments, k)
             self.steps.append((out, OPERATIONS[op], arguments, options, ACTIVATIONS[options.get("act", "")]))
         self.dead = [

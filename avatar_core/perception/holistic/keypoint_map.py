@@ -78,6 +78,11 @@ def template_keypoints(
     for side in "LR":
         own = [k for k in indices("hand.") if KEYPOINTS[k].endswith("." + side)]
         trust[:, own] = hand_presence[side][:, None]
+    for side in "LR":  # a hand says more exactly where its wrist is
+        wrist, own = KEYPOINT_INDEX[f"wrist.{side}"], KEYPOINT_INDEX[f"hand.wrist.{side}"]
+        better = hand_presence[side] > 0
+        xy[better, wrist] = xy[better, own]
+        trust[better, wrist] = np.maximum(trust[better, wrist], trust[better, own])
     inside = ((xy >= 0) & (xy < [width, height])).all(-1)
     return xy.astype(np.float32), (trust * inside).clip(0, 1).astype(np.float32)
 

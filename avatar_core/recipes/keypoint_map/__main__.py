@@ -1,4 +1,4 @@
-"""Recipe of the keypoint map: `python -m avatar_core.recipes.keypoint_map FOLDER [--people 20]`.
+"""Recipe of the keypoint map: `python -m avatar_core.recipes.keypoint_map FOLDER [--people 0 1 2 ...]`.
 
 Run once by a maintainer. Renders people into FOLDER, looks at them with the nets, and solves for each keypoint the affine
 combination of a few of their points that lies nearest to the truth: least squares with a pull towards the table made by hand.
@@ -20,6 +20,7 @@ from avatar_core.recipes.keypoint_map.table import BODY, FACE, SOURCES, start, s
 from avatar_core.template.landmarks import FACE_POINTS, KEYPOINT_INDEX, KEYPOINTS, indices
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PEOPLE = [*range(8), *range(12, 19)]
 NEAR = 14  # mesh points from which a face keypoint may be made
 PULL = {"face": 0.3, "body": 3.0, "hand": 1.0}  # towards the table, per 1000 rows of unit variance
 OUTLIER = 3.0  # rows whose residual is so many times the median are mistaken looks
@@ -72,8 +73,8 @@ def solve(data: Data, table: np.ndarray) -> np.ndarray:
         support = list(chosen.get(name, []))
         if _kind(name) == "face":
             support = list(np.argsort(np.linalg.norm(mesh - truth[k], axis=1))[:NEAR])
-        support = list(dict.fromkeys([*np.flatnonzero(table[k]), *support]))
-        points, target, seen = _rows(data, k, [int(i) for i in support])
+        support = [int(i) for i in dict.fromkeys([*np.flatnonzero(table[k]), *support])]
+        points, target, seen = _rows(data, k, support)
         if seen.sum() < 20:
             continue
         # Over the differences to the first point the weights sum to 1 by construction; the table is where they start.
@@ -82,6 +83,7 @@ def solve(data: Data, table: np.ndarray) -> np.ndarray:
         rest = (target - np.einsum("npc,p->nc", points, known)).reshape(-1)
         keep = np.ones(len(rest), bool)
         pull = PULL[_kind(name)] * len(rest) / 1000 * np.mean(design**2) * np.eye(design.shape[1])
+        change = np.zeros(design.shape[1])
         for _ in range(3):
             change = np.linalg.solve(design[keep].T @ design[keep] + pull, design[keep].T @ rest[keep])
             left = np.linalg.norm((rest - design @ change).reshape(-1, 2), axis=1)
@@ -112,11 +114,11 @@ def main() -> None:
         description="Learn the map from MediaPipe's points to the template's keypoints."
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--people", type=int, default=20)
+    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
     parser.add_argument("--out", type=Path, default=ASSETS)
     given = parser.parse_args()
-    collect(given.folder, 0, given.people)
-    people = read(given.folder)[: given.people]
+    collect(given.folder, given.people)
+    people = read(given.folder, given.people)
     train = _joined([p for i, p in enumerate(people) if i % 4 != 3])
     held_out = _joined([p for i, p in enumerate(people) if i % 4 == 3])
     table = start(*_front(train))
@@ -130,7 +132,7 @@ def main() -> None:
     config = {
         "sources": SOURCES,
         "body_first": BODY,
-        "people": len(people),
+        "people": given.people,
         "held_out_error_percent": after,
         "table_error_percent": before,
     }

@@ -6,6 +6,7 @@ Legend: N pictures, S sources (478 face, 33 body, 21 left, 21 right hand), K key
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,17 +83,21 @@ def sample_person(number: int, seed: int = SEED) -> dict[str, np.ndarray]:
     return {k: np.array(v, np.float32) for k, v in rows.items()}
 
 
-def collect(folder: Path, first: int, last: int) -> None:
-    """People first..last-1 -> folder/pNNN.safetensors; those that are there are left alone."""
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"p{number:03d}.safetensors"
+
+
+def collect(folder: Path, numbers: Sequence[int]) -> None:
+    """People by number -> folder/pNNN.safetensors; those that are there are left alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(first, last):
-        path = folder / f"p{number:03d}.safetensors"
+    for number in numbers:
+        path = _file(folder, number)
         if not path.is_file():
             began = time.time()
             save_file(sample_person(number), str(path))
             print(f"person {number}: {time.time() - began:.0f} s", flush=True)
 
 
-def read(folder: Path) -> list[dict[str, np.ndarray]]:
+def read(folder: Path, numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
     """What `collect` wrote, by person."""
-    return [load_file(str(path)) for path in sorted(folder.glob("p*.safetensors"))]
+    return [load_file(str(_file(folder, number))) for number in numbers]

@@ -8,12 +8,14 @@ Source: the TensorFlow Lite schema (version 3); the custom operations are those 
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from avatar_core.errors import UserError
 
+Record = Any  # an object of the schema's generated code, which has no types
 TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 6: np.bool_, 9: np.int8}
 ACTIVATIONS = {0: "", 1: "relu", 3: "relu6"}
 AXIS = {0: 0, 1: 2, 2: 3, 3: 1}  # of NHWC, in NCHW
@@ -22,7 +24,7 @@ BINARY = {"ADD": "add", "MUL": "mul", "SUB": "sub", "DIV": "div"}
 SAME = 0
 
 
-def _schema() -> Any:
+def _schema() -> ModuleType:
     try:
         from ai_edge_litert import schema_py_generated  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -33,7 +35,7 @@ def _schema() -> Any:
     return schema_py_generated
 
 
-def densify(tensor: Any, raw: bytes, dtype: Any) -> np.ndarray:
+def densify(tensor: Record, raw: bytes, dtype: type[np.generic]) -> np.ndarray:
     """A block-sparse constant in the format of the schema's SparsityParameters -> the dense array."""
     shape = [int(n) for n in tensor.shape]
     rank = len(shape)
@@ -127,7 +129,7 @@ class Reader:
         array = self.arrays[i]
         return self._constant(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array, "c")
 
-    def _write(self, out: int, op: str, *arguments: str, **options: Any) -> None:
+    def _write(self, out: int, op: str, *arguments: str, **options: object) -> None:
         tail = [
             f"{k}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}"
             for k, v in options.items()
@@ -135,7 +137,7 @@ class Reader:
         ]
         self.lines.append(" ".join([self._value(out), "=", op, *arguments, *tail]))
 
-    def _operation(self, op: Any) -> None:
+    def _operation(self, op: Record) -> None:
         code = self.model.operatorCodes[op.opcodeIndex]
         name = self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if name == "CUSTOM":
@@ -200,7 +202,7 @@ class Reader:
         else:
             self._custom(name, ins, out, op.customOptions)
 
-    def _convolution(self, name: str, ins: list[int], out: int, o: Any) -> None:
+    def _convolution(self, name: str, ins: list[int], out: int, o: Record) -> None:
         weight = self.arrays[ins[1]]  # O,H,W,I; depthwise 1,H,W,C
         depthwise = name[0] == "D"
         weight = weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
@@ -238,7 +240,7 @@ class Reader:
         flat = [int(n) for axis in (2, 1, 3) for n in pads[axis]]  # W, H, C
         self._write(out, "pad", self.values[ins[0]], pad=flat)
 
-    def _custom(self, name: str, ins: list[int], out: int, packed: Any) -> None:
+    def _custom(self, name: str, ins: list[int], out: int, packed: list[int] | None) -> None:
         from flatbuffers import flexbuffers  # pyright: ignore[reportMissingImports]
 
         options = flexbuffers.Loads(bytes(bytearray(packed))) if packed is not None else {}
