@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from avatar_core.errors import UserError
+
+if TYPE_CHECKING:
+    from avatar_core.ingest.ingest import Ingested
 
 
 def ingest(
@@ -59,9 +62,19 @@ def ingest(
         markup=False,
         soft_wrap=True,
     )
-    goal = (
-        "`dvc repro`"
+    console.print(f"then run {_goal(result)}", markup=False, soft_wrap=True)
+
+
+def _goal(result: Ingested) -> str:
+    """How far the pipeline comes with these clips."""
+    names = [name for file in result.files for clips in file.clips.values() for name in clips]
+    if all("-face-" in name for name in names):
+        return (
+            "`dvc repro fit`. No clip shows arms: for a student (`dvc repro embed` and what follows), videos that show "
+            "people to the waist are needed too."
+        )
+    return (
+        "`dvc repro`."
         if len(result.people) > 1
-        else "`dvc repro distill` (to evaluate the student, a second person is needed)"
+        else "`dvc repro distill`. To judge the student, a second person is needed."
     )
-    console.print(f"then run {goal}.", markup=False, soft_wrap=True)

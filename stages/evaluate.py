@@ -77,7 +77,7 @@ def main(stage: Stage) -> None:
     rows = data.teacher_clips("test")
     if not rows:
         raise UserError(
-            f"params.yaml: identities.test: expected unseen people to judge the student on, found {stage.params.identities.test}; "
+            "params.yaml: identities.test: expected unseen people to judge the student on, found no clip of any; "
             "`dvc repro distill` makes the student without"
         )
     out = stage.fresh(stage.out)

@@ -20,6 +20,7 @@ class IngestConfig:
     min_side: int = ranged(256, 64)  # of the video: a portrait is cut from it
     min_face_px: int = ranged(56, 16)
     max_yaw: float = ranged(40.0, 0, 90)
+    max_roll: float = ranged(35.0, 0, 90)
     max_pitch: float = ranged(35.0, 0, 90)
     max_travel: float = ranged(0.9)  # heights that the face may move within a clip
     max_growth: float = ranged(1.3, 1)  # how much larger it may become: somebody who comes nearer

@@ -42,7 +42,7 @@ class FaceFinder(Protocol):
 
 @dataclass(frozen=True)
 class FaceShape:
-    """One face in one frame. x, y, height px; yaw, pitch degrees; lips, jaw, eyes: openings by height of the face;
+    """One face in one frame. x, y, height px; yaw, pitch, roll degrees; lips, jaw, eyes: openings by height of the face;
     left, top, right, bottom px: its box; sharp: how much detail it has."""
 
     x: float
@@ -50,6 +50,7 @@ class FaceShape:
     height: float
     yaw: float
     pitch: float
+    roll: float
     lips: float
     jaw: float
     eyes: float
@@ -74,8 +75,9 @@ class FaceShape:
             x=float(x),
             y=float(y),
             height=height,
-            yaw=float(np.degrees(np.arctan2(across[2], across[0]))),
-            pitch=float(np.degrees(np.arctan2(down[2], down[1]))),
+            yaw=float(np.degrees(np.arctan2(across[2], np.hypot(*across[:2])))),
+            pitch=float(np.degrees(np.arctan2(down[2], np.hypot(*down[:2])))),
+            roll=float(np.degrees(np.arctan2(across[1], across[0]))),
             lips=_length(mesh[UPPER_LIP] - mesh[LOWER_LIP]) / max(height, 1e-6),
             jaw=_length(mesh[NOSE] - mesh[CHIN]) / max(height, 1e-6),
             eyes=float(np.mean(lids)),
@@ -87,7 +89,7 @@ class FaceShape:
         )
 
     def row(self) -> np.ndarray:
-        """(13,) in the order of the fields."""
+        """(14,) in the order of the fields."""
         return np.array([getattr(self, f.name) for f in fields(self)], np.float64)
 
 

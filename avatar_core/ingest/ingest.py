@@ -146,6 +146,7 @@ def _ingest_file(
     progress: Progress,
 ) -> None:
     """Watch one file and write its clips."""
+    sound = listen(read_audio(path))
     first = next(iterate_video(path))
     height, width = first.shape[:2]
     report.size = (width, height)
@@ -153,7 +154,6 @@ def _ingest_file(
         raise UserError(
             f"a picture of {width} x {height} px: sides of {config.min_side} px or more are needed"
         )
-    sound = listen(read_audio(path))
     watched = _watched(path, digest, work, finder, progress)
     report.seconds = len(watched) / 25
     report.pieces, report.sync, report.shift = find_pieces(watched, sound, config)

@@ -147,7 +147,7 @@ def _usable(track: Track, watched: Watched, config: IngestConfig) -> tuple[np.nd
     """(F,) frames that can be learnt from, and what was wrong with how many of the others."""
     height, yaw, pitch = track.column("height"), track.column("yaw"), track.column("pitch")
     box = track.rows[:, BOX]
-    whole = (box[:, :2] > 0).all(1) & (box[:, 2] < watched.width) & (box[:, 3] < watched.height)
+    whole = (box[:, :2] > 1).all(1) & (box[:, 2] < watched.width - 1) & (box[:, 3] < watched.height - 1)
     # The mesh has no zero of pitch: a forehead slopes. What counts is how far the head leaves the face's own middle.
     tilt = pitch - np.clip(np.median(pitch), -15, 15)
     small = (
@@ -156,6 +156,7 @@ def _usable(track: Track, watched: Watched, config: IngestConfig) -> tuple[np.nd
     checks = {
         small: height >= config.min_face_px,
         f"the head is turned away: more than {config.max_yaw:.0f} degrees": np.abs(yaw) <= config.max_yaw,
+        "the picture lies on its side: turn it upright": np.abs(track.column("roll")) <= config.max_roll,
         f"the head looks up or down: more than {config.max_pitch:.0f} degrees": np.abs(tilt)
         <= config.max_pitch,
         "the face is cut off by the edge of the picture": whole,

@@ -33,7 +33,7 @@ BOX = [COLUMNS[name] for name in ("left", "top", "right", "bottom")]
 
 @dataclass(frozen=True)
 class Track:
-    """A face from frame `start` on: rows (F,13) of `FaceShape`."""
+    """A face from frame `start` on: rows (F,14) of `FaceShape`."""
 
     start: int
     rows: np.ndarray

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from avatar_core.ingest.faces import FaceShape
 from avatar_core.ingest.pieces import camera_motion
 from avatar_core.ingest.sync import measure
 from avatar_core.ingest.watch import Watched, watch
@@ -97,6 +98,21 @@ def test_another_voice_is_no_more_than_chance():
         sync = measure([(np.arange(350), np.stack([talk, talk], 1))], 20 * np.log10(other + 1e-2), 4, 25)
         sure.append(sync.near_sure)
     assert np.mean(np.array(sure) > 2.5) <= 1 / 8
+
+
+@pytest.mark.parametrize(("axis", "name"), [((0, 2), "yaw"), ((1, 2), "pitch"), ((0, 1), "roll")])
+@pytest.mark.parametrize("degrees", [-50, 20, 85])
+def test_turns_of_a_head_are_told_apart(axis, name, degrees):
+    mesh = Finder().find(film(1, talker(1, x=200, y=130))[0])[0]
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    rotation = np.eye(3)
+    rotation[np.ix_(axis, axis)] = [[c, -s], [s, c]]
+    middle = mesh.mean(0)
+    turned = FaceShape.of((mesh - middle) @ rotation.T + middle, film(1)[0])
+    others = {"yaw", "pitch", "roll"} - {name}
+    assert getattr(turned, name) == pytest.approx(degrees, abs=0.5)
+    assert all(abs(getattr(turned, other)) < 0.5 for other in others)
+    assert turned.height == pytest.approx(FaceShape.of(mesh, film(1)[0]).height)
 
 
 def test_too_little_to_compare_says_so():

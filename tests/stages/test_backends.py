@@ -20,6 +20,9 @@ from avatar_core.io.catalog import read_catalog
 from avatar_core.io.images import read_image, write_png
 from avatar_core.io.store import Store
 from avatar_core.io.video import read_video, write_mp4
+from avatar_core.speech import Speech
+from avatar_core.teacher import ClipRequest
+from avatar_core.teacher.folder import FolderTeacher
 from stages.common import Stage
 from stages.params import parse_params
 from stages.teacher import teacher_of
@@ -210,7 +213,8 @@ def test_recorded_videos_get_masks_and_tracks_and_have_no_truth(planned, files):
     discs = {}
     for k, row in enumerate(planned):  # one frame more is fine
         discs[row["id"]] = write_clip(files / "videos" / f"{row['id']}.mp4", row["t_len"] + k % 2, k)
-    stage = run("teacher", params(files), files / "data")
+    values = params(files, teacher={"size": 128}, perception={"masks": "grabcut"})  # a disc is no person
+    stage = run("teacher", values, files / "data")
     store = Store(stage.out / "aux.zarr")
     for row in read_catalog(stage.out / "catalog.parquet"):
         disc = discs[row["id"]][: row["t_len"]]
@@ -224,13 +228,40 @@ def test_recorded_videos_get_masks_and_tracks_and_have_no_truth(planned, files):
     assert not any(row["id"] in truth for row in planned)
 
 
+def test_a_plan_says_whose_recordings_they_are(files, here):
+    run("identities", params(files), files / "data")
+    people = json.loads((files / "data" / "identities" / "identities.json").read_text())
+    rows = [{"clip": f"take{k}", "person": people[k]["id"], "framing": "face"} for k in range(3)]
+    plan = files / "sounds" / "clips.json"
+    plan.write_text(json.dumps([*rows, {"clip": "take0", "person": "somebody else", "framing": "face"}]))
+    stage = run("speech", params(files), files / "data")
+    found = {row["id"]: row for row in read_catalog(stage.out / "catalog.parquet")}
+    assert {n: (r["identity"], r["split"]) for n, r in found.items()} == {
+        f"take{k}": (people[k]["id"], people[k]["split"]) for k in range(3)
+    }
+    plan.write_text(json.dumps(rows[:2]))
+    with pytest.raises(UserError, match=f"expected clips of every person, found none of {people[2]['id']}"):
+        run("speech", params(files), files / "data")
+    plan.write_text(json.dumps([{"clip": "gone", "person": "a", "framing": "face"}]))
+    with pytest.raises(UserError, match="gone"):
+        run("speech", params(files), files / "data")
+
+
+def test_a_larger_video_is_brought_to_the_teachers_size(planned, files):
+    row = planned[0]
+    write_clip(files / "videos" / f"{row['id']}.mp4", row["t_len"] + 40, 0)  # its sound was cut
+    speech = Speech(np.zeros(row["t_len"] * 640, np.float32), [], "", "", "")
+    request = ClipRequest(row["id"], row["identity"], 0, {}, files, speech, "face", 64, 0)
+    assert FolderTeacher(str(files / "videos")).make(request).frames.shape == (row["t_len"], 48, 64, 3)
+
+
 def test_videos_that_cannot_be_used_are_named(planned, files):
     first = files / "videos" / f"{planned[0]['id']}.mp4"
     with pytest.raises(
         UserError, match=rf"{first.name}: expected the video of clip {first.stem}, found no such file"
     ):
         run("teacher", params(files), files / "data")
-    write_clip(first, planned[0]["t_len"] + 3, 0)
+    write_clip(first, planned[0]["t_len"] - 3, 0)
     with pytest.raises(UserError, match=rf"{first.name}: expected {planned[0]['t_len']} frames at 25 fps"):
         run("teacher", params(files), files / "data")
 
