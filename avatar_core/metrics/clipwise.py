@@ -22,9 +22,6 @@ from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
 from avatar_core.perception import warp
 from avatar_core.perception.boxes import head_box
-from avatar_core.perception.face_identity import describe, face_chip, likeness
-from avatar_core.perception.holistic.clip import track_person
-from avatar_core.perception.holistic.people import find_people
 from avatar_core.perception.warp import as_float
 
 if TYPE_CHECKING:
@@ -114,6 +111,10 @@ class CSIM(ClipMetric):
 
 def _face_likeness(portrait: NDArray, frames: NDArray) -> float:
     """Mean over frames (B,H,W,3) of the likeness of their face to the portrait's (H,W,3). ValueError when that has none."""
+    from avatar_core.perception.face_identity import describe, face_chip, likeness
+    from avatar_core.perception.holistic.clip import track_person
+    from avatar_core.perception.holistic.people import find_people
+
     portrait, frames = to_uint8(portrait), to_uint8(frames)
     people = [p for p in find_people(portrait) if p.face_presence > 0]
     if not people:

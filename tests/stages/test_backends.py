@@ -257,6 +257,8 @@ def test_a_larger_video_is_brought_to_the_teachers_size(planned, files):
 
 def test_videos_that_cannot_be_used_are_named(planned, files):
     first = files / "videos" / f"{planned[0]['id']}.mp4"
+    for k, row in enumerate(planned[1:]):  # the workers may come to any of them first
+        write_clip(files / "videos" / f"{row['id']}.mp4", row["t_len"], k)
     with pytest.raises(
         UserError, match=rf"{first.name}: expected the video of clip {first.stem}, found no such file"
     ):
