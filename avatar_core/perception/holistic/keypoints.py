@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avatar_core.io.images import to_uint8
-from avatar_core.template.landmarks import KEYPOINTS
 
 if TYPE_CHECKING:
     from avatar_core.perception.holistic.people import Person
@@ -52,6 +51,7 @@ class HolisticKeypoints:
         """See `backends.KeypointDetector`; confidence is 0 everywhere when nobody's face is seen."""
         from avatar_core.perception.holistic.clip import track_person
         from avatar_core.perception.holistic.keypoint_map import template_keypoints
+        from avatar_core.template.landmarks import KEYPOINTS
 
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3:
