@@ -10,27 +10,15 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 
 from avatar_core.cli_ingest import ingest
-from avatar_core.errors import InputWarning, UserError
-from avatar_core.progress import Progress
+from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
+from avatar_core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,8 +46,6 @@ app = typer.Typer(
 )
 # the arguments of these commands are those of `python -m stages`, which also prints their --help
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-err_console = Console(stderr=True)
-
 PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
@@ -146,7 +132,7 @@ def speak(
     else:
         found = "neither" if portrait is None else "both"
         raise UserError(f"person: expected one of --portrait and --avatar, found {found}")
-    with _bars() as show:
+    with bars() as show:
         report = make_video(
             canonical,
             layout,
@@ -161,7 +147,7 @@ def speak(
             steps=steps,
             progress=show,
         )
-    _say(
+    say(
         f"{out}: {report.video_s:.2f} s of video ({report.frames} frames); motion {report.generate_s:.1f} s, "
         f"rendering {report.render_s:.1f} s; real-time factor {report.real_time_factor:.2f}"
     )
@@ -192,11 +178,11 @@ def personalise(
     student = load_student(model)
     _, canonical, camera, fit = _personalise(image, portrait, student, person)
     save_avatar(out, canonical, camera, student.personalise.particles, fit)
-    _say(
+    say(
         f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
         f"{fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
     )
-    _say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
+    say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
 
 
 @app.command()
@@ -233,10 +219,10 @@ def export(
     layout, canonical, _, _ = _personalise(image, portrait, student, person)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
-        _say(f"{out}: {len(canonical.means)} Gaussians")
+        say(f"{out}: {len(canonical.means)} Gaussians")
         return
     count = write_sequence(out, posed_canonicals(student, canonical, layout, sound.samples, seed))
-    _say(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
+    say(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 
 @app.command()
@@ -290,12 +276,6 @@ def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> N
         raise UserError(f"{path}: expected a file name, found a folder")
 
 
-def _say(line: str) -> None:
-    """One line on stdout as it is: a file's name may hold what rich takes for markup, or what the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def _portrait(path: Path) -> np.ndarray:
     from avatar_core.io.images import read_image
 
@@ -343,51 +323,19 @@ def _run_in_project(command: str, arguments: list[str]) -> None:
     raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Shows a bar for each `what`, with time left."""
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=err_console) as bars:
-
-        def show(done: int, total: int, what: str) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
-    if issubclass(category, InputWarning):
-        print(f"warning: {message}", file=sys.stderr)
-
-
 def main() -> None:
     """Entry point of the `avatar` command."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         app()
     except UserError as error:
-        _end(str(error))
+        end(str(error))
     except OSError as error:
-        _end(
+        end(
             f"{error.filename or 'disk'}: expected that it can be read and written, found: {error.strerror or error}"
         )
     except MemoryError:
-        _end("memory: expected enough for this, found no more")
-
-
-def _end(line: str) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+        end("memory: expected enough for this, found no more")
 
 
 if __name__ == "__main__":
