@@ -88,7 +88,9 @@ def fit_portrait_pose(
     for step in range(steps):
         # Expressions come late: until the head is in place they would explain its pose away.
         early = step < steps // 6
-        cost, hessian, gradient = problem.normal_equations(values)
+        # What a pixel is in metres is held over a step: else errors shrink with the person, and people come out small.
+        pixel = problem.pixel(values)
+        cost, hessian, gradient = problem.normal_equations(values, pixel)
         free = problem.free(values, gradient, early)
         improved = 0.0
         for _ in range(6):
@@ -96,7 +98,7 @@ def fit_portrait_pose(
             change = torch.zeros_like(gradient)
             change[free] = torch.linalg.solve(damped[free][:, free], gradient[free])
             moved = problem.bounded(values - change.float())
-            lower = float(problem.costs(moved[None])[0])
+            lower = float(problem.costs(moved[None], pixel)[0])
             if lower < cost:
                 improved, values, damping = cost - lower, moved, max(0.3 * damping, 1e-6)
                 break
@@ -171,13 +173,17 @@ class _Problem:
         xy = self.focal * zoom * seen[..., :2] / seen[..., 2:].clamp_min(0.1) + self.centre
         return body, seen, xy
 
-    def residuals(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (T,P) -> (T, 2K + 3F) residuals that count robustly, keypoints and turns, and (T,R) others."""
+    def pixel(self, values: Tensor) -> Tensor:
+        """(K,) metres that a pixel covers at each keypoint, from values (P,)."""
+        _, seen, _ = self.points(values[None], self.rotvecs(values[None]))
+        return seen[0, :, 2].clamp_min(0.1) / (self.focal * values[self.zoom].exp())
+
+    def residuals(self, values: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (T,P), metres of a pixel (K,) -> (T, 2K + 3F) residuals that count robustly, keypoints and turns, and (T,R)
+        others."""
         rotvecs = self.rotvecs(values)
         body, seen, xy = self.points(values, rotvecs)
-        zoom = values[:, self.zoom].exp()
-        metres = seen[..., 2].clamp_min(0.1) / (self.focal * zoom)
-        off = (xy - self.target) * (self.weight / self.sigma * metres)[..., None]
+        off = (xy - self.target) * (self.weight / self.sigma * pixel)[:, None]
         robust = torch.cat([off.flatten(1), values[:, self.turns]], 1)
         lens = values[:, self.zoom] / max(self.lens_sigma, 1e-3)
         return robust, torch.cat([values[:, self.shape], lens, self.limbs.residuals(body, seen, rotvecs)], 1)
@@ -188,16 +194,17 @@ class _Problem:
         pairs, triples = robust[:, :k].unflatten(1, (-1, 2)), robust[:, k:].unflatten(1, (-1, 3))
         return torch.cat([pairs.norm(dim=-1), triples.norm(dim=-1)], 1)
 
-    def costs(self, values: Tensor) -> Tensor:
+    def costs(self, values: Tensor, pixel: Tensor) -> Tensor:
         """(T,) of values (T,P)."""
-        robust, plain = self.residuals(values)
+        robust, plain = self.residuals(values, pixel)
         norm, limit = self._norms(robust), self.limits
         bent = torch.where(norm > limit, limit * (norm - 0.5 * limit), 0.5 * norm * norm)
         return bent.sum(1) + 0.5 * plain.square().sum(1) + values[:, self.actions].sum(1) / _ACTION_SCALE
 
-    def normal_equations(self, values: Tensor) -> tuple[float, Tensor, Tensor]:
+    def normal_equations(self, values: Tensor, pixel: Tensor) -> tuple[float, Tensor, Tensor]:
         """Cost, Gauss-Newton Hessian (P,P) and gradient (P,) in float64; derivatives by finite differences, all at once."""
-        robust, plain = self.residuals(torch.cat([values[None], values + torch.diag(self.step)]))
+        tried = torch.cat([values[None], values + torch.diag(self.step)])
+        robust, plain = self.residuals(tried, pixel)
         norm = self._norms(robust[:1])[0]
         less = torch.where(norm > self.limits, self.limits / norm.clamp_min(1e-9), 1.0)
         k = len(self.weight)
@@ -206,7 +213,7 @@ class _Problem:
         slope = (every[1:] - every[0]) / self.step[:, None].double()  # (P,R)
         gradient = slope @ (weight * every[0])
         gradient[self.actions] += 1 / _ACTION_SCALE
-        return float(self.costs(values[None])[0]), (slope * weight) @ slope.T, gradient
+        return float(self.costs(values[None], pixel)[0]), (slope * weight) @ slope.T, gradient
 
     def pose(self, values: Tensor) -> PortraitPose:
         width, height = self.size
