@@ -19,6 +19,10 @@ from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.embed.batches import Batches
 from avatar_core.generator.config import LinearConfig
 
+SILENCE = (
+    3.0  # weight of a silent window's frames: a linear map has no other way to learn to keep the lips shut
+)
+
 
 class LinearReading(nn.Module):
     """forward(features (B,4T,M)) -> latents of the face (B,T,F). Zero until `fit_linear`."""
@@ -61,7 +65,9 @@ def fit_linear(
     drawn = [batches.draw(rng) for _ in range(config.batches)]
     heard = torch.cat([mel for mel, *_ in drawn])  # (N,4W,M)
     target = torch.cat([x[..., face] for _, x, _, _ in drawn]).flatten(0, 1).double()
-    weight = torch.cat([w * batches.has_lips[v][:, None] for _, _, w, v in drawn]).flatten().double()
+    counts = batches.has_lips.double()  # by visibility; 0 is silence
+    counts[0] = SILENCE
+    weight = torch.cat([w * counts[v][:, None] for _, _, w, v in drawn]).flatten().double()
     total = weight.sum().clamp_min(1e-9)
     reading.mean.copy_(heard.mean((0, 1)))
     reading.deviation.copy_(heard.std((0, 1)) + 1e-3)
