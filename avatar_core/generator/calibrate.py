@@ -26,7 +26,7 @@ from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import UNBOUNDED, Generator
-from avatar_core.generator.sampler import sample
+from avatar_core.generator.sampler import encode_audio, sample
 from avatar_core.geometry.filters import low_pass, slow_velocity
 
 SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
@@ -57,7 +57,7 @@ def calibrate_motion(
     fits = [_tensor(clip.x) for clip in chosen]
     generated = []
     for clip in chosen:
-        features = generator.dit.encode_audio(_tensor(clip.audio)[None])[0]
+        features = encode_audio(generator, _tensor(clip.audio))
         generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):

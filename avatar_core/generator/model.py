@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioConfig
-from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig
+from avatar_core.generator.config import DiTConfig, GeneratorConfig, LinearConfig, RefinerConfig
 from avatar_core.generator.dit import DiT
+from avatar_core.generator.linear import LinearReading
 from avatar_core.generator.refiner import Refiner
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
 
@@ -49,6 +50,7 @@ class Generator(nn.Module):
         self.dit = DiT(config.dit)
         sizes = (config.dit.dims, config.dit.channels, config.body_dims)
         self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None
+        self.linear = LinearReading(config.dit.mels, config.linear.radius, config.face_dims)
         self.register_buffer(
             "noise_velocity", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
@@ -62,7 +64,7 @@ class Generator(nn.Module):
         # frames on either side that a window needs to give exactly what one long pass gives
         filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
         refined = self.refiner.receptive_field if self.refiner else 0
-        self.context = max(config.dit.receptive_field, refined) + filtered
+        self.context = max(config.dit.receptive_field, refined, config.linear.radius) + filtered
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
         """F: x0 (B,T,D) of noisy motion, before the refiner."""
@@ -77,6 +79,12 @@ class Generator(nn.Module):
         if self.refiner is None:
             return x0
         return x0 + self._low_pass_body(self.refiner(x0, audio, time) - x0)
+
+    def with_linear(self, x0: Tensor, read: Tensor) -> Tensor:
+        """x0 (...,D) with the linear reading (...,F) of the same sound mixed into the face."""
+        share, out = self.config.linear.share, x0.clone()
+        out[..., self.face] = (1 - share) * x0[..., self.face] + share * read
+        return out
 
     def _low_pass_body(self, x: Tensor) -> Tensor:
         return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
@@ -109,7 +117,8 @@ class Generator(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         """The inverse of `tensors`, in eval mode."""
-        values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
+        parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig}
+        values = {**config, **{name: part(**config[name]) for name, part in parts.items()}}
         model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))
         return model.eval()
