@@ -7,6 +7,7 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -96,6 +97,12 @@ def _personalise(
 ) -> tuple[Canonical, Camera, PortraitFit]:
     picture = check_portrait(image)
     height, width = picture.shape[:2]
+    template = load_template()
+    aside = ThreadPoolExecutor(1)
+    places = aside.submit(
+        make_layout, config.particles
+    )  # on another core: nothing needs it before the pose is known
+    aside.shutdown(wait=False)
     progress(0, 1, "keypoints")
     found = look(perception.keypoint_detector, picture, person, fov_deg)
     xy, confidence = found.sighting.xy, found.sighting.confidence
@@ -104,7 +111,7 @@ def _personalise(
     _check_outline(matte.core, xy)
     progress(0, 1, "pose")
     pose = fit_portrait_pose(found.sighting, width, height, steps=config.pose_steps)
-    template, layout = load_template(), make_layout(config.particles)
+    layout = places.result()
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     whole = continued(matte, pose.camera)
     camera, person_matte = whole.camera, whole.matte
@@ -128,7 +135,7 @@ def _personalise(
     particles = refine(
         particles,
         view,
-        face_view,
+        None if face_box[2] >= FACE_CROP_PX else face_view,  # a face this large has all its pixels in view
         config.refine,
         sharp=True,
         focus=face_box,
