@@ -29,16 +29,18 @@ class Generator(nn.Module):
     slow fields with the mean speed that the latent has in the training clips, so that it brings no jitter in.
 
     noise_velocity (D,): mean speed a frame of each latent's noise, in units of its deviation; see train.latent_speed.
-    The other four put generated motion right, and calibrate sets them:
+    The other five put generated motion right, and calibrate sets them:
     sigma_frames (D,): standard deviation, in frames, of the last low-pass over each body and hand latent; never the face.
     covariance_map (D,D): x @ covariance_map follows the low-pass, on all latents but the face's; it sets the covariance.
     head_scale (D,): metres per unit of each head latent, 0 for the others.
+    face_gain (): what the face's latents are stretched by about their mean, since what is guessed from sound is drawn to it.
     head_energy_cap (): the most that an utterance's mean squared slow head velocity may be, (m/s)^2.
     """
 
     noise_velocity: Tensor
     sigma_frames: Tensor
     covariance_map: Tensor
+    face_gain: Tensor
     head_energy_cap: Tensor
     head_scale: Tensor
     motion: Tensor
@@ -56,6 +58,7 @@ class Generator(nn.Module):
         )  # of unit-variance latents, per frame
         self.register_buffer("sigma_frames", torch.ones(config.dit.dims))
         self.register_buffer("covariance_map", torch.eye(config.dit.dims))
+        self.register_buffer("face_gain", torch.ones(()))
         self.register_buffer("head_energy_cap", torch.tensor(UNBOUNDED))
         self.register_buffer("head_scale", torch.zeros(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
@@ -81,9 +84,9 @@ class Generator(nn.Module):
         return x0 + self._low_pass_body(self.refiner(x0, audio, time) - x0)
 
     def with_linear(self, x0: Tensor, read: Tensor) -> Tensor:
-        """x0 (...,D) with the linear reading (...,F) of the same sound mixed into the face."""
+        """x0 (...,D) with the linear reading (...,F) of the same sound mixed into the face, stretched by `face_gain`."""
         share, out = self.config.linear.share, x0.clone()
-        out[..., self.face] = (1 - share) * x0[..., self.face] + share * read
+        out[..., self.face] = self.face_gain * ((1 - share) * x0[..., self.face] + share * read)
         return out
 
     def _low_pass_body(self, x: Tensor) -> Tensor:
