@@ -8,6 +8,7 @@ So the head, one rigid thing that every clip shows, gets one low-pass, which set
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
 Energy does not transfer to unheard voices, where it is highest: so the energy of an utterance's head is capped at a high quantile
 of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that gives it the fits' energy.
+Lips guessed from sound open and shut too little: the face gets one gain, by which they do as in the fits.
 All of it is found once after training, on training clips.
 
 Shapes: T frames, D latents, K latents of a region.
@@ -26,7 +27,7 @@ from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import UNBOUNDED, Generator
-from avatar_core.generator.sampler import sample
+from avatar_core.generator.sampler import encode_audio, sample
 from avatar_core.geometry.filters import low_pass, slow_velocity
 
 SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
@@ -34,6 +35,7 @@ TEMPO_HZ = 4.0  # above it fits are mostly noise
 MOST_CLIPS = 24
 LEAST_FRAMES = 30
 CAP_QUANTILE = 0.75  # quantile of the fits' energies that bounds an utterance's
+MOST_GAIN = 1.5  # of the face
 RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly moves
 
 
@@ -41,15 +43,16 @@ RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly 
 def calibrate_motion(
     generator: Generator, clips: Sequence[LatentClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
-    """Set the generator's `sigma_frames`, `covariance_map`, `head_scale` and `head_energy_cap` so that motion sampled for the
-    clips' sound moves as their fits do.
+    """Set the generator's `sigma_frames`, `covariance_map`, `head_scale`, `head_energy_cap` and `face_gain` so that motion
+    sampled for the clips' sound moves as their fits do.
 
-    Only clips that show a region count for it; what none shows gets the least sigma and no map. The face is left alone.
+    Only clips that show a region count for it; what none shows gets the least sigma and no map.
     """
     generator.eval()
     generator.sigma_frames.fill_(0.0)
     generator.covariance_map.copy_(torch.eye(codec.dims))
     generator.head_energy_cap.fill_(UNBOUNDED)
+    generator.face_gain.fill_(1.0)
     long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
     chosen = [
         long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))
@@ -57,8 +60,9 @@ def calibrate_motion(
     fits = [_tensor(clip.x) for clip in chosen]
     generated = []
     for clip in chosen:
-        features = generator.dit.encode_audio(_tensor(clip.audio)[None])[0]
+        features = encode_audio(generator, _tensor(clip.audio))
         generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
+    generator.face_gain.fill_(_face_gain(fits, generated, codec))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):
         part, rows = codec.slices[region], [n for n, clip in enumerate(chosen) if clip.visible[region]]
@@ -76,6 +80,15 @@ def calibrate_motion(
             generator.head_energy_cap.fill_(float(np.quantile(energies, CAP_QUANTILE)))
         else:
             generator.sigma_frames[part] = _tensor(_sigmas(fitted, sampled))
+
+
+def _face_gain(fitted: list[Tensor], sampled: list[Tensor], codec: MotionCodec) -> float:
+    """How much wider the lips open and shut in the fits than in the samples: the median clip's, 1 or more."""
+    ratios = [
+        float(codec.aperture(a).std() / codec.aperture(b).std().clamp_min(1e-6))
+        for a, b in zip(fitted, sampled, strict=True)
+    ]
+    return float(np.clip(np.median(ratios), 1.0, MOST_GAIN)) if ratios else 1.0
 
 
 def coupling_map(generated: np.ndarray, fitted: np.ndarray) -> np.ndarray:

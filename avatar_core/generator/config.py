@@ -40,9 +40,20 @@ class RefinerConfig:
 
 
 @dataclass(frozen=True)
+class LinearConfig:
+    """The linear reading of the sound that is mixed into the face; see `linear`."""
+
+    share: float = ranged(0.5, 0, 1)  # of the face; 0 leaves the network alone
+    radius: int = ranged(6)  # frames to either side
+    ridge: float = ranged(2.0, 1e-6)  # per weighted frame, of features of unit deviation
+    batches: int = ranged(24, 1)  # training batches it is fitted on
+
+
+@dataclass(frozen=True)
 class GeneratorConfig:
     dit: DiTConfig = section(DiTConfig)
     refiner: RefinerConfig = section(RefinerConfig)
+    linear: LinearConfig = section(LinearConfig)
     motion_smooth: float = ranged(
         1.5, 0, 25
     )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound

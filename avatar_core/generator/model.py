@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioConfig
-from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig
+from avatar_core.generator.config import DiTConfig, GeneratorConfig, LinearConfig, RefinerConfig
 from avatar_core.generator.dit import DiT
+from avatar_core.generator.linear import LinearReading
 from avatar_core.generator.refiner import Refiner
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
 
@@ -28,16 +29,18 @@ class Generator(nn.Module):
     slow fields with the mean speed that the latent has in the training clips, so that it brings no jitter in.
 
     noise_velocity (D,): mean speed a frame of each latent's noise, in units of its deviation; see train.latent_speed.
-    The other four put generated motion right, and calibrate sets them:
+    The other five put generated motion right, and calibrate sets them:
     sigma_frames (D,): standard deviation, in frames, of the last low-pass over each body and hand latent; never the face.
     covariance_map (D,D): x @ covariance_map follows the low-pass, on all latents but the face's; it sets the covariance.
     head_scale (D,): metres per unit of each head latent, 0 for the others.
+    face_gain (): what the face's latents are stretched by about their mean, since what is guessed from sound is drawn to it.
     head_energy_cap (): the most that an utterance's mean squared slow head velocity may be, (m/s)^2.
     """
 
     noise_velocity: Tensor
     sigma_frames: Tensor
     covariance_map: Tensor
+    face_gain: Tensor
     head_energy_cap: Tensor
     head_scale: Tensor
     motion: Tensor
@@ -49,11 +52,13 @@ class Generator(nn.Module):
         self.dit = DiT(config.dit)
         sizes = (config.dit.dims, config.dit.channels, config.body_dims)
         self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None
+        self.linear = LinearReading(config.dit.mels, config.linear.radius, config.face_dims)
         self.register_buffer(
             "noise_velocity", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
         self.register_buffer("sigma_frames", torch.ones(config.dit.dims))
         self.register_buffer("covariance_map", torch.eye(config.dit.dims))
+        self.register_buffer("face_gain", torch.ones(()))
         self.register_buffer("head_energy_cap", torch.tensor(UNBOUNDED))
         self.register_buffer("head_scale", torch.zeros(config.dit.dims))
         motion = torch.ones(config.dit.dims, dtype=torch.bool)
@@ -62,7 +67,7 @@ class Generator(nn.Module):
         # frames on either side that a window needs to give exactly what one long pass gives
         filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
         refined = self.refiner.receptive_field if self.refiner else 0
-        self.context = max(config.dit.receptive_field, refined) + filtered
+        self.context = max(config.dit.receptive_field, refined, config.linear.radius) + filtered
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
         """F: x0 (B,T,D) of noisy motion, before the refiner."""
@@ -77,6 +82,12 @@ class Generator(nn.Module):
         if self.refiner is None:
             return x0
         return x0 + self._low_pass_body(self.refiner(x0, audio, time) - x0)
+
+    def with_linear(self, x0: Tensor, read: Tensor) -> Tensor:
+        """x0 (...,D) with the linear reading (...,F) of the same sound mixed into the face, stretched by `face_gain`."""
+        share, out = self.config.linear.share, x0.clone()
+        out[..., self.face] = self.face_gain * ((1 - share) * x0[..., self.face] + share * read)
+        return out
 
     def _low_pass_body(self, x: Tensor) -> Tensor:
         return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
@@ -109,7 +120,8 @@ class Generator(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         """The inverse of `tensors`, in eval mode."""
-        values = {**config, "dit": DiTConfig(**config["dit"]), "refiner": RefinerConfig(**config["refiner"])}
+        parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig}
+        values = {**config, **{name: part(**config[name]) for name, part in parts.items()}}
         model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))
         return model.eval()

@@ -2,9 +2,9 @@
 
 Each diffusion step runs the network over windows with context (24 frames by default) and keeps their middles.
 The network sees no further, so that is exactly the step of one long pass and there are no seams to blend. The noise is
-one field for the whole clip. Only latents (256 bytes a frame) and audio features (512) grow with the length.
+one field for the whole clip. Only latents (256 bytes a frame) and encoded audio (640) grow with the length.
 
-Shapes: S samples at 16 kHz, T frames at 25 fps (T = S / 640), D latents, C audio channels.
+Shapes: S samples at 16 kHz, T frames at 25 fps (T = S / 640), D latents, F of the face, C audio channels, M features.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def generate(
     audio = model.audio.prepare(audio)
 
     def encode(a: int, b: int) -> Tensor:
-        return audio_features(model, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
+        return encode_audio(
+            model, model.audio.hear(torch.from_numpy(audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME]))
+        )
 
     features = _windows(encode, frames, config.window, model.context + model.audio.context)
     return sample(model, features, seed, config, progress)
@@ -55,7 +57,8 @@ def sample(
     config: SampleConfig = SampleConfig(),
     progress: Progress = silent,
 ) -> Tensor:
-    """As generate, from audio features (T,C). Locked by test_windows_are_exactly_one_long_pass."""
+    """As generate, from encoded audio (T,C+F). Locked by test_windows_are_exactly_one_long_pass."""
+    features, read = features.split([features.shape[1] - model.config.face_dims, model.config.face_dims], 1)
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
     frames = len(features)
@@ -74,7 +77,7 @@ def sample(
     def refine(a: int, b: int) -> Tensor:
         return _refined(model, x0[a:b], features[a:b], a)
 
-    x0 = _windows(refine, frames, config.window, model.context)
+    x0 = model.with_linear(_windows(refine, frames, config.window, model.context), read)
     for sigma in model.sigma_frames[model.motion].unique().tolist():
         chosen = model.motion & (model.sigma_frames == sigma)
         x0[:, chosen] = low_pass(x0[:, chosen], sigma)
@@ -99,9 +102,9 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
     return torch.where(scale > 0, mean + gain * (x - mean), x)
 
 
-def audio_features(model: Generator, audio: np.ndarray) -> Tensor:
-    """Prepared sound (S,) -> features (T,C) of the audio trunk."""
-    return model.dit.encode_audio(model.audio.hear(torch.from_numpy(audio))[None])[0]
+def encode_audio(model: Generator, heard: Tensor) -> Tensor:
+    """Audio features (4T,M) -> (T,C+F): what the audio trunk makes of them, beside the linear reading."""
+    return torch.cat([model.dit.encode_audio(heard[None])[0], model.linear(heard[None])[0]], 1)
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

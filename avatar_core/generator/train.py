@@ -11,6 +11,7 @@ Shapes: B windows, W frames a window, D latents.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
+from avatar_core.generator.linear import fit_linear
 from avatar_core.generator.model import Generator
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
 from avatar_core.progress import Progress, silent
@@ -72,6 +74,15 @@ def train_generator(
     model = Generator(model_config)
     model.dit.trunk.fit_normalisation(c.audio for c in clips)
     model.noise_velocity.copy_(latent_speed(clips, codec))
+    with one_thread():
+        plain = Batches([replace(c, takes=None) for c in clips], codec, config, audio)
+        fit_linear(
+            model.linear,
+            plain,
+            codec.slices["face"],
+            model_config.linear,
+            torch.Generator().manual_seed(config.seed),
+        )
 
     def losses() -> dict[str, Tensor]:
         mel, x, weight, visibility_id = batches.draw(rng)

@@ -236,7 +236,7 @@ def _spacing(positions: np.ndarray, region: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def farthest_points(points: np.ndarray, importance: np.ndarray, count: int, fixed: int) -> np.ndarray:
     """Indices of `count` of the points (C, 3), the first `fixed` among them, by farthest-point sampling with distances
     scaled by importance (C,)."""

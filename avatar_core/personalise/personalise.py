@@ -7,6 +7,7 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -29,9 +30,10 @@ from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.freedom import arm_freedom, held_things
 from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
-from avatar_core.personalise.refine import View, psnr, refine, render
+from avatar_core.personalise.refine import refine
 from avatar_core.personalise.sighting import look
 from avatar_core.personalise.surface import clothed_surface
+from avatar_core.personalise.view import View, psnr, render
 from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
@@ -63,7 +65,6 @@ class PortraitFit:
     faces: int
 
 
-@one_thread()  # the command and the stage, whose workers have one thread each, make the same bytes
 def personalise(
     image: np.ndarray,
     perception: PerceptionConfig,
@@ -79,8 +80,29 @@ def personalise(
     of view across the longer side, None where it is not known. The camera sees the avatar, carried to its portrait's stance
     (`stance.to_stance`), as the portrait shows the person. Raises UserError when the picture does not show a person's face.
     """
+    threads = torch.get_num_threads()
+    # All but the renderer on one thread, so that the command and the stage, whose workers have one each, make the same bytes.
+    with one_thread():
+        return _personalise(image, perception, config, person, fov_deg, progress, threads)
+
+
+def _personalise(
+    image: np.ndarray,
+    perception: PerceptionConfig,
+    config: PersonaliseConfig,
+    person: int,
+    fov_deg: float | None,
+    progress: Progress,
+    threads: int,
+) -> tuple[Canonical, Camera, PortraitFit]:
     picture = check_portrait(image)
     height, width = picture.shape[:2]
+    template = load_template()
+    aside = ThreadPoolExecutor(1)
+    places = aside.submit(
+        make_layout, config.particles
+    )  # on another core: nothing needs it before the pose is known
+    aside.shutdown(wait=False)
     progress(0, 1, "keypoints")
     found = look(perception.keypoint_detector, picture, person, fov_deg)
     xy, confidence = found.sighting.xy, found.sighting.confidence
@@ -89,7 +111,7 @@ def personalise(
     _check_outline(matte.core, xy)
     progress(0, 1, "pose")
     pose = fit_portrait_pose(found.sighting, width, height, steps=config.pose_steps)
-    template, layout = load_template(), make_layout(config.particles)
+    layout = places.result()
     vertices = pose_template(template, pose.shape, pose.rotvecs, None, pose.face_weights)
     whole = continued(matte, pose.camera)
     camera, person_matte = whole.camera, whole.matte
@@ -101,17 +123,23 @@ def personalise(
     face_view, face_box = _face_view(view, xy + whole.corner)
     total = config.refine.steps + config.refine.sharp_steps
     particles = refine(
-        particles, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
+        particles,
+        view,
+        face_view,
+        config.refine,
+        threads=threads,
+        progress=lambda done, _, what: progress(done, total, what),
     )
     left = config.particles.shell - (len(particles.means) - particles.n_base)
     particles = add_detail(particles, view, template, layout, left, config.particles.seed)
     particles = refine(
         particles,
         view,
-        face_view,
+        None if face_box[2] >= FACE_CROP_PX else face_view,  # a face this large has all its pixels in view
         config.refine,
         sharp=True,
         focus=face_box,
+        threads=threads,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     particles = hide_outside(particles, view)

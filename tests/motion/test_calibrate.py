@@ -7,7 +7,7 @@ import torch
 from avatar_core.generator.calibrate import calibrate_motion, coupling_map
 from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import cap_energy, generate
+from avatar_core.generator.sampler import cap_energy, encode_audio, generate, sample
 from avatar_core.geometry.filters import slow_velocity
 from avatar_core.metrics.motion import acceleration, slow_energy
 from tests.motion.small import MODEL
@@ -73,7 +73,7 @@ def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nerv
     assert np.corrcoef(v[:, 0], v[:, 1])[0, 1] < -0.75
 
 
-def test_quiet_clips_make_quiet_motion_and_the_face_is_left_alone(clips, data, codec, nervous):
+def test_quiet_clips_make_quiet_motion_and_the_face_keeps_its_size_and_its_tempo(clips, data, codec, nervous):
     audio = clips[0][0]
     raw = generate(nervous, audio, seed=1)
     calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
@@ -86,6 +86,26 @@ def test_quiet_clips_make_quiet_motion_and_the_face_is_left_alone(clips, data, c
     # Calmer means smaller, not slower: the head keeps its tempo.
     assert acceleration(skull(codec, still)) > 0.2 * acceleration(skull(codec, moves))
     assert torch.equal(raw[:, FACE], still[:, FACE]) and (nervous.sigma_frames[FACE] == 1).all()
+
+
+def test_a_mouth_that_opens_too_little_opens_as_in_the_fits(data, codec, nervous):
+    nervous.dit.prior.weight.data[FACE] *= 0.02
+
+    def opening(gain):
+        nervous.face_gain.fill_(gain)
+        return np.median(
+            [codec.aperture(sample(nervous, encode_audio(nervous, _t(c.audio)))).std() for c in data]
+        )
+
+    wanted = np.median([codec.aperture(_t(c.x)).std() for c in data])
+    nervous.dit.prior.weight.data[FACE] *= 0.8 * wanted / opening(1.0)
+    assert opening(1.0) == pytest.approx(0.8 * wanted, rel=0.1)
+    calibrate_motion(nervous, data, codec, SampleConfig(), seed=0)
+    assert opening(float(nervous.face_gain)) == pytest.approx(wanted, rel=0.1)
+
+
+def _t(values):
+    return torch.from_numpy(np.asarray(values, np.float32))
 
 
 def test_regions_that_no_clip_shows_are_left_alone(data, codec, nervous):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from avatar_core.audio.features import log_mel
 from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import Batches, LatentClip, silence_bank
 from avatar_core.errors import UserError
 from avatar_core.generator.config import DiTConfig, SampleConfig, TrainConfig
 from avatar_core.generator.dit import DiT
 from avatar_core.generator.model import Generator
-from avatar_core.generator.sampler import audio_features, generate
+from avatar_core.generator.sampler import encode_audio, generate
 from avatar_core.generator.train import MotionLoss, latent_speed, train_generator
 from avatar_core.geometry.filters import low_pass
 from avatar_core.training.loop import mean_losses
@@ -187,4 +188,7 @@ def test_short_and_odd_audio(trained):
 
 
 def test_audio_features_have_one_row_a_frame(trained, talk):
-    assert audio_features(trained[0], talk(1)[0]).shape == (75, 32)
+    assert encode_audio(trained[0], log_mel(torch.from_numpy(talk(1)[0]))).shape == (
+        75,
+        32 + trained[0].config.face_dims,
+    )

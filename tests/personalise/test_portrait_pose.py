@@ -197,3 +197,12 @@ def test_a_bag_in_the_hand_is_noticed():
     held = lambda mask: held_things(template, vertices, shape, relaxed_rotvecs(), camera, mask).tolist()  # noqa: E731
     assert held(core) == [False, False]
     assert held(bag > 0) == [True, False]
+
+
+def test_errors_of_a_detector_do_not_make_people_small():
+    template, camera = load_template(), look_at((0, -4.2, 1.0), (0, 0, 1.0), 24, SIZE, SIZE)
+    pose = fit_portrait_pose(seen(points(relaxed_rotvecs()), camera), SIZE, SIZE)
+    found, average = (
+        template.rest(shape)[0][template.part == 0, 2].max() for shape in (pose.shape, 0 * pose.shape)
+    )
+    assert found == pytest.approx(average, rel=0.04)
