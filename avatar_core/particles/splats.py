@@ -64,6 +64,7 @@ def rasterize_splats(
     background: Tensor | None = None,
     eps2d: float = PORTRAIT_BLUR,
     return_depth: bool = False,
+    threads: int | None = None,
 ) -> tuple[Tensor, ...]:
     """Draw splats: colours (..., H, W, 3), alphas (..., H, W, 1) and, if asked for, depths (..., H, W, 1); differentiable.
 
@@ -83,4 +84,5 @@ def rasterize_splats(
         background=background,
         eps2d=eps2d,
         return_depth=return_depth,
+        threads=threads,
     )

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from avatar_core.particles.layout import REGIONS, ParticleLayout
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.personalise.appearance import PortraitParticles, join
-from avatar_core.personalise.refine import View
+from avatar_core.personalise.view import View
 from avatar_core.template.landmarks import FACE_LANDMARKS
 from avatar_core.template.mesh import Template
 

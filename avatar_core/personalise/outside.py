@@ -14,7 +14,8 @@ from torch import Tensor
 
 from avatar_core.personalise.appearance import PortraitParticles
 from avatar_core.personalise.inside import GONE
-from avatar_core.personalise.refine import View, contribution
+from avatar_core.personalise.refine import contribution
+from avatar_core.personalise.view import View
 
 LEAST_ALPHA = 0.03  # of a pixel that still has some of the person in it
 GROW_PX = 1  # the renderer's pixels are a little wider than the portrait's

@@ -29,9 +29,10 @@ from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.freedom import arm_freedom, held_things
 from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
-from avatar_core.personalise.refine import View, psnr, refine, render
+from avatar_core.personalise.refine import refine
 from avatar_core.personalise.sighting import look
 from avatar_core.personalise.surface import clothed_surface
+from avatar_core.personalise.view import View, psnr, render
 from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
@@ -63,7 +64,6 @@ class PortraitFit:
     faces: int
 
 
-@one_thread()  # the command and the stage, whose workers have one thread each, make the same bytes
 def personalise(
     image: np.ndarray,
     perception: PerceptionConfig,
@@ -79,6 +79,21 @@ def personalise(
     of view across the longer side, None where it is not known. The camera sees the avatar, carried to its portrait's stance
     (`stance.to_stance`), as the portrait shows the person. Raises UserError when the picture does not show a person's face.
     """
+    threads = torch.get_num_threads()
+    # All but the renderer on one thread, so that the command and the stage, whose workers have one each, make the same bytes.
+    with one_thread():
+        return _personalise(image, perception, config, person, fov_deg, progress, threads)
+
+
+def _personalise(
+    image: np.ndarray,
+    perception: PerceptionConfig,
+    config: PersonaliseConfig,
+    person: int,
+    fov_deg: float | None,
+    progress: Progress,
+    threads: int,
+) -> tuple[Canonical, Camera, PortraitFit]:
     picture = check_portrait(image)
     height, width = picture.shape[:2]
     progress(0, 1, "keypoints")
@@ -101,7 +116,12 @@ def personalise(
     face_view, face_box = _face_view(view, xy + whole.corner)
     total = config.refine.steps + config.refine.sharp_steps
     particles = refine(
-        particles, view, face_view, config.refine, progress=lambda done, _, what: progress(done, total, what)
+        particles,
+        view,
+        face_view,
+        config.refine,
+        threads=threads,
+        progress=lambda done, _, what: progress(done, total, what),
     )
     left = config.particles.shell - (len(particles.means) - particles.n_base)
     particles = add_detail(particles, view, template, layout, left, config.particles.seed)
@@ -112,6 +132,7 @@ def personalise(
         config.refine,
         sharp=True,
         focus=face_box,
+        threads=threads,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
     )
     particles = hide_outside(particles, view)

@@ -19,12 +19,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avatar_core.errors import UserError
-from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
-from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
+from avatar_core.particles.splats import Splats, float_tensor
 from avatar_core.personalise.appearance import PortraitParticles
 from avatar_core.personalise.config import RefineConfig
+from avatar_core.personalise.view import View, Wanted, render
 from avatar_core.progress import Progress, silent
 
 # Learning rates of means (in reaches), turns (rad), log scales, logits, colours: coarse steps, then sharp ones. Small
@@ -38,52 +38,6 @@ TILT, RISE = 0.15, 0.3  # of the largest turn and shift: what flat particles may
 CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
-
-
-@dataclass(frozen=True)
-class View:
-    """A camera, what it should see (H,W,3), what is behind (H,W,3), the mask (H,W) and the colours that are the person's own there
-    (H,W,3), as tensors."""
-
-    camera: Camera
-    target: Tensor
-    background: Tensor
-    mask: Tensor
-    colors: Tensor
-
-    @staticmethod
-    def of(
-        camera: Camera, image: np.ndarray, background: np.ndarray, mask: np.ndarray, colors: np.ndarray
-    ) -> View:
-        return View(camera, *(float_tensor(a) for a in (image, background, mask, colors)))
-
-    def over(self, backdrop: Tensor | None) -> Tensor:
-        """The target, or the person cut out by the mask and put before a plain colour (3,)."""
-        if backdrop is None:
-            return self.target
-        return self.target + (1 - self.mask)[..., None] * (backdrop - self.background)
-
-    def half(self) -> View:
-        """The same view with half the pixels a side."""
-        width, height = self.camera.width // 2, self.camera.height // 2
-        K = self.camera.K.copy()
-        K[0] *= width / self.camera.width
-        K[1] *= height / self.camera.height
-        camera = replace(self.camera, K=K, width=width, height=height)
-        parts = (self.target, self.background, self.mask, self.colors)
-        return View.of(
-            camera, *(cv2.resize(a.numpy(), (width, height), interpolation=cv2.INTER_AREA) for a in parts)
-        )
-
-    def crop(self, x0: int, y0: int, side: int, pixels: int) -> View:
-        """The square window of this view at another resolution."""
-        camera = self.camera.crop(x0, y0, side, side, pixels / side)
-        method = cv2.INTER_AREA if pixels < side else cv2.INTER_LINEAR
-        cut = [
-            cv2.resize(a.numpy()[y0 : y0 + side, x0 : x0 + side], (pixels, pixels), interpolation=method)
-            for a in (self.target, self.background, self.mask, self.colors)
-        ]
-        return View.of(replace(camera, width=pixels, height=pixels), *cut)
 
 
 @dataclass(frozen=True)
@@ -104,13 +58,6 @@ class Parameters:
         return Splats.activated(self.means, self.quats, self.log_scales, self.logit_opacities, self.colors)
 
 
-def render(view: View, splats: Splats, backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Picture (H,W,3), alpha (H,W); backdrop: a colour (3,), else the view's."""
-    background = view.background if backdrop is None else backdrop
-    image, alpha = rasterize_splats(splats, view.camera, background=background)
-    return image, alpha[..., 0]
-
-
 def refine(
     particles: PortraitParticles,
     view: View,
@@ -119,13 +66,14 @@ def refine(
     *,
     sharp: bool = False,
     focus: tuple[int, int, int] | None = None,
+    threads: int = 1,
     progress: Progress = silent,
 ) -> PortraitParticles:
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
     sharp: the second phase, at full resolution, else the first one at half. focus: x0, y0, side in px of the face, which
-    counts more in the second phase. Steps shrink with a particle's share of the picture: one behind others would otherwise take
-    any colour to correct a fraction of a pixel.
+    counts more in the second phase. threads: of the renderer; the result does not depend on them. Steps shrink with a particle's
+    share of the picture: one behind others would otherwise take any colour to correct a fraction of a pixel.
     """
     start = Parameters.of(particles)
     share = contribution(view, start.splats())
@@ -155,7 +103,9 @@ def refine(
     thickest = torch.where(flat > 0, start.log_scales, torch.inf)
     rates = SHARP_RATES if sharp else COARSE_RATES
     optimizer = torch.optim.Adam(
-        [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)], betas=(0.9, 0.99)
+        [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)],
+        betas=(0.9, 0.99),
+        fused=True,
     )
     total = config.sharp_steps if sharp else config.steps
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0)
@@ -176,35 +126,44 @@ def refine(
         )
 
     whole = view if sharp else view.half()
+    pixels = whole.camera.width * whole.camera.height
+    cut, left, top = whole.around_person()
+    wide = Wanted.of(cut, 1 / pixels, 0.0 if sharp else config.ssim)
+    close = None
+    if face_view is not None:
+        close = Wanted.of(face_view, config.face / face_view.mask.numel(), config.ssim)
+    focused = None
+    if focus is not None:
+        x0, y0, side = focus
+        window = (
+            slice(max(0, y0 - top), max(0, y0 + side - top)),
+            slice(max(0, x0 - left), max(0, x0 + side - left)),
+        )
+        focused = (slice(None), *window), 2 * config.focus * config.squared / (3 * side * side)
     random = torch.Generator().manual_seed(20260901)
     for step in range(total):
         drawn = current().splats()
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
         backdrop = torch.rand(3, generator=random)
-        image, alpha = render(whole, drawn, backdrop)
-        wanted = whole.over(backdrop)
-        loss = photometric(image, wanted, 0.0 if sharp else config.ssim)
+        image, alpha = render(cut, drawn, backdrop, threads)
+        image, opaque = image.movedim(-1, 0), alpha.detach()
+        slope, difference = wide.slope(image.detach(), backdrop)
         if sharp:
-            square = (image - wanted).square()
-            loss = loss + config.squared * square.mean()
-            if focus is not None:
-                x0, y0, side = focus
-                loss = loss + config.focus * config.squared * square[y0 : y0 + side, x0 : x0 + side].mean()
-        loss = loss + config.mask * (alpha - whole.mask).abs().mean()
-        if face_view is not None and not (sharp and step % CLOSER_EVERY):
-            close, _ = render(face_view, drawn, backdrop)
-            loss = loss + config.face * photometric(close, face_view.over(backdrop), config.ssim)
-        loss = (
-            loss
-            + (config.sharp_pull if sharp else config.pull)
-            * (hold * (change[4].square() + 0.1 * change[2].square())).mean()
-            + 2e-4 * change[0].square().mean()
-        )
+            slope.add_(difference, alpha=2 * config.squared / (3 * pixels))
+            if focused is not None:
+                slope[focused[0]].add_(difference[focused[0]], alpha=focused[1])
+        drawings = {image: slope, alpha: (opaque - cut.mask).sign_().mul_(config.mask / pixels)}
+        if close is not None and not (sharp and step % CLOSER_EVERY):
+            face = render(close.view, drawn, backdrop, threads)[0].movedim(-1, 0)
+            drawings[face] = close.slope(face.detach(), backdrop)[0]
+        pull = (config.sharp_pull if sharp else config.pull) * (
+            hold * (change[4].square() + 0.1 * change[2].square())
+        ).mean() + 2e-4 * change[0].square().mean()
         optimizer.zero_grad()
-        loss.backward()
-        if not torch.isfinite(loss):
-            raise UserError("portrait: refinement diverged; try another picture of this person")
+        torch.autograd.backward([pull, *drawings], [None, *drawings.values()])
         optimizer.step()
+        if not torch.isfinite(torch.stack([c.sum() for c in change])).all():
+            raise UserError("portrait: refinement diverged; try another picture of this person")
         schedule.step()
         progress(step + 1, total, "refine")
     with torch.no_grad():
@@ -255,32 +214,3 @@ def _fixed(particles: PortraitParticles) -> Tensor:
     fixed = particles.region == REGIONS["mouth_interior"]
     fixed[particles.n_base :] = False
     return torch.from_numpy(fixed)
-
-
-def photometric(image: Tensor, target: Tensor, ssim: float) -> Tensor:
-    """L1 + ssim (1 - SSIM) of pictures (H,W,3)."""
-    loss = (image - target).abs().mean()
-    if ssim <= 0:
-        return loss
-    return loss + ssim * (1 - _ssim(image, target))
-
-
-def _ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity with an 8 px box window, stride 4: cheap, and smooth enough to descend."""
-    pool = lambda x: F.avg_pool2d(x, 8, 4)  # noqa: E731
-    a, b = a.movedim(-1, 0), b.movedim(-1, 0)
-    mean_a, mean_b = pool(a), pool(b)
-    var_a, var_b = pool(a * a) - mean_a**2, pool(b * b) - mean_b**2
-    both = pool(a * b) - mean_a * mean_b
-    c1, c2 = 1e-4, 9e-4
-    value = (
-        (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    )
-    return value.mean()
-
-
-def psnr(image: np.ndarray, target: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Decibels over the pixels of mask (H,W), or all."""
-    error = (np.asarray(image, np.float64) - np.asarray(target, np.float64)) ** 2
-    error = error if mask is None else error[mask]
-    return float(-10 * np.log10(max(error.mean(), 1e-12))) if error.size else float("nan")

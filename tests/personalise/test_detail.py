@@ -13,8 +13,9 @@ from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import make_particles
 from avatar_core.personalise.config import RefineConfig
 from avatar_core.personalise.detail import add_detail, moving, pattern
-from avatar_core.personalise.refine import FLAT, RISE, View, gamut, psnr, refine, render
+from avatar_core.personalise.refine import FLAT, RISE, gamut, refine
 from avatar_core.personalise.surface import silhouette
+from avatar_core.personalise.view import View, psnr, render
 from avatar_core.template import load_template, pose_template, relaxed_rotvecs
 from avatar_core.template.landmarks import FACE_LANDMARKS
 

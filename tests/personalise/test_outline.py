@@ -12,7 +12,7 @@ from avatar_core.personalise.appearance import PortraitParticles
 from avatar_core.personalise.border import STRIP, continued
 from avatar_core.personalise.inside import GONE, NEAR_M, draw_in
 from avatar_core.personalise.outside import beside, hide_outside
-from avatar_core.personalise.refine import View, render
+from avatar_core.personalise.view import View, render
 
 SIZE = 100
 
