@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from avatar_core.particles.canonical import Canonical
     from avatar_core.particles.layout import ParticleLayout
     from avatar_core.personalise.personalise import PortraitFit
+    from avatar_core.speak.maker import Maker
     from avatar_core.speak.student import Student
 
 # numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
@@ -170,14 +171,14 @@ def personalise(
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.io.atomic import check_writable
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
-    from avatar_core.speak.student import load_student
+    from avatar_core.speak.maker import load_maker
 
     check_avatar_folder(out)
     check_writable(out, [portrait])
     image = _portrait(portrait)
-    student = load_student(model)
-    _, canonical, camera, fit = _personalise(image, portrait, student, person)
-    save_avatar(out, canonical, camera, student.personalise.particles, fit)
+    maker = load_maker(model)
+    _, canonical, camera, fit = _personalise(image, portrait, maker, person)
+    save_avatar(out, canonical, camera, maker.personalise.particles, fit)
     say(
         f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
         f"{fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
@@ -283,7 +284,7 @@ def _portrait(path: Path) -> np.ndarray:
 
 
 def _personalise(
-    image: np.ndarray, path: Path, student: Student, person: int
+    image: np.ndarray, path: Path, how: Student | Maker, person: int
 ) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
     """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
     from avatar_core.io.lens import field_of_view
@@ -294,7 +295,7 @@ def _personalise(
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
         try:
             lens = field_of_view(path)
-            result = make_avatar(image, student.personalise, student.perception, person, lens)
+            result = make_avatar(image, how.personalise, how.perception, person, lens)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     faces = result[-1].faces

@@ -27,6 +27,7 @@ FRAMES = {"world": 0, "head": 1, "wrist_left": 2, "wrist_right": 3}
 CANDIDATES = 7  # drawn for each particle that is kept
 RIGID = 0.97  # skin weight from which a particle counts as rigid with a bone
 FINGER = 0.02
+BLOCK = 32  # candidates that are passed over together
 
 
 @dataclass(frozen=True)
@@ -239,27 +240,40 @@ def _spacing(positions: np.ndarray, region: np.ndarray) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def farthest_points(points: np.ndarray, importance: np.ndarray, count: int, fixed: int) -> np.ndarray:
     """Indices of `count` of the points (C, 3), the first `fixed` among them, by farthest-point sampling with distances
-    scaled by importance (C,)."""
+    scaled by importance (C,).
+
+    Points that follow one another lie together: a block of them is passed over where a chosen point is too far off to matter.
+    """
     n = points.shape[0]
+    blocks = (n + BLOCK - 1) // BLOCK
+    low, high = np.empty((blocks, 3)), np.empty((blocks, 3))
+    for b in range(blocks):
+        for c in range(3):
+            low[b, c] = points[b * BLOCK : (b + 1) * BLOCK, c].min()
+            high[b, c] = points[b * BLOCK : (b + 1) * BLOCK, c].max()
     best = np.full(n, 1e30)
+    widest, top, first = np.full(blocks, 1e30), np.full(blocks, -1.0), np.zeros(blocks, np.int64)
     out = np.empty(count, np.int64)
     for k in range(count):
-        if k < fixed:
-            chosen = k
-        else:
-            chosen = 0
-            top = -1.0
-            for i in range(n):
-                score = best[i] * importance[i] * importance[i]
-                if score > top:
-                    top = score
-                    chosen = i
+        chosen = k
+        if k >= fixed:
+            chosen = first[top.argmax()] if k else 0
         out[k] = chosen
-        for i in range(n):
-            a = points[i, 0] - points[chosen, 0]
-            b = points[i, 1] - points[chosen, 1]
-            c = points[i, 2] - points[chosen, 2]
-            d = a * a + b * b + c * c
-            if d < best[i]:
-                best[i] = d
+        for b in range(blocks):
+            gap = 0.0
+            for c in range(3):
+                off = max(low[b, c] - points[chosen, c], points[chosen, c] - high[b, c], 0.0)
+                gap += off * off
+            if gap * (1 - 1e-9) > widest[b]:
+                continue
+            widest[b], top[b] = 0.0, -1.0
+            for i in range(b * BLOCK, min(n, (b + 1) * BLOCK)):
+                x = points[i, 0] - points[chosen, 0]
+                y = points[i, 1] - points[chosen, 1]
+                z = points[i, 2] - points[chosen, 2]
+                best[i] = min(best[i], x * x + y * y + z * z)
+                widest[b] = max(widest[b], best[i])
+                score = best[i] * importance[i] * importance[i]
+                if score > top[b]:
+                    top[b], first[b] = score, i
     return out

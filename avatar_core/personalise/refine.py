@@ -35,7 +35,9 @@ SHARP_RATES = (0.1, 4.8e-2, 6e-2, 1e-1, 4e-2)
 # but the next one does: stripes smear and outlines fray.
 FLAT = 0.8  # thin and wide axes differ at least so much, in log
 TILT, RISE = 0.15, 0.3  # of the largest turn and shift: what flat particles may do out of their plane
-CLOSER_EVERY = 2  # sharp steps for one closer look at the face: it costs a third of a step
+CLOSER_EVERY = (
+    2  # steps for one closer look at the face: it costs a third of a sharp step, half of a coarse one
+)
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
 
@@ -153,7 +155,7 @@ def refine(
             if focused is not None:
                 slope[focused[0]].add_(difference[focused[0]], alpha=focused[1])
         drawings = {image: slope, alpha: (opaque - cut.mask).sign_().mul_(config.mask / pixels)}
-        if close is not None and not (sharp and step % CLOSER_EVERY):
+        if close is not None and step % CLOSER_EVERY == 0:
             face = render(close.view, drawn, backdrop, threads)[0].movedim(-1, 0)
             drawings[face] = close.slope(face.detach(), backdrop)[0]
         pull = (config.sharp_pull if sharp else config.pull) * (

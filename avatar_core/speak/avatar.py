@@ -24,7 +24,7 @@ from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.personalise import PortraitFit, personalise
 from avatar_core.speak.preview import write_preview
-from avatar_core.speak.render import render_still
+from avatar_core.speak.still import render_still
 
 AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 

@@ -1,4 +1,4 @@
-"""Pictures of an avatar: moved by latents, chunk by chunk, or at rest; the camera that they are seen through.
+"""Pictures of an avatar: moved by latents, chunk by chunk; the camera that they are seen through.
 
 T frames, D latents, H x W pixels.
 """
@@ -76,18 +76,6 @@ def moving_frames(
         return LocalFrames(canonical, layout)
     freedom = canonical.freedom if gestures == "auto" else np.zeros(2, np.float32)
     return StanceFrames(canonical, layout, freedom)
-
-
-def render_still(canonical: Canonical, camera: Camera) -> np.ndarray:
-    """The avatar at rest, (H, W, 3) float in [0, 1]."""
-    with torch.no_grad():
-        image, _ = rasterize_splats(
-            canonical.splats(),
-            camera,
-            background=torch.from_numpy(canonical.background.image(camera.width, camera.height)),
-            eps2d=canonical.eps2d(camera),
-        )
-    return image.clamp(0, 1).numpy()
 
 
 def output_camera(camera: Camera, longest: int) -> Camera:

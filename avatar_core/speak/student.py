@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from avatar_core.config import parse
@@ -17,9 +17,9 @@ from avatar_core.errors import UserError
 from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import Generator
 from avatar_core.io.checkpoints import load_checkpoint, save_checkpoint
-from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
+from avatar_core.speak.maker import HINT, Maker
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,21 @@ def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
 
 def load_student(path: str | os.PathLike) -> Student:
     """Read what `save_student` wrote. Raises UserError naming the file: missing, damaged, or of another version."""
-    tensors, sidecar = load_checkpoint(
-        path, hint="run `dvc repro distill`, or name another file with --model"
-    )
+    tensors, sidecar = load_checkpoint(path, hint=HINT)
     config: Mapping[str, Any] = sidecar["config"]
     try:
+        maker = Maker.parse(config, str(path))
         return Student(
             generator=Generator.from_tensors(_part(tensors, "generator/"), config["generator"]),
             codec=MotionCodec.from_tensors(_part(tensors, "codec/"), config["codec"]),
-            personalise=_personalise(config["personalise"], str(path)),
-            perception=PerceptionConfig.parse(config["perception"], str(path), "perception"),
+            personalise=maker.personalise,
+            perception=maker.perception,
             sample=parse(SampleConfig, config["sample"], str(path), "sample"),
         )
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: expected a student of this version, found {type(error).__name__}: {error}"
         ) from None
-
-
-def _personalise(config: Mapping[str, Any], file: str) -> PersonaliseConfig:
-    particles = parse(ParticleBudgets, config["particles"], file, "personalise.particles")
-    own = {k: v for k, v in config.items() if k != "particles"}
-    return replace(parse(PersonaliseConfig, own, file, "personalise"), particles=particles)
 
 
 def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from avatar_core.perception.holistic.people import find_people
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.personalise import personalise
 from avatar_core.speak.preview import cut_out, draw_points
-from avatar_core.speak.render import render_still
+from avatar_core.speak.still import render_still
 from avatar_core.template.landmarks import KEYPOINT_INDEX
 
 TRUSTED = 0.5
