@@ -25,7 +25,7 @@ class AugmentConfig:
 class TakeConfig:
     """How many takes of each training clip beside the recording itself, and how far and how often they differ."""
 
-    count: int = ranged(8, 0, 100)
+    count: int = ranged(3, 0, 100)
     voice: float = ranged(0.75, 0, 1)  # probability
     whisper: float = ranged(0.1, 0, 1)
     pitch_octaves: float = ranged(0.35, 0, 1)  # at most, up or down

@@ -93,7 +93,7 @@ class MotionLossConfig(BatchConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(MotionLossConfig):
-    steps: int = ranged(900, 1)
+    steps: int = ranged(400, 1)
     learning_rate: float = ranged(2e-3, 1e-08, 1)
     weight_decay: float = ranged(0.05)
     clip_norm: float = ranged(1.0)
