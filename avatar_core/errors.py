@@ -29,6 +29,10 @@ def one_line_warnings() -> None:
     usual = warnings.formatwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
-        return f"warning: {message}\n" if issubclass(category, InputWarning) else usual(message, category, *where, **more)
+        return (
+            f"warning: {message}\n"
+            if issubclass(category, InputWarning)
+            else usual(message, category, *where, **more)
+        )
 
     warnings.formatwarning = show
