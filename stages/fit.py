@@ -127,7 +127,7 @@ def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path
     try:
         fit = fit_clip(
             frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], stage.params.fit,
-            filmed_from=filmed_from, nodes=make_nodes(template, layout),
+            filmed_from=filmed_from, nodes=make_nodes(template, layout), compute=stage.compute,
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"clip {row['id']}: {error}") from None

@@ -110,10 +110,15 @@ class FeedForward(nn.Module):
         return self.down(F.silu(self.up(self.norm(h))))
 
 
-@lru_cache(maxsize=1)
-def phoneme_encoder() -> PhonemeEncoder:
+def phoneme_encoder(device: torch.device | str = "cpu") -> PhonemeEncoder:
     """The committed encoder, in eval mode. Raises UserError when the asset is missing or damaged."""
+    return _on(str(device))
+
+
+@lru_cache(maxsize=2)
+def _on(device: str) -> PhonemeEncoder:
     tensors, _ = load_checkpoint(ASSET)
-    encoder = PhonemeEncoder()
+    with torch.device("cpu"):
+        encoder = PhonemeEncoder()
     encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return encoder.eval().requires_grad_(False)
+    return encoder.eval().requires_grad_(False).to(device)

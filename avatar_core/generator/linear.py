@@ -63,17 +63,18 @@ def fit_linear(
     Locked by test_the_linear_reading_is_the_ridge_solution.
     """
     drawn = [batches.draw(rng) for _ in range(config.batches)]
-    heard = torch.cat([mel for mel, *_ in drawn])  # (N,4W,M)
-    target = torch.cat([x[..., face] for _, x, _, _ in drawn]).flatten(0, 1).double()
+    device = reading.weight.device
+    heard = torch.cat([mel for mel, *_ in drawn]).to(device)  # (N,4W,M)
+    target = torch.cat([x[..., face] for _, x, _, _ in drawn]).to(device).flatten(0, 1).double()
     counts = batches.has_lips.double()  # by visibility; 0 is silence
     counts[0] = SILENCE
-    weight = torch.cat([w * counts[v][:, None] for _, _, w, v in drawn]).flatten().double()
+    weight = torch.cat([w * counts[v][:, None] for _, _, w, v in drawn]).to(device).flatten().double()
     total = weight.sum().clamp_min(1e-9)
     reading.mean.copy_(heard.mean((0, 1)))
     reading.deviation.copy_(heard.std((0, 1)) + 1e-3)
     size = len(reading.weight)
-    gram, cross = torch.zeros(size, size), torch.zeros(size, target.shape[1], dtype=torch.float64)
-    mean, middle = torch.zeros(size, dtype=torch.float64), (weight @ target) / total
+    gram, cross = heard.new_zeros(size, size), target.new_zeros(size, target.shape[1])
+    mean, middle = target.new_zeros(size), (weight @ target) / total
     rows = target.reshape(len(heard), -1, target.shape[1])
     for part, y, w in zip(
         heard.split(64), rows.split(64), weight.reshape(len(heard), -1).split(64), strict=True
