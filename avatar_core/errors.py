@@ -5,6 +5,7 @@ exit with code 2; everything else is a programmer's error and keeps its tracebac
 """
 
 import warnings
+from typing import Any
 
 
 class UserError(ValueError):
@@ -21,3 +22,17 @@ class InputWarning(UserWarning):
 def warn(message: str) -> None:
     """Tell the user, in one line, what was made of an unusual input; the command line prints it on stderr."""
     warnings.warn(InputWarning(" ".join(message.split())), stacklevel=2)
+
+
+def one_line_warnings() -> None:
+    """From now on an `InputWarning` shows as `warning: ...` alone, as users read it; other warnings as Python shows them."""
+    usual = warnings.formatwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        return (
+            f"warning: {message}\n"
+            if issubclass(category, InputWarning)
+            else usual(message, category, *where, **more)
+        )
+
+    warnings.formatwarning = show

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from avatar_core.device import Compute, resolve
-from avatar_core.errors import UserError
+from avatar_core.errors import UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
 from stages.params import PARAMS, Params, load_params
 from stages.progress import Bar
@@ -214,6 +214,7 @@ def run_stage(
     if sharded:
         parser.add_argument("--shard", type=int, required=True, help="which shard, 0 .. len(run.shards) - 1")
     arguments = parser.parse_args(None if argv is None else list(argv))
+    one_line_warnings()
     try:
         params = load_params(arguments.params)
         shard = getattr(arguments, "shard", None)

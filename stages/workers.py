@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from avatar_core.errors import UserError
+from avatar_core.errors import UserError, one_line_warnings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,6 +78,7 @@ def _run_pool(
 
 
 def _start_worker(parent: int) -> None:
+    one_line_warnings()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import cv2
     import torch

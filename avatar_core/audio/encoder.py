@@ -4,7 +4,7 @@ hama 1.7.0 (see NOTICE): 16 kHz -> 80 ln-mel bands at 100 Hz -> a convolution do
 channels. What blocks `READ` give is read: the second carries over best between voices and languages, the last knows closures
 best; the CTC head above, which names phonemes of two languages, is not kept. Two things differ from
 its own runtime, so that any length and any windows give the same: attention reaches `RADIUS` frames to either side (there it
-sees the whole call), and beyond the ends lies silence (there the sound is mirrored).
+sees the whole call; with a second it hears human voices worse), and beyond the ends lies silence (there the sound is mirrored).
 
 S samples at 16 kHz, J = S // 320 + 1 frames at 50 Hz, frame j centred at j * 20 ms.
 """
@@ -25,9 +25,10 @@ CHANNELS, HEADS, HIDDEN, KERNEL, MELS = 144, 4, 576, 31, 80
 WINDOW, HOP = 400, 160  # samples
 BLOCKS, READ = 4, (2, 4)
 FLOOR = 1e-10
-RADIUS = 50  # frames of attention on either side
+RADIUS = 200  # frames of attention on either side: 4 s
 FRAME_SAMPLES = 320
-_BLOCK = 1000  # frames worked on at once
+_BLOCK = 4000  # frames worked on at once
+_QUERIES = 200  # of attention, worked on at once
 
 
 class PhonemeEncoder(nn.Module):
@@ -35,21 +36,22 @@ class PhonemeEncoder(nn.Module):
 
     filters: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, radius: int = RADIUS) -> None:
         super().__init__()
+        self.radius = radius
         self.register_buffer("filters", torch.zeros(WINDOW // 2 + 1, MELS))
         self.stem = nn.Conv1d(MELS, CHANNELS, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList([ConformerBlock() for _ in range(BLOCKS)])
-        self.context = 1 + BLOCKS * (RADIUS + KERNEL // 2)  # frames on either side that can change a frame
+        self.context = 1 + BLOCKS * (radius + KERNEL // 2)  # frames on either side that can change a frame
 
-    def forward(self, audio: Tensor, radius: int = RADIUS) -> Tensor:
+    def forward(self, audio: Tensor) -> Tensor:
         """Sound (S,) -> outputs of the blocks in `READ` beside each other (J,2C), in pieces that overlap by what a frame sees."""
         total = len(audio) // FRAME_SAMPLES + 1
         parts = []
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
             a, b = max(0, start - self.context), min(total, stop + self.context)
-            parts.append(self._encode(self._log_mel(audio, a, b, total), radius)[start - a : stop - a])
+            parts.append(self._encode(self._log_mel(audio, a, b, total))[start - a : stop - a])
         return torch.cat(parts)
 
     def _log_mel(self, audio: Tensor, first: int, end: int, total: int) -> Tensor:
@@ -62,13 +64,11 @@ class PhonemeEncoder(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()
         return torch.log((power @ self.filters).clamp_min(FLOOR))
 
-    def _encode(self, mel: Tensor, radius: int) -> Tensor:
+    def _encode(self, mel: Tensor) -> Tensor:
         h = F.gelu(self.stem(mel.T[None]))[0].T
-        time = torch.arange(len(h), device=h.device)
-        band = (time[:, None] - time[None]).abs() <= radius
         read = []
         for number, block in enumerate(self.blocks, 1):
-            h = block(h, band)
+            h = block(h, self.radius)
             if number in READ:
                 read.append(h)
         return torch.cat(read, -1)
@@ -89,15 +89,26 @@ class ConformerBlock(nn.Module):
         self.mix = nn.Linear(CHANNELS, CHANNELS)
         self.norm = nn.LayerNorm(CHANNELS)
 
-    def forward(self, h: Tensor, band: Tensor) -> Tensor:
-        """(J,C), band (J,J) what attends to what -> (J,C)."""
+    def forward(self, h: Tensor, radius: int) -> Tensor:
+        """(J,C) -> (J,C); attention reaches `radius` frames to either side."""
         h = h + 0.5 * self.first(h)
         q, k, v = self.qkv(self.attention_norm(h)).view(len(h), 3, HEADS, -1).permute(1, 2, 0, 3)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=band)
-        h = h + self.out(heard.transpose(0, 1).reshape(len(h), CHANNELS))
+        h = h + self.out(_attend(q, k, v, radius).transpose(0, 1).reshape(len(h), CHANNELS))
         y = F.glu(self.gate(self.convolution_norm(h)), -1)
         h = h + self.mix(F.silu(self.depthwise(y.T[None]))[0].T)
         return self.norm(h + 0.5 * self.second(h))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, radius: int) -> Tensor:
+    """Attention of (heads,J,C) within `radius`, some queries at once: work and memory grow with J, not its square."""
+    time = torch.arange(q.shape[1], device=q.device)
+    heard = []
+    for start in range(0, len(time), _QUERIES):
+        some = slice(start, start + _QUERIES)
+        near = slice(max(0, start - radius), start + _QUERIES + radius)
+        band = (time[some, None] - time[near]).abs() <= radius
+        heard.append(F.scaled_dot_product_attention(q[:, some], k[:, near], v[:, near], attn_mask=band))
+    return torch.cat(heard, 1)
 
 
 class FeedForward(nn.Module):

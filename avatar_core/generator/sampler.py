@@ -23,6 +23,8 @@ from avatar_core.geometry.filters import low_pass, slow_velocity
 from avatar_core.networks.diffusion import make_scheduler
 from avatar_core.progress import Progress, silent
 
+HEARING_WINDOWS = 6  # windows of sound heard at once: the ear reaches 17 s to either side, and what lies there is heard again
+
 
 @torch.no_grad()
 def generate(
@@ -44,7 +46,8 @@ def generate(
         piece = torch.from_numpy(audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
         return encode_audio(model, model.audio.hear(piece.to(model.motion.device)))
 
-    features = _windows(encode, frames, config.window, model.context + model.audio.context)
+    heard_at_once = HEARING_WINDOWS * config.window
+    features = _windows(encode, frames, heard_at_once, model.context + model.audio.context)
     return sample(model, features, seed, config, progress)
 
 

@@ -21,6 +21,7 @@ from avatar_core.particles.layout import REGIONS, ParticleLayout
 from avatar_core.particles.splats import Splats, float_tensor, rasterize_splats
 from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.inside import GONE, draw_in
+from avatar_core.personalise.sleeves import Arms, complete_arms, find_arms, misread, sleeve_ends, to_lab
 from avatar_core.personalise.surface import silhouette, vertex_normals
 from avatar_core.template.mesh import PARTS, Template
 
@@ -30,6 +31,11 @@ TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36
 SHELL_DEPTH_M = 0.006
 SHELL_SHARE = 0.5  # of their budget, at most: the rest goes where detail lacks
 SHELL_PX = 2.5  # pixels of uncovered person for each shell particle
+AROUND, CHOICE = (
+    6,
+    16,
+)  # particles near a shell that tell its depth, and among which it finds what it belongs to
+LOOKS = 1.5  # difference in looks (CIELAB) that outweighs a pixel of distance
 PUSHED_BACK = 0.3  # share of hair shells that give the hair depth
 
 
@@ -68,11 +74,12 @@ def make_particles(
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     base = _base(layout, means, normals)
     base.logit_opacities[lost] = GONE
-    shell = _shells(
-        template, layout, vertices, means, camera, matte.pure, shells, np.random.default_rng([seed, 77])
-    )
-    particles = join(base, shell)
-    return _color(particles, template, layout, normals, camera, matte.colors, matte.core)
+    arms = find_arms(template, layout)
+    base = _color(base, layout, normals, camera, matte.colors, matte.core)
+    base = completed(base, template, layout, arms)
+    rng = np.random.default_rng([seed, 77])
+    shell = _shells(template, layout, arms, vertices, base, camera, matte, shells, rng)
+    return join(base, shell)
 
 
 def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> PortraitParticles:
@@ -106,10 +113,11 @@ def _base(layout: ParticleLayout, means: np.ndarray, normals: np.ndarray) -> Por
 def _shells(
     template: Template,
     layout: ParticleLayout,
+    arms: Arms,
     vertices: np.ndarray,
-    means: np.ndarray,
+    base: PortraitParticles,
     camera: Camera,
-    mask: np.ndarray,
+    matte: Matte,
     count: int,
     rng: np.random.Generator,
 ) -> PortraitParticles:
@@ -117,7 +125,7 @@ def _shells(
     # A thin ring round the surface deserves no particles: it would show the backdrop.
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     covered = cv2.dilate(silhouette(vertices, template.faces, camera).astype(np.uint8), kernel)
-    bare = np.asarray(mask & (covered == 0), np.uint8)
+    bare = np.asarray(matte.pure & (covered == 0), np.uint8)
     uncovered = cv2.morphologyEx(bare, cv2.MORPH_OPEN, kernel)
     rows, columns = np.nonzero(uncovered)
     count = min(round(SHELL_SHARE * count), int(len(rows) / SHELL_PX))
@@ -131,18 +139,23 @@ def _shells(
         return empty
     chosen = _spread_pixels(rows, columns, count, rng)
     xy = np.stack([columns[chosen] + rng.random(count), rows[chosen] + rng.random(count)], 1)
-    projected, depth = camera.project(means)
+    projected, depth = camera.project(base.means)
     steady = np.isin(layout.region, [REGIONS[r] for r in ("body", "face", "hand_left", "hand_right")])
     moved = np.zeros(len(template.vertices))
     moved[template.face_action_vertices] = np.linalg.norm(template.face_actions, axis=-1).max(0)
     steady &= layout.points(np.repeat(moved[:, None], 3, 1))[:, 0] < 0.004
     candidates = np.flatnonzero(steady)
     head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
-    _, near = cKDTree(projected[candidates]).query(xy, k=6)
+    distance, near = cKDTree(projected[candidates]).query(xy, k=CHOICE)
     near = candidates[near]
-    anchor = near[:, 0]
-    at = depth[near].mean(1) + rng.normal(0, SHELL_DEPTH_M, count)
-    hair = head[near].mean(1) > 0.5
+    colors = _softened(matte.colors)[rows[chosen], columns[chosen]]
+    # Where an arm passes before the body or the other arm, a pixel belongs to what it looks like.
+    apart = np.linalg.norm(to_lab(colors)[:, None] - to_lab(base.colors)[near], axis=2)
+    contested = np.ptp(arms.part[near], axis=1) > 0
+    anchor = np.where(contested, near[np.arange(count), (apart + LOOKS * distance).argmin(1)], near[:, 0])
+    around = np.where(contested, depth[anchor], depth[near[:, :AROUND]].mean(1))
+    at = around + rng.normal(0, SHELL_DEPTH_M, count)
+    hair = head[near[:, :AROUND]].mean(1) > 0.5
     # Hair has volume: some of it lies behind what one sees.
     back = hair & (rng.random(count) < PUSHED_BACK)
     at[back] += rng.uniform(0, 0.09, back.sum())
@@ -151,15 +164,16 @@ def _shells(
     size = np.log(np.clip(0.9 * spacing, 0.001, 0.006))
     quats = np.zeros((count, 4))
     quats[:, 0] = 1
+    known = matte.core[rows[chosen], columns[chosen]]
     return PortraitParticles(
         means=world,
         quats=quats,
         log_scales=np.full((count, 3), size),
         logit_opacities=np.full(count, 1.0),
-        colors=np.full((count, 3), 0.5),
+        colors=np.where(known[:, None], colors, base.colors[anchor]),
         region=layout.region[anchor],
         anchor=anchor.astype(np.int32),
-        seen=np.ones(count, bool),
+        seen=known,
         facing=np.ones(count),
         n_base=0,
     )
@@ -194,45 +208,46 @@ def join(base: PortraitParticles, shell: PortraitParticles) -> PortraitParticles
 
 def _color(
     particles: PortraitParticles,
-    template: Template,
     layout: ParticleLayout,
     normals: np.ndarray,
     camera: Camera,
     image: np.ndarray,
     mask: np.ndarray,
 ) -> PortraitParticles:
-    n = particles.n_base
+    """Base particles with colours from image (H,W,3) where they are seen in mask (H,W)."""
     xy, depth = camera.project(particles.means)
     column, row = np.floor(xy[:, 0]).astype(int), np.floor(xy[:, 1]).astype(int)
     framed = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
     column, row = column.clip(0, camera.width - 1), row.clip(0, camera.height - 1)
     nearest = _depth_image(particles, camera)
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    view = particles.means[:n] - camera.position
+    view = particles.means - camera.position
     facing = -(normals * view).sum(1) / np.linalg.norm(view, axis=1)
-    seen = particles.seen & framed & mask[row, column]
-    seen[:n] = framed[:n] & inner[row[:n], column[:n]] & (facing > FACING)
-    seen[:n] &= depth[:n] < nearest[row[:n], column[:n]] + DEPTH_SLACK_M
-    hidden = layout.region == REGIONS["mouth_interior"]
-    seen[:n] &= ~hidden
-    soft = cv2.GaussianBlur(image, (0, 0), 0.7)
+    seen = framed & inner[row, column] & (facing > FACING)
+    seen &= depth < nearest[row, column] + DEPTH_SLACK_M
+    seen &= layout.region != REGIONS["mouth_interior"]
     colors = particles.colors.copy()
-    colors[seen] = soft[row[seen], column[seen]]
-    towards = particles.facing.copy()
-    towards[:n] = facing
-    result = replace(particles, colors=colors, seen=seen, facing=towards)
-    return replace(result, colors=complete_colors(result, template, layout))
+    colors[seen] = _softened(image)[row[seen], column[seen]]
+    return replace(particles, colors=colors, seen=seen, facing=facing)
 
 
-def complete_colors(particles: PortraitParticles, template: Template, layout: ParticleLayout) -> np.ndarray:
-    """Colours (N+S, 3) with those of particles that are not `seen` filled in."""
-    n = particles.n_base
-    colors, seen, region = particles.colors.copy(), particles.seen[:n], layout.region
+def _softened(image: np.ndarray) -> np.ndarray:
+    """What a particle of a pixel or two sees of a picture."""
+    return cv2.GaussianBlur(image, (0, 0), 0.7)
+
+
+def completed(
+    base: PortraitParticles, template: Template, layout: ParticleLayout, arms: Arms
+) -> PortraitParticles:
+    """Base particles, the colours of those filled in that are not `seen` or that show another part of an arm than their own."""
+    colors, region = base.colors.copy(), layout.region
+    ends, pieces = sleeve_ends(arms, layout, colors, base.seen)
+    seen = base.seen & ~misread(arms, ends, pieces, colors, base.seen)
     position = layout.template_positions
     key = np.stack([np.abs(position[:, 0]), position[:, 1] * 0.35, position[:, 2]], 1)
     face = region == REGIONS["face"]
     hands = np.isin(region, [REGIONS["hand_left"], REGIONS["hand_right"]])
-    skin_tone = np.median(colors[:n][seen & face], 0) if (seen & face).any() else np.array([0.7, 0.55, 0.45])
+    skin_tone = np.median(colors[seen & face], 0) if (seen & face).any() else np.array([0.7, 0.55, 0.45])
     head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
     scalp, body = (region == REGIONS["body"]) & head, (region == REGIONS["body"]) & ~head
     eyes = region == REGIONS["eyes"]
@@ -244,6 +259,7 @@ def complete_colors(particles: PortraitParticles, template: Template, layout: Pa
             continue
         _, which = cKDTree(key[known]).query(key[missing], k=3)
         colors[missing] = colors[known][which].mean(1)
+    colors = complete_arms(arms, ends, layout, key, colors, seen, base.facing)
     inside = np.flatnonzero(region == REGIONS["mouth_interior"])
     light = np.clip(skin_tone.mean() / 0.62, 0.55, 1.1)  # dark rooms have dark teeth
     part = template.part[layout.triangles[inside, 0]]
@@ -254,9 +270,7 @@ def complete_colors(particles: PortraitParticles, template: Template, layout: Pa
     depth = position[inside, 1] - position[inside, 1].min()
     fade = np.where(tooth, 1 - 12 * depth, 1 - 8 * depth).clip(0.35, 1)
     colors[inside] = np.clip(tint * fade[:, None] * light, 0, 1)
-    loose = np.flatnonzero(~particles.seen[n:]) + n
-    colors[loose] = colors[particles.anchor[loose]]
-    return colors
+    return replace(base, colors=colors, seen=seen)
 
 
 def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from avatar_core.geometry.camera import Camera
-from avatar_core.particles.layout import REGIONS, ParticleLayout
+from avatar_core.particles.layout import ParticleLayout
+from avatar_core.personalise.sleeves import find_arms
 from avatar_core.personalise.surface import silhouette
 from avatar_core.template.landmarks import HAND_JOINTS, indices
 from avatar_core.template.mesh import Template
@@ -17,13 +18,18 @@ from avatar_core.template.pose import bone_transforms, relaxed_rotvecs
 
 NEAR_DEG, FAR_DEG = 22.0, 50.0  # of an arm's bones from the relaxed stance: as learnt, and least
 LEAST = 0.12  # of an arm far from it
-HIDDEN = 0.2  # of an arm whose hand the portrait does not show
-SEEN = 0.15  # share of a hand's particles that show when it is turned to the viewer at all
+# Share of an upper arm's, a forearm's and a hand's particles that the portrait shows: from nothing worth the name to what an arm
+# seen from the side has, and what the arm may then do at least. What turns into view beyond is completed, not known.
+SHOWN = {"upper": (0.0, 0.2, 0.3), "fore": (0.02, 0.28, 0.12), "hand": (0.05, 0.2, 0.2)}
 HOLDING = 0.0  # of an arm whose hand touches something that is neither body nor cloth near it
 OBJECT_M2 = 0.02  # the least that counts as such
 REACH_M = 0.05  # from the hand's joints
-FOUND = 0.3  # confidence of a hand's keypoints from which it counts as found: not in a pocket, not round a bag's handle
-TOUCH_M = 0.17  # between wrists, or from a wrist to the middle of the head: they hold together
+# Confidence of a hand's keypoints: hidden (in a pocket, round a bag's handle), and found.
+HIDDEN, FOUND = (0.15, 0.2), (0.4, 1.0)
+TOUCH_M, APART_M = (
+    0.16,
+    0.22,
+)  # between wrists, or from a wrist to the middle of the head: they hold together, they do not
 
 
 def arm_freedom(
@@ -45,19 +51,22 @@ def arm_freedom(
         chest = transforms[template.bone_index["spine02"], :, :3]
         joints.append((at @ chest, at))
     out = []
-    for side, held in zip("LR", holding, strict=True):
+    course = find_arms(template, layout)
+    for k, (side, held) in enumerate(zip("LR", holding, strict=True)):
         bones = [template.bone_index[f"{name}.{side}"] for name in ("upperarm01", "lowerarm01", "wrist")]
         relaxed, posed = (_directions(local[bones]) for local, _ in joints)
         angle = np.degrees(np.arccos(np.clip((relaxed * posed).sum(1), -1, 1))).max()
         free = float(np.interp(angle, (NEAR_DEG, FAR_DEG), (1.0, LEAST)))
-        hand = layout.region == REGIONS["hand_left" if side == "L" else "hand_right"]
-        if seen[hand].mean() < SEEN or confidence[indices(*HAND_JOINTS[side])].mean() < FOUND:
-            free = min(free, HIDDEN)
+        for part, (none, enough, least) in enumerate(SHOWN.values()):
+            share = seen[course.part == 1 + 3 * k + part].mean()
+            free *= float(np.interp(share, (none, enough), (least, 1.0)))
+        trust = confidence[indices(*HAND_JOINTS[side])].mean()
+        free *= float(np.interp(trust, (HIDDEN[0], FOUND[0]), (HIDDEN[1], FOUND[1])))
         place = joints[1][1]
         wrist, other = (place[template.bone_index[f"wrist.{s}"]] for s in (side, "LR".replace(side, "")))
         brow = place[[template.bone_index["eye.L"], template.bone_index["eye.R"]]].mean(0)
-        if min(np.linalg.norm(wrist - other), np.linalg.norm(wrist - brow)) < TOUCH_M:
-            free = 0.0
+        gap = min(np.linalg.norm(wrist - other), np.linalg.norm(wrist - brow))
+        free *= float(np.interp(gap, (TOUCH_M, APART_M), (0.0, 1.0)))
         if held:
             free = min(free, HOLDING)
         out.append(free)

@@ -61,9 +61,9 @@ def test_one_row_each_hundredth_of_a_second(features):
 
 
 def test_a_piece_with_its_context_is_heard_as_in_the_whole(features, voice):
-    whole = np.tile(features.prepare(voice), 5)[: 640 * 400]
     context = features.context
-    a, b = 160, 190
+    a, b = context + 20, context + 50
+    whole = np.tile(features.prepare(voice), 20)[: 640 * (b + context + 20)]
     piece = features.hear(torch.from_numpy(whole[640 * (a - context) : 640 * (b + context)]))
     expected = features.hear(torch.from_numpy(whole))[4 * a : 4 * b]
     assert torch.allclose(piece[4 * context : -4 * context], expected, atol=1e-4)
@@ -76,9 +76,13 @@ def test_long_sound_is_worked_on_in_pieces_that_do_not_show(monkeypatch, voice):
     from avatar_core.audio import encoder
 
     sound = torch.from_numpy(np.tile(voice, 2)[: 16000 * 9])
-    whole = phoneme_encoder()(sound)
-    monkeypatch.setattr(encoder, "_BLOCK", 250)
-    assert torch.allclose(phoneme_encoder()(sound), whole, atol=1e-4)
+    near = encoder.PhonemeEncoder(radius=20)
+    near.load_state_dict(phoneme_encoder().state_dict())
+    whole = near.eval()(sound)
+    monkeypatch.setattr(encoder, "_BLOCK", 100)
+    monkeypatch.setattr(encoder, "_QUERIES", 33)
+    assert torch.allclose(near(sound), whole, atol=1e-4)
+    assert not torch.allclose(phoneme_encoder()(sound), whole, atol=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:sound")

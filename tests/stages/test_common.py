@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avatar_core.errors import UserError
+from avatar_core.errors import UserError, warn
 from stages.common import HEADLINE, Stage, csv_text, tidy_metrics
 from stages.params import Params
 from stages.workers import process_map
@@ -171,6 +171,16 @@ def die_once(job):
 
 def die_always(k):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def warn_of(k):
+    warn(f"clip {k}: expected sound, found none")
+    return k
+
+
+def test_warnings_of_workers_are_one_plain_line(capfd):
+    assert process_map(warn_of, [4], 1) == [4]
+    assert "warning: clip 4: expected sound, found none" in capfd.readouterr().err.splitlines()
 
 
 def test_user_errors_come_out_of_workers():
