@@ -98,7 +98,9 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     if not (has_checkpoint(path) and preview.is_dir()):
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
-        canonical, camera, fit = personalise(image, params.perception, config=params.avatar)
+        canonical, camera, fit = personalise(
+            image, params.perception, config=params.avatar, compute=job.stage.compute
+        )
         save_canonical(path, canonical)
         _, depth = camera.project(canonical.means[: canonical.n_base])
         metrics = np.array([fit.psnr_foreground, fit.psnr_face, depth.mean()], np.float32)

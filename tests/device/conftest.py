@@ -15,13 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from avatar_core.device import Compute
-from avatar_core.distill.train import DistillClip, View
+from avatar_core.distill import train as distill
+from avatar_core.distill.train import DistillClip
 from avatar_core.geometry.camera import Camera, look_at
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import bind_tracks
+from avatar_core.personalise.appearance import PortraitParticles
+from avatar_core.personalise.view import View
 from avatar_core.score.clips import ScoreClip
 from avatar_core.training import loop
+from tests.fit.clip_scene import scene
 
 _path = Path(__file__).parents[1] / "motion" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("artificial_person", _path)
@@ -45,7 +49,7 @@ def distill_clips(person, clips, data):
             images, _ = rasterize_splats(splats, CAMERA, background=torch.full((3,), 0.5))
         pixels, depth = CAMERA.project(splats.means.numpy()[:, :430])
         frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        view = View(
+        view = distill.View(
             CAMERA.viewmat, np.repeat(CAMERA.K[None], len(frames), 0), frames, np.full((32, 32, 3), 0.5, np.float32),
             bind_tracks(pixels[:, 200:350:5], pixels, depth), True,
         )  # fmt: skip
@@ -57,6 +61,22 @@ def distill_clips(person, clips, data):
 def large(person):
     """(canonical, layout) with particles that show at 32 px."""
     return _large(person)
+
+
+def portrait():
+    """(particles, view) of the fit's scene as a portrait to refine."""
+    known = scene()
+    canonical = known.canonical
+    n = canonical.n_base
+    splats = canonical.splats()
+    with torch.no_grad():
+        image, alpha = rasterize_splats(splats, known.camera)
+    particles = PortraitParticles(
+        canonical.means, canonical.quats, canonical.log_scales, canonical.logit_opacities, 0.8 * canonical.colors,
+        canonical.region, canonical.anchor, np.ones(n, bool), np.ones(n), n,
+    )  # fmt: skip
+    backdrop = np.zeros_like(image.numpy())
+    return particles, View.of(known.camera, image.numpy(), backdrop, alpha[..., 0].numpy(), image.numpy())
 
 
 def _large(person):

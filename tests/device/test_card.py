@@ -27,10 +27,13 @@ from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import make_layout
 from avatar_core.particles.stance import StanceFrames
 from avatar_core.perception.tracks import TrackBinding
+from avatar_core.personalise import refine
+from avatar_core.personalise.config import RefineConfig
 from avatar_core.score import train as score_train
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.template import load_template
+from tests.device.conftest import portrait
 from tests.fit.clip_scene import BUDGETS, FRAMES, scene
 from tests.motion.small import MODEL
 
@@ -143,6 +146,24 @@ def test_fit(card, monkeypatch):
     with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|scalar|item"):  # checked at its end
         track_clip(rig, known.xy, known.confidence, known.camera, settings)
     assert len(taken) == settings.iterations
+
+
+def test_personalise(card, monkeypatch):
+    particles, view = portrait()
+    monkeypatch.setattr(refine, "contribution", lambda *_: torch.ones(len(particles.means)))
+    drawn, render = [], refine.render
+
+    def watched(*arguments):
+        if not drawn:
+            card.beside = 0  # all before was made for the whole refinement
+        drawn.append(1)
+        return render(*arguments)
+
+    monkeypatch.setattr(refine, "render", watched)
+    close = view.crop(20, 20, 40, 40)
+    with card, pytest.raises(RuntimeError, match="meta"):  # whether all is finite is read once a step
+        refine.refine(particles, view, close, RefineConfig(steps=2), compute=CARD)
+    assert len(drawn) == 2 and card.beside == 0
 
 
 class DenseBlend:

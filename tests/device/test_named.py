@@ -23,14 +23,15 @@ from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.deformation import Deformation
 from avatar_core.particles.layout import make_layout
 from avatar_core.perception.backends import PerceptionConfig
-from avatar_core.personalise.config import PersonaliseConfig
+from avatar_core.personalise.config import PersonaliseConfig, RefineConfig
+from avatar_core.personalise.refine import refine
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.score.train import evaluate_score, train_score
 from avatar_core.speak.render import moving_frames, render_motion
 from avatar_core.speak.student import Student, load_student, save_student
 from avatar_core.template import load_template
-from tests.device.conftest import CAMERA
+from tests.device.conftest import CAMERA, portrait
 from tests.fit.clip_scene import BUDGETS, scene
 from tests.motion.small import CODEC, MODEL
 
@@ -105,6 +106,18 @@ def test_fit(unnamed_is_nowhere):
         )  # fmt: skip
     finite([fitted.deformation.mean_offset, fitted.deformation.rotation, fitted.deformation.color])
     assert fitted.frames.std() > 1
+
+
+def test_personalise(unnamed_is_nowhere):
+    """The refinement, whose steps are most of the time."""
+    particles, view = portrait()
+    config = RefineConfig(steps=1, sharp_steps=1)
+    with unnamed_is_nowhere():
+        for sharp in (False, True):
+            refined = refine(
+                particles, view, view.crop(20, 20, 40, 40), config, sharp=sharp, focus=(20, 20, 40)
+            )
+            assert np.isfinite(refined.means).all() and not np.array_equal(refined.colors, particles.colors)
 
 
 def test_speak(large, data, codec, tmp_path, unnamed_is_nowhere):
