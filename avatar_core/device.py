@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avatar_core.errors import UserError
 
@@ -41,11 +41,17 @@ class Compute:
         """A batch and its random draws on the device: the one place where they go there."""
         return tuple(value.to(self.device, non_blocking=True) for value in batch)
 
-    def adamw(self, parameters: Iterable[Tensor], **settings: Any) -> torch.optim.AdamW:
+    def adamw(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> torch.optim.AdamW:
         """On a CUDA device the fused one, which leaves out a step that is not finite by itself (see `training.loop`)."""
         import torch
 
-        return torch.optim.AdamW(parameters, fused=self.on_card or None, **settings)
+        return torch.optim.AdamW(parameters, lr, betas, weight_decay=weight_decay, fused=self.on_card or None)
 
     def autocast(self) -> AbstractContextManager[object]:
         """For the forward pass of a network in training. What leaves it is to be made float again before it is summed up."""

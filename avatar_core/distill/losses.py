@@ -17,7 +17,10 @@ from avatar_core.score import ScoreTeacher
 def draw_score(
     shape: Sequence[int], rng: torch.Generator, tau: Sequence[float] = (0.3, 0.9)
 ) -> tuple[Tensor, Tensor]:
-    """Timesteps (B,) between the given shares of the schedule, and noise of the shape (B,F,3,H,W), on the CPU."""
+    """Timesteps (B,) between the given shares of the schedule, and noise of the shape (B,F,3,H,W), on the CPU.
+
+    Locked by test_vsd_gradient_is_the_formula.
+    """
     low, high = (int(t * 999) for t in tau)
     timesteps = torch.randint(low, high + 1, (shape[0],), generator=rng, device="cpu")
     return timesteps, torch.randn(*shape, generator=rng, device="cpu")
