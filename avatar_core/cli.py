@@ -17,12 +17,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from avatar_core.cli_ingest import ingest
+from avatar_core.cli_options import (
+    MODEL,
+    Audio,
+    Device,
+    Language,
+    Model,
+    OptionalPortrait,
+    PersonNumber,
+    Portrait,
+    Seed,
+    Text,
+    Voice,
+)
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
 from avatar_core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from avatar_core.device import Compute
     from avatar_core.geometry.camera import Camera
     from avatar_core.particles.canonical import Canonical
     from avatar_core.particles.layout import ParticleLayout
@@ -33,8 +47,6 @@ if TYPE_CHECKING:
 # numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
 # threads depend on how many there are, and an avatar made here must be, byte for byte, the one that stage fit makes.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-MODEL = Path("data/distill/student.safetensors")
 
 app = typer.Typer(
     name="avatar",
@@ -47,25 +59,6 @@ app = typer.Typer(
 )
 # the arguments of these commands are those of `python -m stages`, which also prints their --help
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
-Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
-OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
-Audio = Annotated[
-    Path | None,
-    typer.Option("--audio", "-a", help="A recording: WAV, FLAC, MP3, OGG, M4A, or a video's sound."),
-]
-Text = Annotated[str | None, typer.Option("--text", "-t", help="A sentence to speak, instead of --audio.")]
-Language = Annotated[
-    str, typer.Option("--language", "-l", help="Language of --text; `avatar voices` lists them.")
-]
-Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
-Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
-PersonNumber = Annotated[
-    int, typer.Option("--person", min=1, help="Which face of several in the portrait: 1 is the largest.")
-]
-Seed = Annotated[
-    int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
-]
 
 
 @app.command()
@@ -105,6 +98,7 @@ def speak(
     preview: Annotated[
         float | None, typer.Option(min=0.04, help="Only the first so many seconds of the sound.")
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """Make a video of the person in a portrait, speaking.
 
@@ -119,16 +113,17 @@ def speak(
     behind = read_background(background)
     _check_out(out, (".webm", ".mov") if behind.transparent else (".mp4",), portrait, audio)
     # the cheap checks first: nobody waits half a minute for a typo
+    compute = _compute(device)
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
-        student = load_student(model)
-        layout, canonical, camera, _ = _personalise(image, portrait, student, person)
+        student = load_student(model).to(compute.device)
+        layout, canonical, camera, _ = _personalise(image, portrait, student, person, compute)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
         _use_all_cores()
-        student = load_student(model)
+        student = load_student(model).to(compute.device)
         layout, canonical, camera = load_avatar(avatar)
     else:
         found = "neither" if portrait is None else "both"
@@ -167,6 +162,7 @@ def personalise(
     ],
     person: PersonNumber = 1,
     model: Model = MODEL,
+    device: Device = "cpu",
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
     from avatar_core.io.atomic import check_writable
@@ -175,9 +171,10 @@ def personalise(
 
     check_avatar_folder(out)
     check_writable(out, [portrait])
+    compute = _compute(device)
     image = _portrait(portrait)
     maker = load_maker(model)
-    _, canonical, camera, fit = _personalise(image, portrait, maker, person)
+    _, canonical, camera, fit = _personalise(image, portrait, maker, person, compute)
     save_avatar(out, canonical, camera, maker.personalise.particles, fit)
     say(
         f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
@@ -200,6 +197,7 @@ def export(
     voice: Voice = None,
     model: Model = MODEL,
     seed: Seed = 0,
+    device: Device = "cpu",
 ) -> None:
     """Write an avatar as Gaussians in the INRIA .ply layout, at rest or speaking."""
     from avatar_core.io.atomic import check_writable
@@ -214,10 +212,11 @@ def export(
     else:
         check_sequence_folder(out)
         check_writable(out, [path for path in (portrait, audio) if path])
+    compute = _compute(device)
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
-    student = load_student(model)
-    layout, canonical, _, _ = _personalise(image, portrait, student, person)
+    student = load_student(model).to(compute.device)
+    layout, canonical, _, _ = _personalise(image, portrait, student, person, compute)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
         say(f"{out}: {len(canonical.means)} Gaussians")
@@ -277,6 +276,14 @@ def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> N
         raise UserError(f"{path}: expected a file name, found a folder")
 
 
+def _compute(device: str) -> Compute:
+    from avatar_core.device import resolve
+
+    return resolve(
+        device, renders=True, say=lambda line: err_console.print(line, markup=False, soft_wrap=True)
+    )
+
+
 def _portrait(path: Path) -> np.ndarray:
     from avatar_core.io.images import read_image
 
@@ -284,7 +291,7 @@ def _portrait(path: Path) -> np.ndarray:
 
 
 def _personalise(
-    image: np.ndarray, path: Path, how: Student | Maker, person: int
+    image: np.ndarray, path: Path, how: Student | Maker, person: int, compute: Compute
 ) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
     """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
     from avatar_core.io.lens import field_of_view
@@ -295,7 +302,7 @@ def _personalise(
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
         try:
             lens = field_of_view(path)
-            result = make_avatar(image, how.personalise, how.perception, person, lens)
+            result = make_avatar(image, how.personalise, how.perception, person, lens, compute)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     faces = result[-1].faces

@@ -5,7 +5,6 @@ exit with code 2; everything else is a programmer's error and keeps its tracebac
 """
 
 import warnings
-from typing import Any
 
 
 class UserError(ValueError):
@@ -28,11 +27,10 @@ def one_line_warnings() -> None:
     """From now on an `InputWarning` shows as `warning: ...` alone, as users read it; other warnings as Python shows them."""
     usual = warnings.formatwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
-        return (
-            f"warning: {message}\n"
-            if issubclass(category, InputWarning)
-            else usual(message, category, *where, **more)
-        )
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = issubclass(category, InputWarning)
+        return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = show

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from avatar_core.device import Compute, resolve
 from avatar_core.errors import UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
 from stages.params import PARAMS, Params, load_params
@@ -50,6 +51,8 @@ STAGES = (
     "report",
 )
 SHARDED = ("teacher", "fit")
+TRAINING = ("score", "embed", "generator", "distill")  # compute on `run.device`, in `run.precision`
+RENDERING = ("fit", "distill", "evaluate")  # compute and draw on `run.device`
 HEADLINE = 12  # metrics of a stage that `dvc metrics` shows, at most
 
 
@@ -69,6 +72,16 @@ class Stage:
     @property
     def seed(self) -> int:
         return self.params.run.seed
+
+    @property
+    def compute(self) -> Compute:
+        """What `run.device` and `run.precision` stand for here. Raises UserError where they cannot be had."""
+        return self.resolve_compute(None)
+
+    def resolve_compute(self, say: Callable[[str], None] | None) -> Compute:
+        """As `compute`; `say` hears what auto chose."""
+        run = self.params.run
+        return resolve(run.device, run.precision, where="run.device", renders=self.name in RENDERING, say=say)
 
     @property
     def out(self) -> Path:
@@ -207,7 +220,10 @@ def run_stage(
         shard = getattr(arguments, "shard", None)
         if shard is not None and shard not in params.run.shards:
             raise UserError(f"--shard: expected one of {params.run.shards}, found {shard}")
-        _execute(Stage(name, shard, params), main)
+        stage = Stage(name, shard, params)
+        if name in (*TRAINING, *RENDERING):  # nobody waits for hours to hear that there is no GPU
+            stage.resolve_compute(lambda line: print(line, file=sys.stderr))
+        _execute(stage, main)
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         sys.exit(2)

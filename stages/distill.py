@@ -61,7 +61,8 @@ def main(stage: Stage) -> None:
         for row in rows
     ]
     config = replace(params, seed=stage.entropy("train") % 2**31)
-    before = (copy.deepcopy(generator), copy.deepcopy(codec))
+    compute = stage.compute
+    before = (copy.deepcopy(generator).to(compute.device), copy.deepcopy(codec).to(compute.device))
     out = stage.fresh(stage.out)
     with stage.progress(params.steps) as bar:
         generator, codec, history = train_student(
@@ -75,6 +76,7 @@ def main(stage: Stage) -> None:
             audio=stage.params.audio.features,
             checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
             progress=bar.reach,
+            compute=compute,
         )
     student = Student(generator, codec, stage.params.avatar, stage.params.perception, stage.params.sample)
     save_student(out / "student.safetensors", student, config.seed)

@@ -40,10 +40,12 @@ def main(stage: Stage) -> None:
     data, layout = Artifacts.of(stage), make_layout(stage.params.particles)
     features = stage.params.audio.features
     train, val = data.fitted_clips("train"), data.fitted_clips("val")
+    compute = stage.compute
     codec = fit_codec(
         FittedClips(data, train),
         layout,
         replace(params.codec, seed=stage.entropy("codec") % 2**31),
+        compute,
     )
     out = stage.fresh(stage.out)
     tensors, about = codec.tensors()
@@ -60,7 +62,7 @@ def main(stage: Stage) -> None:
     )
     with stage.progress(config.steps) as bar:
         embedding, losses = train_embedding(
-            faces, codec, config, features, stage.scratch(stage.data / "fit"), bar.reach
+            faces, codec.cpu(), config, features, stage.scratch(stage.data / "fit"), bar.reach, compute
         )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
@@ -79,7 +81,7 @@ def main(stage: Stage) -> None:
             "retrieval_patch_val",
         ),
     )
-    _show(stage, embedding, (val_faces or faces)[:4])
+    _show(stage, embedding.cpu(), (val_faces or faces)[:4])
 
 
 class FittedClips(Sequence[FittedClip]):
@@ -106,14 +108,15 @@ def encode_clips(
     comes back through the latents, every fifth frame, by region shown."""
     frames = {"face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT), "body": (WORLD,)}
     sums: dict[str, list[float]] = {name: [] for name in frames}
-    clips = {}
+    clips, device = {}, codec.head_to_body.device
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
-        heard = features.hear(torch.from_numpy(features.prepare(data.audio(row["id"])))).numpy()
+        sound = torch.from_numpy(features.prepare(data.audio(row["id"]))).to(device)
+        deformation, some = clip.deformation.to(device), clip.deformation[slice(None, None, 5)]
         with torch.no_grad():
-            x = codec.encode(clip.deformation, clip.stature, clip.visible)
-            some = clip.deformation[slice(None, None, 5)]
-            again = codec.encode(some, clip.stature, clip.visible)
-            back = codec.decode(again, clip.stature).mean_offset.numpy()
+            heard = features.hear(sound).cpu().numpy()
+            x = codec.encode(deformation, clip.stature, clip.visible).cpu()
+            again = codec.encode(some.to(device), clip.stature, clip.visible)
+            back = codec.decode(again, clip.stature).mean_offset.cpu().numpy()
         clips[row["id"]] = LatentClip(heard, x.numpy(), clip.visible, clip.confidence)
         error = np.linalg.norm(back - some.mean_offset.numpy(), axis=-1)
         for name, ids in frames.items():

@@ -122,9 +122,10 @@ def _judge_clip(job: Job) -> Outcome:
     xy, confidence = stage.params.perception.keypoint_detector.keypoints(truth)
     filmed_from = None if conventional_camera(row["backend"]) else data.portrait_distance(row)
     camera = camera_for(truth, xy, confidence, canonical, layout, row["framing"], filmed_from)
-    student = load_student(data.student_file)
-    generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
-    codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
+    device = stage.compute.device
+    student = load_student(data.student_file).to(device)
+    generator = Generator.from_tensors(*data.checkpoint("generator", "generator")).to(device)
+    codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec")).to(device)
     students = {
         "ours": (student, audio),
         "before_distill": (replace(student, generator=generator, codec=codec), audio),
@@ -167,8 +168,8 @@ def _particles(student: Student, canonical: Canonical, layout: ParticleLayout, x
     """Base particles (T,N,3) of motion latents."""
     with torch.no_grad():
         deformation = student.codec.decode(x, float(canonical.stature))
-        splats = LocalFrames(canonical, layout).compose(deformation)
-    return splats.means[:, : canonical.n_base].numpy()
+        splats = LocalFrames(canonical, layout, x.device).compose(deformation)
+    return splats.means[:, : canonical.n_base].cpu().numpy()
 
 
 def _identity_report(stage: Stage, outcomes: Sequence[Outcome]) -> dict[str, float | None]:

@@ -133,7 +133,7 @@ def _vertex_rows(
 
 def silence_report(stage: Stage) -> dict[str, float]:
     """How far the mouth stands open, against rest, when nothing or only faint noise is heard: mean and most, in mm."""
-    student = load_student(Artifacts.of(stage).student_file)
+    student = load_student(Artifacts.of(stage).student_file).to(stage.compute.device)
     samples = SILENCE_SECONDS * SAMPLE_RATE
     sounds = {
         "silence": np.zeros(samples, np.float32),

@@ -98,7 +98,9 @@ def _personalise(job: PersonJob) -> dict[str, float]:
     if not (has_checkpoint(path) and preview.is_dir()):
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
-        canonical, camera, fit = personalise(image, params.perception, config=params.avatar)
+        canonical, camera, fit = personalise(
+            image, params.perception, config=params.avatar, compute=job.stage.compute
+        )
         save_canonical(path, canonical)
         _, depth = camera.project(canonical.means[: canonical.n_base])
         metrics = np.array([fit.psnr_foreground, fit.psnr_face, depth.mean()], np.float32)
@@ -127,7 +129,7 @@ def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path
     try:
         fit = fit_clip(
             frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], stage.params.fit,
-            filmed_from=filmed_from, nodes=make_nodes(template, layout),
+            filmed_from=filmed_from, nodes=make_nodes(template, layout), compute=stage.compute,
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"clip {row['id']}: {error}") from None

@@ -50,6 +50,7 @@ def main(stage: Stage) -> None:
             audio=audio.features,
             checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
             progress=bar.reach,
+            compute=stage.compute,
         )
     calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
     tensors, described = generator.tensors()
@@ -75,7 +76,8 @@ def compare_lips(
     correlations = []
     for row, axes in zip(rows, grid.flat, strict=False):
         fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"])).detach().numpy()
-        made = codec.aperture(generate(generator, data.audio(row["id"]), stage.seed, stage.params.sample))
+        made = generate(generator, data.audio(row["id"]), stage.seed, stage.params.sample)
+        made = codec.aperture(made.cpu())
         made = made.detach().numpy()[: len(fitted)]
         correlations.append(float(np.corrcoef(fitted, made)[0, 1]))
         seconds = np.arange(len(fitted)) / FPS

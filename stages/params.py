@@ -18,7 +18,8 @@ import yaml
 
 from avatar_core.audio.backends import AudioConfig
 from avatar_core.backends import backend_class, default_backends, parse_choices
-from avatar_core.config import derived_by, list_of, parse, ranged, section
+from avatar_core.config import derived_by, list_of, one_of, parse, ranged, section
+from avatar_core.device import PRECISIONS, check_device
 from avatar_core.distill.config import DistillConfig
 from avatar_core.embed.config import CodecConfig, ContrastiveConfig
 from avatar_core.errors import UserError
@@ -37,12 +38,15 @@ PARAMS = Path("params.yaml")
 
 @dataclass(frozen=True)
 class RunParams:
-    """Shared by all stages. `workers` processes change nothing in the results; `threads` of the training loops do."""
+    """Shared by all stages. `workers` processes change nothing in the results; `threads` of the training loops do, and so do the
+    device and the precision: both are dependencies of the stages that compute there, so that the lock says what made the bytes."""
 
     seed: int = ranged(7)
     shards: list[int] = list_of(0, 1)  # a list because DVC's matrix is made from it; always 0, 1, 2, ...
     workers: int = ranged(2, 1, 256)
     threads: int = ranged(2, 1, 256)
+    device: str = "cpu"  # auto, cpu, cuda or cuda:N
+    precision: str = one_of(*PRECISIONS)  # of networks in training
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ def parse_params(raw: Any, name: str = "params.yaml") -> Params:
 
 def check(params: Params, name: str) -> None:
     """What several keys owe each other."""
+    check_device(params.run.device, f"{name}: run.device")
     shards, people = params.run.shards, params.identities.total
     if not shards or shards != list(range(len(shards))):
         raise UserError(f"{name}: run.shards: expected [0, 1, 2, ...] without gaps, found {shards}")

@@ -48,7 +48,7 @@ def main(stage: Stage) -> None:
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
     clips = [_clip(data, row, scratch) for row in train]
     with stage.progress(1) as bar, one_thread():  # on two, a busy machine was seen to change the last bits
-        model, losses = backend.train(clips, seed, scratch, bar.reach)
+        model, losses = backend.train(clips, seed, scratch, bar.reach, stage.compute)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
@@ -57,7 +57,7 @@ def main(stage: Stage) -> None:
     with one_thread():
         measured = {f"{k}_train": v for k, v in backend.evaluate(model, clips, seed=stage.seed).items()}
         measured |= {f"{k}_held_out": v for k, v in backend.evaluate(model, tests, seed=stage.seed).items()}
-        _show(stage, model, tests[:3], [row["id"] for row in held_out[:3]])
+        _show(stage, model.to("cpu"), tests[:3], [row["id"] for row in held_out[:3]])
     stage.write_metrics(
         {**measured, "parameters": sum(p.numel() for p in model.parameters())},
         headline=("denoise_matched_held_out", "denoise_mismatched_held_out"),

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of the floors below it. `avatar_core/render` and `flows` included; top-level modules by their names.
 FLOORS = (
     ("clock", "errors", "progress"),
-    ("config",),
+    ("config", "device"),
     ("backends", "geometry", "networks", "render"),
     ("io", "template"),
     ("particles",),
@@ -19,7 +19,7 @@ FLOORS = (
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),
     ("generator", "ingest"),
-    ("cli_ingest", "cli_terminal", "distill", "speak", "recipes"),
+    ("cli_ingest", "cli_options", "cli_terminal", "distill", "speak", "recipes"),
     ("cli", "stages"),
     ("flows",),
 )

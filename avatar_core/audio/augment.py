@@ -28,13 +28,13 @@ def augment(
     raw = features.detach().to("cpu", torch.float32)
 
     def uniform(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=generator)
+        return torch.rand(shape, generator=generator, device="cpu")
 
     warp = config.warp_low + (config.warp_high - config.warp_low) * uniform(batch)
-    warp = torch.where(uniform(batch) < config.warp_probability, warp, torch.ones(batch))
+    warp = torch.where(uniform(batch) < config.warp_probability, warp, torch.ones_like(warp))
     raw = warp_mel(raw, warp)
 
-    gain = config.gain_sd * torch.randn(batch, 1, generator=generator)
+    gain = config.gain_sd * torch.randn(batch, 1, generator=generator, device="cpu")
     colour = gain + config.equaliser_sd * _random_curve(batch, generator)
     raw = _scale_power(raw, colour)
 
@@ -57,7 +57,9 @@ def warp_mel(features: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     mels = np.linspace(low, high, NUM_MELS + 2)[1:-1]
     hz = mel_to_hz(mels)[None] * factors.detach().cpu().numpy().astype(np.float64)[:, None]
     position = (hz_to_mel(np.minimum(hz, HIGH_HZ)) - mels[0]) / (mels[1] - mels[0])
-    position = torch.as_tensor(np.clip(position, 0, NUM_MELS - 1), dtype=features.dtype)
+    position = torch.as_tensor(
+        np.clip(position, 0, NUM_MELS - 1), dtype=features.dtype, device=features.device
+    )
     left = position.floor().long().clamp(max=NUM_MELS - 2)
     share = (position - left)[:, None, :]
     index = left[:, None, :].expand(-1, features.shape[1], -1)
@@ -66,7 +68,7 @@ def warp_mel(features: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
 
 def _random_curve(batch: int, generator: torch.Generator) -> torch.Tensor:
     """(B, M): unit normal at four places, straight lines between."""
-    points = torch.randn(batch, 1, 4, generator=generator)
+    points = torch.randn(batch, 1, 4, generator=generator, device="cpu")
     return torch.nn.functional.interpolate(points, size=NUM_MELS, mode="linear", align_corners=True)[:, 0]
 
 

@@ -103,9 +103,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, radius: int) -> Tensor:
     """Attention of (heads,J,C) within `radius`, some queries at once: work and memory grow with J, not its square."""
     time = torch.arange(q.shape[1], device=q.device)
     heard = []
-    for some in time.split(_QUERIES):
-        near = time[max(0, int(some[0]) - radius) : int(some[-1]) + radius + 1]
-        band = (some[:, None] - near).abs() <= radius
+    for start in range(0, len(time), _QUERIES):
+        some = slice(start, start + _QUERIES)
+        near = slice(max(0, start - radius), start + _QUERIES + radius)
+        band = (time[some, None] - time[near]).abs() <= radius
         heard.append(F.scaled_dot_product_attention(q[:, some], k[:, near], v[:, near], attn_mask=band))
     return torch.cat(heard, 1)
 
@@ -120,10 +121,15 @@ class FeedForward(nn.Module):
         return self.down(F.silu(self.up(self.norm(h))))
 
 
-@lru_cache(maxsize=1)
-def phoneme_encoder() -> PhonemeEncoder:
+def phoneme_encoder(device: torch.device | str = "cpu") -> PhonemeEncoder:
     """The committed encoder, in eval mode. Raises UserError when the asset is missing or damaged."""
+    return _on(str(device))
+
+
+@lru_cache(maxsize=2)
+def _on(device: str) -> PhonemeEncoder:
     tensors, _ = load_checkpoint(ASSET)
-    encoder = PhonemeEncoder()
+    with torch.device("cpu"):
+        encoder = PhonemeEncoder()
     encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return encoder.eval().requires_grad_(False)
+    return encoder.eval().requires_grad_(False).to(device)

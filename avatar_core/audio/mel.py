@@ -42,7 +42,7 @@ class LogMel:
     def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
         import torch
 
-        return torch.zeros(0, len(audio) // 160, self.bands)
+        return torch.zeros(0, len(audio) // 160, self.bands, device="cpu")
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
         from avatar_core.audio.augment import augment

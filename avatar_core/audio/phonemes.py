@@ -58,8 +58,8 @@ class Phonemes:
         from avatar_core.audio.features import HOP, log_mel
 
         energy = log_mel(audio).mean(-1, keepdim=True)
-        hidden = phoneme_encoder()(audio)
-        at = (torch.arange(len(energy)) + 0.5) * HOP / FRAME_SAMPLES
+        hidden = phoneme_encoder(audio.device)(audio)
+        at = (torch.arange(len(energy), device=audio.device) + 0.5) * HOP / FRAME_SAMPLES
         left = at.long().clamp(max=max(0, len(hidden) - 2))
         share = (at - left).clamp(max=1)[:, None]
         right = (left + 1).clamp(max=len(hidden) - 1)
@@ -72,12 +72,12 @@ class Phonemes:
 
         made = [make_take(audio, others, self.takes, rng) for _ in range(self.takes.count)]
         heard = [self.hear(torch.from_numpy(take)) for take in made]
-        return torch.stack(heard) if heard else torch.zeros(0, len(audio) // 160, self.bands)
+        return torch.stack(heard) if heard else torch.zeros(0, len(audio) // 160, self.bands, device="cpu")
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
         import torch
 
         energy, hidden = features[..., :1], features[..., 1:]
-        energy = energy + self.energy_sd * torch.randn(len(features), 1, 1, generator=rng)
-        hidden = hidden + self.noise * hidden.std() * torch.randn(hidden.shape, generator=rng)
+        energy = energy + self.energy_sd * torch.randn(len(features), 1, 1, generator=rng, device="cpu")
+        hidden = hidden + self.noise * hidden.std() * torch.randn(hidden.shape, generator=rng, device="cpu")
         return torch.cat([energy, hidden], -1)

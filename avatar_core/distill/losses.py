@@ -14,30 +14,39 @@ from torch import Tensor
 from avatar_core.score import ScoreTeacher
 
 
+def draw_score(
+    shape: Sequence[int], rng: torch.Generator, tau: Sequence[float] = (0.3, 0.9)
+) -> tuple[Tensor, Tensor]:
+    """Timesteps (B,) between the given shares of the schedule, and noise of the shape (B,F,3,H,W), on the CPU.
+
+    Locked by test_vsd_gradient_is_the_formula.
+    """
+    low, high = (int(t * 999) for t in tau)
+    timesteps = torch.randint(low, high + 1, (shape[0],), generator=rng, device="cpu")
+    return timesteps, torch.randn(*shape, generator=rng, device="cpu")
+
+
 def vsd_loss(
     frames: Tensor,
     teacher: ScoreTeacher,
     log_mel: Tensor,
     reference: Tensor,
-    generator: torch.Generator,
+    timesteps: Tensor,
+    noise: Tensor,
     *,
     guidance: float = 1.0,
-    tau: Sequence[float] = (0.3, 0.9),
     fake_score: ScoreTeacher | None = None,
 ) -> Tensor:
     """Video Score Distillation: a scalar with the paper's gradient.
 
     Equation: grad L_vsd = E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
 
-    frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps, tau drawn between the
-    given shares of the schedule, w(tau) = sigma(tau)^2. With fake_score, a score network of the rendered clips
+    frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps at the timesteps tau (B,) with
+    noise eps as the frames, see `draw_score`; w(tau) = sigma(tau)^2. With fake_score, a score network of the rendered clips
     themselves, its noise estimate takes the place of eps (the variational form [Wang et al. 2023]).
     The value is the mean size of the score difference: it says how far the teacher would move the frames.
     Locked by test_vsd_gradient_is_the_formula, test_variational_vsd_vanishes_when_both_scores_agree.
     """
-    low, high = (int(t * 999) for t in tau)
-    timesteps = torch.randint(low, high + 1, (len(frames),), generator=generator)
-    noise = torch.randn(frames.shape, generator=generator)
     alpha, sigma = teacher.alpha_sigma(timesteps)
     noisy = alpha * frames + sigma * noise
     with torch.no_grad():

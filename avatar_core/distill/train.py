@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.device import CPU, Compute
 from avatar_core.distill.config import DistillConfig
 from avatar_core.distill.losses import (
     arap_loss,
+    draw_score,
     picture_loss,
     trajectory_loss,
     vsd_loss,
@@ -31,7 +33,7 @@ from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
-from avatar_core.generator.train import MotionLoss, diffusion_loss
+from avatar_core.generator.train import MotionLoss, diffusion_loss, draw_windows
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.canonical import Canonical
@@ -76,11 +78,12 @@ class DistillClip:
 
 
 class Student(nn.Module):
-    """What is trained together: the generator and the codec."""
+    """What is trained together: the generator and the codec. noise: what the generator's motion starts from."""
 
     def __init__(self, generator: Generator, codec: MotionCodec) -> None:
         super().__init__()
         self.generator, self.codec = generator, codec
+        self.noise = generator.noise_maker()
 
 
 def train_student(
@@ -94,42 +97,45 @@ def train_student(
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> tuple[Generator, MotionCodec, History]:
-    """Fine-tune generator and codec in place; returns their averages and the loss terms of every step.
+    """Fine-tune generator and codec in place, on the device; returns their averages and the loss terms of every step.
 
     A step renders as many frames as the teacher sees, whether it is asked or not. canonicals: by identity.
     """
     weights = config.weights
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
-    people = {name: LocalFrames(canonicals[name], layout) for name in sorted({c.identity for c in clips})}
+    device = compute.device
+    people = {
+        name: LocalFrames(canonicals[name], layout, device) for name in sorted({c.identity for c in clips})
+    }
     batches = Batches([c.motion for c in clips], codec, config.simple, audio)
-    loss_of = MotionLoss(batches, codec, config.simple)
+    loss_of = MotionLoss(batches, codec, config.simple, compute)
     student = Student(generator, codec)
+    mark = fingerprint_of(
+        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in student.state_dict().values())
+    )
+    student.to(device)
+    teacher = teacher.to(device)
     trained = [*generator.parameters(), *decoder_parameters(codec)]
     fake = _fake_score(teacher, config) if config.variational else None
 
     def losses() -> dict[str, Tensor]:
-        mel, x, weight, visibility_id = batches.draw(rng)
-        mel = audio.augment(mel, rng)
-        terms = {
-            "simple": diffusion_loss(generator, loss_of, mel, x, weight, visibility_id, config.simple, rng)
-        }
-        clip = clips[int(torch.randint(len(clips), (1,), generator=rng))]
-        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, rng)
+        drawn = compute.put(*draw_windows(batches, audio, student.noise, config.simple, rng))
+        terms = {"simple": diffusion_loss(generator, loss_of, drawn, config.simple, compute)}
+        clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
+        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, rng, compute)
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
 
-    mark = fingerprint_of(
-        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in student.state_dict().values())
-    )
     history = run_loop(
         Loop(
             "distill", config.steps, config.learning_rate, config.ema, config.checkpoint_every, warmup=10,
             clip_norm=config.clip_norm, report_every=1,
         ),
         student,
-        torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01),
+        compute.adamw(trained, lr=config.learning_rate, weight_decay=0.01),
         rng,
         losses,
         fingerprint=mark,
@@ -147,57 +153,63 @@ def rendered_terms(
     fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
     config: DistillConfig,
     rng: torch.Generator,
+    compute: Compute = CPU,
 ) -> dict[str, Tensor]:
-    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap."""
+    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap. rng: of the CPU."""
     view, weights = clip.view, config.weights
     total, count = len(clip.motion.x), teacher.frames
-    start = int(torch.randint(max(1, total - count + 1), (1,), generator=rng))
+    start = int(torch.randint(max(1, total - count + 1), (1,), generator=rng, device="cpu"))
     frames = slice(start, min(start + count, total))
     # The score's draws come from a seed of their own: with or without it, everything else is drawn the same.
-    score_draws = torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=rng)))
-    latent_mask = student.codec.latent_mask(clip.motion.visible)
-    latents = predict_window(student.generator, clip.motion, latent_mask, frames, rng)
+    seed = int(torch.randint(2**31 - 1, (1,), generator=rng, device="cpu"))
+    score_draws = torch.Generator().manual_seed(seed)
+    latents = predict_window(student, clip.motion, frames, rng, compute)
     splats = person.compose(student.codec.decode(latents, person.canonical.stature))
     means, n = splats.means, person.n_base
     camera = view.camera(frames)
     terms = {}
     if weights.arap > 0:
-        knn = torch.from_numpy(person.canonical.knn[:n].astype(np.int64))
-        terms["arap"] = arap_loss(means[:, :n], knn.clamp_max(n - 1), person.rest.means[:n])
+        terms["arap"] = arap_loss(means[:, :n], person.knn, person.rest.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
-        points = project(means[:, torch.from_numpy(view.tracks.particles)], camera)
-        targets = torch.from_numpy(view.tracks.targets[frames])
+        particles, targets = compute.put(
+            torch.from_numpy(view.tracks.particles), torch.from_numpy(view.tracks.targets[frames])
+        )
+        points = project(means[:, particles], camera)
         terms["trajectory"] = trajectory_loss(points, targets, float(camera.width))
     scored = view.scored and weights.vsd > 0 and len(means) == count
     if weights.l1 > 0 or scored:
-        images, _ = rasterize_splats(
-            splats,
-            camera,
-            background=torch.from_numpy(np.asarray(view.background, np.float32)),
-            eps2d=person.canonical.eps2d(camera),
+        background, pictures = compute.put(
+            torch.from_numpy(np.asarray(view.background, np.float32)),
+            torch.from_numpy(np.ascontiguousarray(view.frames[frames])),
         )
-        targets = torch.from_numpy(np.ascontiguousarray(view.frames[frames])).float() / 255
-        terms["l1"] = picture_loss(images, targets)
+        images, _ = rasterize_splats(
+            splats, camera, background=background, eps2d=person.canonical.eps2d(camera)
+        )
+        terms["l1"] = picture_loss(images, pictures.float() / 255)
         if scored:
-            terms["vsd"] = _vsd(images, clip, start, teacher, fake, config, score_draws)
+            terms["vsd"] = _vsd(images, clip, start, teacher, fake, config, score_draws, compute)
     return terms
 
 
 def predict_window(
-    generator: Generator, motion: LatentClip, latent_mask: Tensor, frames: slice, rng: torch.Generator
+    student: Student, motion: LatentClip, frames: slice, rng: torch.Generator, compute: Compute = CPU
 ) -> Tensor:
-    """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner. latent_mask (D,): see codec."""
-    total = len(motion.x)
+    """x0 (F,D) of some frames, with gradients: noisy truth at a random step -> F -> refiner."""
+    total, generator = len(motion.x), student.generator
     context = 2 * generator.context
     a, b = max(0, frames.start - context), min(total, frames.stop + context)
     x = torch.from_numpy(np.asarray(motion.x[a:b], np.float32))[None]
     mel = torch.from_numpy(np.asarray(motion.audio[MEL_PER_FRAME * a : MEL_PER_FRAME * b], np.float32))[None]
-    timesteps = torch.randint(200, 1000, (1,), generator=rng)
-    noise = generator.noise(1, x.shape[1], rng)
-    features = generator.dit.encode_audio(mel)
-    noisy = torch.where(latent_mask, add_noise(x, noise, timesteps), noise)
-    x0 = generator.predict(noisy, timesteps, features)
-    x0 = generator.refine(x0, features, torch.arange(a, b)[None])
+    timesteps = torch.randint(200, 1000, (1,), generator=rng, device="cpu")
+    noise = student.noise(1, x.shape[1], rng)
+    time = torch.arange(a, b, device="cpu")[None]
+    x, mel, timesteps, noise, time = compute.put(x, mel, timesteps, noise, time)
+    known = student.codec.latent_mask(motion.visible)
+    noisy = torch.where(known, add_noise(x, noise, timesteps), noise)
+    with compute.autocast():
+        features = generator.dit.encode_audio(mel)
+        x0 = generator.predict(noisy, timesteps, features)
+        x0 = generator.refine(x0, features, time)
     return x0[0, frames.start - a : frames.stop - a]
 
 
@@ -214,6 +226,7 @@ def _vsd(
     fake: tuple[ScoreTeacher, torch.optim.Optimizer] | None,
     config: DistillConfig,
     rng: torch.Generator,
+    compute: Compute,
 ) -> Tensor:
     rendered = (images.movedim(-1, -3) * 2 - 1)[None]
     size = teacher.size
@@ -223,12 +236,15 @@ def _vsd(
         MEL_PER_FRAME * start : MEL_PER_FRAME * (start + teacher.frames + 2 * AUDIO_CONTEXT)
     ][None]
     reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]
+    mel, reference = compute.put(mel, reference)
     if fake is not None:
-        _learn_fake_score(fake, rendered.detach(), mel, reference, rng)
-    return vsd_loss(
-        rendered, teacher, mel, reference, rng, guidance=config.vsd_guidance, tau=config.vsd_tau,
-        fake_score=fake[0] if fake is not None else None,
-    )  # fmt: skip
+        _learn_fake_score(fake, rendered.detach(), mel, reference, rng, compute)
+    drawn = compute.put(*draw_score(rendered.shape, rng, config.vsd_tau))
+    with compute.autocast():
+        return vsd_loss(
+            rendered, teacher, mel, reference, *drawn, guidance=config.vsd_guidance,
+            fake_score=fake[0] if fake is not None else None,
+        )  # fmt: skip
 
 
 def _fake_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeacher, torch.optim.Optimizer]:
@@ -242,12 +258,16 @@ def _learn_fake_score(
     mel: Tensor,
     reference: Tensor,
     rng: torch.Generator,
+    compute: Compute = CPU,
 ) -> None:
     """One step of the fake score's denoising of the rendered clips, weighted as the teacher's training is."""
     model, optimizer = fake
-    timesteps = torch.randint(100, 1000, (len(rendered),), generator=rng)
-    noise = torch.randn(rendered.shape, generator=rng)
-    loss = model.denoising_loss(rendered, timesteps, noise, mel, reference)
+    timesteps, noise = compute.put(
+        torch.randint(100, 1000, (len(rendered),), generator=rng, device="cpu"),
+        torch.randn(rendered.shape, generator=rng, device="cpu"),
+    )
+    with compute.autocast():
+        loss = model.denoising_loss(rendered, timesteps, noise, mel, reference)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

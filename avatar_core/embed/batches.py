@@ -41,7 +41,7 @@ class LatentClip:
 
 
 class Batches:
-    """Windows drawn from the clips and from a bank of silence; all randomness comes from the rng given to draw."""
+    """Windows drawn from the clips and from a bank of silence, on the CPU; all randomness comes from the rng given to draw."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Batches:
             self.visibility_ids.append(ids[key])
         self.loss_metrics = torch.stack(metrics)  # (ids,D,D)
         self.latent_masks = torch.stack(masks)  # (ids,D)
-        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in ids)])
+        self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in ids)], device="cpu")
         self.lengths = [len(c.x) for c in clips]
         self.audio, self.x, self.weight = [], [], []
         pad = config.edge
@@ -80,7 +80,7 @@ class Batches:
             self.audio.append([_hold(a, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)) for a in heard])
             self.x.append(_hold(clip.x, pad, pad + short))
             self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
-        self.share = torch.tensor([float(n) for n in self.lengths])
+        self.share = torch.tensor([float(n) for n in self.lengths], device="cpu")
         self.neutral = codec.neutral()
         self.silence = silence_bank(config.window, config.seed, features)
 
@@ -88,18 +88,22 @@ class Batches:
         """Audio features (B,4W,M), x (B,W,D), weight (B,W), visibility_id (B,)."""
         config, window = self.config, self.config.window
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
-        place = torch.rand(config.batch, generator=rng).tolist()
-        take = torch.rand(config.batch, generator=rng).tolist()
-        untouched = (torch.rand(config.batch, generator=rng) < UNTOUCHED).tolist()
-        silent = (torch.rand(config.batch, generator=rng) < config.silence).tolist()
+        place, take, untouched, silent = (
+            torch.rand(config.batch, generator=rng, device="cpu") for _ in range(4)
+        )
         mels, xs, weights, ids = [], [], [], []
         for clip, where, which, is_untouched, is_silent in zip(
-            chosen, place, take, untouched, silent, strict=True
+            chosen,
+            place.tolist(),
+            take.tolist(),
+            (untouched < UNTOUCHED).tolist(),
+            (silent < config.silence).tolist(),
+            strict=True,
         ):
             if is_silent:
                 mels.append(self.silence[int(where * len(self.silence))])
                 xs.append(self.neutral.expand(window, -1))
-                weights.append(torch.ones(window))
+                weights.append(torch.ones(window, device="cpu"))
                 ids.append(0)
                 continue
             start = int(where * (len(self.x[clip]) - window + 1))
@@ -109,7 +113,7 @@ class Batches:
             xs.append(self.x[clip][start : start + window])
             weights.append(self.weight[clip][start : start + window])
             ids.append(self.visibility_ids[clip])
-        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids)
+        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids, device="cpu")
 
 
 def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 60) -> Tensor:

@@ -112,7 +112,7 @@ class MotionCodec(nn.Module):
             reads = x[:, self.slices["trunk" if region == "body" else region]]
             parts[region] |= {c: codec.decode_channel(c, reads) for c in channels}
         order = torch.cat([self.region(r).index for r in DECODED])
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         names = ("mean_offset", *channels)
         merged = {name: torch.cat([parts[r][name] for r in DECODED], 1)[:, inverse] for name in names}
         if "rotation" not in merged:
@@ -136,12 +136,12 @@ class MotionCodec(nn.Module):
 
     def neutral(self) -> Tensor:
         """Latents (D,) of the canonical pose (no deformation)."""
-        zero = torch.zeros(1, self.n_particles, 3)
+        zero = self.head_to_body.new_zeros(1, self.n_particles, 3)
         return self.encode(Deformation(zero, zero))[0].detach()
 
     def latent_mask(self, visible: Mapping[str, bool]) -> Tensor:
         """(D,) bool: the latents that a clip with this `visible` gives."""
-        out = torch.zeros(self.dims, dtype=torch.bool)
+        out = torch.zeros(self.dims, dtype=torch.bool, device=self.head_to_body.device)
         for region in REGIONS:
             out[self.slices[region]] = bool(visible[region])
         return out
@@ -151,7 +151,7 @@ class MotionCodec(nn.Module):
 
         Relative to the region's own variance: an error as large as the motion itself gives the region's weight.
         """
-        metric = torch.zeros(self.dims, self.dims)
+        metric = self.head_to_body.new_zeros(self.dims, self.dims)
         for region in REGIONS:
             if visible[region]:
                 codec, part = self.region(region), self.slices[region]
@@ -165,7 +165,7 @@ class MotionCodec(nn.Module):
         codec, part = self.region("face"), self.slices["face"]
         rows = _rows(codec, torch.cat([self.lips_upper, self.lips_lower]))
         lips = rows.T @ rows
-        metric = torch.zeros(self.dims, self.dims)
+        metric = self.head_to_body.new_zeros(self.dims, self.dims)
         metric[part, part] = _psd_root(lips / lips.trace().clamp_min(1e-12))
         return metric
 
@@ -194,14 +194,15 @@ class MotionCodec(nn.Module):
     def from_tensors(cls, tensors: Mapping[str, Tensor], about: Mapping) -> MotionCodec:
         """The inverse of `tensors`, in eval mode."""
         config = CodecConfig(**about["config"])
-        codec = cls(config, about["n_particles"], about["sizes"], about["lips"], about["carriers"])
+        with torch.device("cpu"):
+            codec = cls(config, about["n_particles"], about["sizes"], about["lips"], about["carriers"])
         codec.load_state_dict(dict(tensors))
         return codec.eval()
 
 
 def _rows(codec: RegionCodec, particles: Tensor) -> Tensor:
     """Rows (3n,K) of the weighted offsets of some particles per unit of whitened latent."""
-    flat = (particles[:, None] * 3 + torch.arange(3)).flatten()
+    flat = (particles[:, None] * 3 + torch.arange(3, device=particles.device)).flatten()
     return (codec.basis[: codec.dims, flat] * codec.std[: codec.dims, None]).T
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core.device import CPU, Compute
 from avatar_core.embed.codec import DECODED, FRAMES_OF, REGIONS, FittedClip, MotionCodec
 from avatar_core.embed.config import CodecConfig
 from avatar_core.embed.pca import ridge
@@ -24,8 +25,9 @@ def fit_codec(
     clips: Sequence[FittedClip],
     layout: ParticleLayout,
     config: CodecConfig | None = None,
+    compute: Compute = CPU,
 ) -> MotionCodec:
-    """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks.
+    """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks; on the device, in fp32.
 
     `clips` may be any sequence that loads a clip when indexed. A region that no clip shows raises UserError.
     """
@@ -38,7 +40,7 @@ def fit_codec(
     }
     n_lips = min(len(v) for v in lips.values())
     index["head"] = np.sort(layout.carriers["head"]).astype(np.int64)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.device("cpu"):
         torch.manual_seed(config.seed)
         sizes = {r: len(index[r]) for r in DECODED}
         codec = MotionCodec(config, len(frame), sizes, n_lips, len(index["head"]))
@@ -47,9 +49,11 @@ def fit_codec(
     codec.lips_lower.copy_(torch.from_numpy(lips["lips_lower"][:n_lips]))
 
     samples = _collect(codec, clips, index, config)
-    positions = torch.from_numpy(np.asarray(layout.template_positions)).float()
+    codec.to(compute.device)
+    positions = torch.from_numpy(np.asarray(layout.template_positions)).float().to(compute.device)
     for region in REGIONS:
-        part, rows = codec.region(region), samples[region]
+        part, rows = codec.region(region), samples.pop(region)
+        rows = dict(zip(rows, compute.put(*rows.values()), strict=True))
         if rows["mean_offset"].numel() == 0:
             raise UserError(
                 f"no clip shows the region '{region}' (visible is false everywhere): cannot fit its basis"
@@ -99,20 +103,20 @@ def _collect(codec: MotionCodec, clips: Sequence[FittedClip], index: Mapping, co
                 part = torch.from_numpy(value.detach().numpy()[frames][:, index[region]])
                 scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
                 values[name].append(part / scale)
-            values["clip"].append(torch.full((len(frames),), number))
+            values["clip"].append(torch.full((len(frames),), number, device="cpu"))
             values["weight"].append(torch.from_numpy(confidence[frames]))
     out = {}
     for region, values in found.items():
         n = sum(len(w) for w in values["weight"])
-        keep = torch.linspace(0, max(n - 1, 0), min(n, config.max_frames)).round().long()
+        keep = torch.linspace(0, max(n - 1, 0), min(n, config.max_frames), device="cpu").round().long()
         full = {k: torch.cat(v) for k, v in values.items() if v and sum(map(len, v)) == n}
-        out[region] = {k: v[keep] for k, v in full.items()} or {"mean_offset": torch.zeros(0)}
+        out[region] = {k: v[keep] for k, v in full.items()} or {"mean_offset": torch.zeros(0, device="cpu")}
     return out
 
 
 def _weights(codec: MotionCodec, region: str, positions: Tensor, offsets: Tensor) -> Tensor:
     """Weights (P,3) of the offsets in the least-squares basis."""
-    config, weight = codec.config, torch.ones(len(positions), 3)
+    config, weight = codec.config, positions.new_ones(len(positions), 3)
     if region == "face":
         mouth = positions[torch.cat([codec.lips_upper, codec.lips_lower])].mean(0)
         near = torch.exp(-((positions - mouth).square().sum(-1)) / config.lips_radius**2)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
+from avatar_core.device import CPU, Compute
 from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.embed.config import BatchConfig, ContrastiveConfig
@@ -69,7 +70,8 @@ class Embedding(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Embedding:
         """The inverse of `tensors`, in eval mode."""
-        model = cls(ContrastiveConfig(**config))
+        with torch.device("cpu"):
+            model = cls(ContrastiveConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
 
@@ -81,18 +83,20 @@ def contrastive_loss(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     test_contrastive_loss_prefers_the_diagonal.
     """
     logits = scale * a @ b.T
-    target = torch.arange(len(a))
+    target = torch.arange(len(a), device=a.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor) -> Tensor:
+def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor, compute: Compute = CPU) -> Tensor:
     """Frame-level plus patch-level L_sim of aligned windows.
 
     Equation: L_sim = frame_weight L(frames) + patch_weight L(mean-pooled patches). Locked by
     test_patches_are_pooled_windows, test_motion_finds_its_own_sound.
     """
     config = model.config
-    audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
+    with compute.autocast():
+        audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
+    audio, motion = audio.float(), motion.float()
     scale = model.log_scale.exp().clamp(max=100)
     step = config.frame_step
     frames = contrastive_loss(audio[:, ::step].flatten(0, 1), motion[:, ::step].flatten(0, 1), scale)
@@ -110,24 +114,27 @@ def train_embedding(
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> tuple[Embedding, History]:
     """Train both encoders; returns the averaged model and the losses of every step. One thread, resumable."""
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, BatchConfig(batch=config.batch, window=config.window, silence=0.0), audio)
-    model = Embedding(config)
+    with torch.device("cpu"):
+        model = Embedding(config)
     model.trunk.fit_normalisation(c.audio for c in clips)
+    model.to(compute.device)
 
     def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(rng)
-        log_mel = audio.augment(log_mel, rng)
-        return {"loss": embedding_loss(model, log_mel, x)}
+        log_mel, x = compute.put(audio.augment(log_mel, rng), x)
+        return {"loss": embedding_loss(model, log_mel, x, compute)}
 
     with one_thread():
         history = run_loop(
             Loop("embed", config.steps, config.learning_rate, config.ema, config.checkpoint_every),
             model,
-            torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.05),
+            compute.adamw(model.parameters(), lr=config.learning_rate, weight_decay=0.05),
             rng,
             losses,
             fingerprint=fingerprint_of(config, *(np.asarray(c.x) for c in clips)),
@@ -147,8 +154,12 @@ def retrieval_accuracy(
     """
     rng = np.random.default_rng([seed, 3])
     found = {"frame": [], "patch": []}
+    device = model.log_scale.device
     embedded = [
-        (model.embed_audio(_batch(c.audio))[0], model.embed_motion(_batch(c.x))[0])
+        (
+            model.embed_audio(_batch(c.audio).to(device))[0].cpu(),
+            model.embed_motion(_batch(c.x).to(device))[0].cpu(),
+        )
         for c in clips
         if len(c.x) > 0
     ]

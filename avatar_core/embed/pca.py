@@ -22,7 +22,9 @@ def fit_pca(
     mean = (rows * share).sum(0)
     centred = (rows - mean) * share.sqrt()
     width = min(k + 10, m)
-    sketch = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    sketch = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), device="cpu").to(
+        rows.device
+    )
     subspace = torch.linalg.qr(centred.T @ sketch).Q
     for _ in range(iterations):
         subspace = torch.linalg.qr(centred.T @ (centred @ subspace)).Q
@@ -44,6 +46,6 @@ def ridge(x: Tensor, y: Tensor, strength: float, weight: Tensor) -> Tensor:
     share = (weight / weight.sum().clamp_min(1e-12))[:, None]
     x_mean, y_mean = (x * share).sum(0), (y * share).sum(0)
     xc, yc = x - x_mean, y - y_mean
-    normal = (xc * share).T @ xc + strength * torch.eye(x.shape[1])
+    normal = (xc * share).T @ xc + strength * torch.eye(x.shape[1], device=x.device)
     slope = torch.linalg.solve(normal, (xc * share).T @ yc)
     return torch.cat([slope, (y_mean - x_mean @ slope)[None]])

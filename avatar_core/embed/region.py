@@ -103,6 +103,7 @@ def fit_region(
 def _train_residual(part: RegionCodec, coefficients: Tensor, held_out: Tensor, steps: int, seed: int) -> None:
     """Auto-encoder on the coefficients; keeps the networks only where they help on held-out clips."""
     generator = torch.Generator().manual_seed(seed)
+    device = coefficients.device
     modules = nn.ModuleList([part.encoder_residual, part.decoder_residual])
     start = {k: v.clone() for k, v in modules.state_dict().items()}
     energy = part.std.square() / part.std.square().sum()
@@ -114,7 +115,7 @@ def _train_residual(part: RegionCodec, coefficients: Tensor, held_out: Tensor, s
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-3, weight_decay=0.05)
     before = float(error(test).detach())
     for _ in range(steps):
-        batch = train[torch.randint(len(train), (256,), generator=generator)]
+        batch = train[torch.randint(len(train), (256,), generator=generator, device="cpu").to(device)]
         optimizer.zero_grad()
         loss = error(batch)
         loss.backward()

@@ -49,15 +49,19 @@ def align(
     xy (T,M,2) px and point_weight (T,M): the keypoints. hold_head: where the face is large enough to learn from, its
     keypoints place it better than a coarse picture can.
     """
-    chosen = chosen_frames(len(track.weights), FRAMES)
-    marks, marks_weight = torch.from_numpy(np.asarray(xy, np.float32))[chosen], point_weight[chosen]
+    device = rig.rest.device
+    chosen = chosen_frames(len(track.weights), FRAMES).to(device)
+    marks, marks_weight = (
+        torch.from_numpy(np.asarray(xy, np.float32)).to(device)[chosen],
+        point_weight[chosen],
+    )
     weights = track.weights[chosen]
     with torch.no_grad():
         transforms, quats = bones(rig, track.rotvecs[chosen], track.translation[chosen])
         turned = orient(rig, quats, weights)
-    still = torch.zeros(len(chosen), len(rig.node_rest), 3)
-    free = below_head(rig) if hold_head else torch.ones(3)
-    found = torch.zeros(len(rig.node_rest), 3)  # mm
+    still = rig.rest.new_zeros(len(chosen), len(rig.node_rest), 3)
+    free = below_head(rig) if hold_head else rig.rest.new_ones(3)
+    found = rig.rest.new_zeros(len(rig.node_rest), 3)  # mm
     for level in LEVELS:
         camera = shrunk(track.camera, level.shrink)
         spread = spread_matrix(rig.node_rest, level.smooth)
@@ -91,7 +95,7 @@ def below_head(rig: FitRig) -> Tensor:
     (head,) = rig.skeleton.index("head")
     followers = rig.blend.transpose @ torch.stack([rig.skin[head], torch.ones_like(rig.skin[head])], 1)
     share = followers[:, 0] / followers[:, 1].clamp_min(1e-6)
-    return (1 - share)[:, None] * torch.tensor([1.0, 0.0, 1.0])
+    return (1 - share)[:, None] * share.new_tensor([1.0, 0.0, 1.0])
 
 
 def picture_loss(

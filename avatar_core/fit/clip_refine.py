@@ -73,16 +73,17 @@ class Clip:
 def make_clip(
     pictures: Pictures, binding: TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
 ) -> Clip:
-    targets = torch.from_numpy(binding.targets)
+    device = pictures.target.device
+    targets = torch.from_numpy(binding.targets).to(device)
     return Clip(
         pictures,
         losses.structure(pictures.target, pictures.weight),
-        torch.from_numpy(binding.particles),
+        torch.from_numpy(binding.particles).to(device),
         targets,
         torch.isfinite(targets).all(-1).float(),
-        torch.from_numpy(np.asarray(xy, np.float32)),
+        torch.from_numpy(np.asarray(xy, np.float32)).to(device),
         point_weight,
-        losses.highpass(len(targets), cutoff_hz),
+        losses.highpass(len(targets), cutoff_hz).to(device),
     )
 
 
@@ -129,9 +130,9 @@ def refine_clip(
     motion = Motion(
         curves,
         track.weights.clone().requires_grad_(),
-        torch.zeros(frames, nodes, 3, requires_grad=True),
-        torch.zeros(frames, nodes, 3, requires_grad=True),
-        torch.zeros(frames, nodes, requires_grad=True),
+        rig.rest.new_zeros(frames, nodes, 3).requires_grad_(),
+        rig.rest.new_zeros(frames, nodes, 3).requires_grad_(),
+        rig.rest.new_zeros(frames, nodes).requires_grad_(),
     )
     rates = [
         0.3 * config.rate_rotation, config.rate_rotation, config.rate_translation, config.rate_action,
@@ -163,7 +164,7 @@ def backward(
     clip: Clip,
     config: FitConfig,
     turns: dict[int, Tensor] | None = None,
-) -> float:
+) -> Tensor:
     """Adds the gradients of all losses to the parameters; returns the loss. `turns` keeps the particles' orientations,
     by window, between calls."""
     turns = {} if turns is None else turns
@@ -172,17 +173,17 @@ def backward(
     transforms, quats = bones(rig, rotvecs, translation)
     # Windows stop at the bone transforms: the skeleton is differentiated once for the whole clip.
     leaf = transforms.detach().requires_grad_()
-    total = 0.0
+    total = leaf.new_zeros(())
     for window in windows(frames, config.batch):
         share = (window.stop - window.start) / frames
         if window.start not in turns:
             turns[window.start] = orient(rig, quats[window], motion.weights[window], motion.turn[window])
         loss = share * window_loss(rig, motion, leaf, turns[window.start], track.camera, clip, window, config)
         loss.backward()
-        total += float(loss.detach())
+        total = total + loss.detach()
     prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track)
     prior = prior + motion_prior(rig, motion, track, clip.highpass, config)
-    value = total + float(prior.detach())
+    value = total + prior.detach()
     assert leaf.grad is not None
     (prior + (transforms * leaf.grad).sum()).backward()
     return value
@@ -266,7 +267,10 @@ class FlooredAdam:
             p.grad = None
 
     def finite(self) -> bool:
-        return all(bool(torch.isfinite(p.grad).all()) for p in self.parameters if p.grad is not None)
+        """Of all gradients: the one number that a step reads back from the device."""
+        return bool(
+            torch.stack([torch.isfinite(p.grad).all() for p in self.parameters if p.grad is not None]).all()
+        )
 
     @torch.no_grad()
     def undo(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.fit.align import align, displaced
 from avatar_core.fit.camera import clip_camera, usable
@@ -69,8 +70,9 @@ def fit_clip(
     filmed_from: float | None = None,
     nodes: NodeGraph | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> ClipFit:
-    """Fit `canonical` to a clip, from the clip alone.
+    """Fit `canonical` to a clip, from the clip alone; on the device, the result on the CPU.
 
     frames (T,H,W,3) uint8; masks (T,H,W) uint8, foreground 255; tracks (T,P,2) px, NaN when absent; keypoints_xy (T,M,2) px
     and confidence (T,M) in the order of template.landmarks.KEYPOINTS; framing: face, waist_up or full_body. filmed_from: as
@@ -84,10 +86,12 @@ def fit_clip(
     rig = make_rig(canonical, layout, template, framing, nodes)
     rest = rig.rest[:, rig.n_base :].T.numpy()
     camera = clip_camera(rest, keypoints_xy, keypoints_confidence, width, height, framing, filmed_from)
+    rig = rig.to(compute.device)
     curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
     pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
+    pictures = pictures.to(compute.device)
     seen = subset(rig, _in_view(rig, track))
-    point_weight = keypoint_weights(keypoints_confidence, config.track)
+    point_weight = keypoint_weights(keypoints_confidence, config.track).to(compute.device)
     hold_head = VISIBLE[framing]["face"]
     shift = align(seen, track, pictures, keypoints_xy, point_weight, hold_head)
     rig, seen = displaced(rig, shift), displaced(seen, shift)
@@ -136,7 +140,8 @@ def _finish(
         means.append(base)
         quats.append(torch.nn.functional.normalize(turned, dim=-1))
     image, base, turned = torch.cat(images), torch.cat(means), torch.cat(quats)
-    deformation = LocalFrames(rig.canonical, layout).decompose(base, quat_mul(turned, rig.quats))
+    local = LocalFrames(rig.canonical, layout, base.device)
+    deformation = local.decompose(base, quat_mul(turned, rig.quats))
     shade = (motion.colors(rig, slice(None)) - rig.colors)[:, : rig.n_base].detach()
     square = (image - pictures.target).square().mean(1)
     foreground = pictures.foreground > 0.5
@@ -154,14 +159,14 @@ def _finish(
         "camera_distance_m": float(-track.camera.position[1]),
     }
     return ClipFit(
-        deformation=replace(deformation, color=shade),
+        deformation=replace(deformation, color=shade).to("cpu"),
         camera=track.camera,
         visible=dict(VISIBLE[framing]),
         confidence=trust.astype(np.float32),
         metrics=metrics,
-        frames=(image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy(),
-        means=base.numpy(),
-        face_weights=motion.weights.detach().numpy(),
+        frames=(image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy(),
+        means=base.cpu().numpy(),
+        face_weights=motion.weights.detach().cpu().numpy(),
     )
 
 
@@ -170,7 +175,7 @@ def _in_view(rig: FitRig, track: Track, margin: float = 0.1, every: int = 8) -> 
     with torch.no_grad():
         transforms, _ = bones(rig, track.rotvecs[::every], track.translation[::every])
         points = place(rig, transforms, track.weights[::every], points=slice(0, rig.n_base))
-    xy, _ = track.camera.project(points.numpy())
+    xy, _ = track.camera.project(points.cpu().numpy())
     size = np.array([track.camera.width, track.camera.height])
     inside = ((xy > -margin * size) & (xy < (1 + margin) * size)).all(-1)
     return np.flatnonzero(inside.any(0))
@@ -181,7 +186,7 @@ def _bind(rig: FitRig, track: Track, tracks: np.ndarray) -> TrackBinding:
     with torch.no_grad():
         transforms, _ = bones(rig, track.rotvecs, track.translation)
         points = place(rig, transforms, track.weights, points=slice(0, rig.n_base))
-    pixels, depth = track.camera.project(points.numpy())
+    pixels, depth = track.camera.project(points.cpu().numpy())
     return bind_tracks(np.asarray(tracks, np.float32), pixels, depth)
 
 

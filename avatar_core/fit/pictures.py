@@ -31,6 +31,9 @@ class Pictures:
     face: Tensor
     hands: Tensor
 
+    def to(self, device: torch.device | str) -> Pictures:
+        return Pictures(*(value.to(device) for value in vars(self).values()))
+
 
 def make_pictures(
     frames: np.ndarray, masks: np.ndarray, xy: np.ndarray, confidence: np.ndarray, weights: FitWeights
@@ -84,7 +87,7 @@ def frame_psnr(square: Tensor, mask: Tensor) -> np.ndarray:
     """Squared error (T,H,W) (mean of the channels) and mask (T,H,W) bool -> dB (T,), NaN where the mask is empty."""
     count = mask.sum((1, 2))
     error = (square * mask).sum((1, 2)) / count.clamp_min(1)
-    return torch.where(count > 0, -10 * torch.log10(error.clamp_min(_CAP)), torch.nan).double().numpy()
+    return torch.where(count > 0, -10 * torch.log10(error.clamp_min(_CAP)), torch.nan).double().cpu().numpy()
 
 
 def _share(mask: np.ndarray) -> np.ndarray:

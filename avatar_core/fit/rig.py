@@ -60,6 +60,10 @@ class FitRig:
     def n_base(self) -> int:
         return len(self.quats)
 
+    def to(self, device: torch.device | str) -> FitRig:
+        moved = {k: v for k, v in vars(self).items() if isinstance(v, (Tensor, Skeleton, SparseBlend))}
+        return replace(self, **{name: value.to(device) for name, value in moved.items()})
+
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
@@ -75,9 +79,13 @@ class _Multiply(torch.autograd.Function):
 class SparseBlend:
     """A constant sparse matrix times dense ones, with a gradient (torch's own keeps none for CSR on the right)."""
 
-    def __init__(self, matrix: csr_matrix) -> None:
+    def __init__(self, matrix: csr_matrix, device: torch.device | str = "cpu") -> None:
         self.matrix = matrix
-        self.forward_matrix, self.transpose = _csr(matrix), _csr(matrix.T.tocsr())
+        self.forward_matrix, self.transpose = _csr(matrix, device), _csr(matrix.T.tocsr(), device)
+
+    def to(self, device: torch.device | str) -> SparseBlend:
+        same = self.transpose.device == torch.device(device)
+        return self if same else SparseBlend(self.matrix, device)
 
     def __call__(self, dense: Tensor) -> Tensor:
         return cast(Tensor, _Multiply.apply(self.forward_matrix, self.transpose, dense))
@@ -152,10 +160,12 @@ def make_rig(
 def subset(rig: FitRig, keep: np.ndarray) -> FitRig:
     """The rig of the base particles `keep` (n,) alone, with the shells on them and all keypoints: what a view can see."""
     n = rig.n_base
+    device = rig.rest.device
     points = np.concatenate([keep, np.arange(n, rig.rest.shape[1])])
     place_of = np.full(n, -1)
     place_of[keep] = np.arange(len(keep))
-    shells = np.flatnonzero(place_of[rig.shell_anchor.numpy()] >= 0)
+    anchor = rig.shell_anchor.cpu().numpy()
+    shells = np.flatnonzero(place_of[anchor] >= 0)
     splat = np.concatenate([keep, n + shells])
     return replace(
         rig,
@@ -163,9 +173,9 @@ def subset(rig: FitRig, keep: np.ndarray) -> FitRig:
         skin=rig.skin[:, points].contiguous(),
         actions=rig.actions[:, :, points].contiguous(),
         turns=rig.turns[:, :, keep].contiguous(),
-        blend=SparseBlend(rig.blend.matrix[points]),
+        blend=SparseBlend(rig.blend.matrix[points], device),
         quats=rig.quats[keep],
-        shell_anchor=torch.from_numpy(place_of[rig.shell_anchor.numpy()[shells]]),
+        shell_anchor=torch.from_numpy(place_of[anchor[shells]]).to(device),
         shell_lever=rig.shell_lever[shells],
         shell_quats=rig.shell_quats[shells],
         scales=rig.scales[splat],
@@ -304,15 +314,16 @@ def _rows(index: np.ndarray, weight: np.ndarray, columns: int) -> csr_matrix:
     return csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(index), columns))
 
 
-def _csr(matrix: csr_matrix) -> Tensor:
+def _csr(matrix: csr_matrix, device: torch.device | str) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)  # torch calls its CSR support beta
         return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)),
-            torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
+            torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
+            torch.from_numpy(matrix.data.astype(np.float32)).to(device),
             size=matrix.shape,
             check_invariants=False,
+            device=device,
         )
 
 

@@ -9,7 +9,7 @@ Shapes: T frames, R reduced bones, B bones of the rig, N points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,17 +39,16 @@ class Skeleton:
     parents: np.ndarray
     joints: Tensor
     reduce: np.ndarray
+    chain: tuple[tuple[Tensor, Tensor], ...]  # bones by depth, and their parents' places in the level above
+    back: Tensor  # (R,) from bones by depth to bones
+
+    def to(self, device: torch.device | str) -> Skeleton:
+        chain = tuple((bones.to(device), up.to(device)) for bones, up in self.chain)
+        return replace(self, joints=self.joints.to(device), chain=chain, back=self.back.to(device))
 
     def index(self, *names: str) -> list[int]:
         """Positions of those of the named bones that this skeleton has."""
         return [self.names.index(name) for name in names if name in self.names]
-
-    def levels(self) -> list[list[int]]:
-        """Bones by depth, the root first."""
-        depth = np.zeros(len(self.names), int)
-        for bone, parent in enumerate(self.parents):
-            depth[bone] = 0 if parent < 0 else depth[parent] + 1
-        return [np.flatnonzero(depth == d).tolist() for d in range(depth.max() + 1)]
 
 
 def make_skeleton(
@@ -77,9 +76,21 @@ def make_skeleton(
     return Skeleton(
         tuple(bone_names[b] for b in kept),
         parents,
-        torch.as_tensor(joints[kept], dtype=torch.float32),
+        torch.as_tensor(joints[kept], dtype=torch.float32, device="cpu"),
         reduce,
+        *_chain(parents),
     )
+
+
+def _chain(parents: np.ndarray) -> tuple[tuple[tuple[Tensor, Tensor], ...], Tensor]:
+    """`Skeleton.chain` and `Skeleton.back`, on the CPU."""
+    depth = np.zeros(len(parents), np.int64)
+    for bone, parent in enumerate(parents):
+        depth[bone] = 0 if parent < 0 else depth[parent] + 1
+    levels = [np.flatnonzero(depth == d) for d in range(depth.max() + 1)]
+    ups = [levels[0]] + [np.searchsorted(a, parents[b]) for a, b in zip(levels, levels[1:], strict=False)]
+    chain = tuple((torch.from_numpy(b), torch.from_numpy(up)) for b, up in zip(levels, ups, strict=True))
+    return chain, torch.from_numpy(np.argsort(np.concatenate(levels)))
 
 
 def reduce_weights(weights: csr_matrix, skeleton: Skeleton) -> np.ndarray:
@@ -101,20 +112,16 @@ def forward_kinematics(
     local_quat = quat_from_rotvec(rotvecs)
     local = quat_to_matrix(local_quat)
     lever = skeleton.joints - (local @ skeleton.joints[..., None])[..., 0]
-    rotation, offset, quats, order = [], [], [], []
-    place: dict[int, tuple[int, int]] = {}
-    for depth, bones in enumerate(skeleton.levels()):
-        place |= {bone: (depth, i) for i, bone in enumerate(bones)}
-        order += bones
+    rotation, offset, quats = [], [], []
+    for depth, (bones, up) in enumerate(skeleton.chain):
         if depth == 0:
             rotation.append(local[:, bones])
             offset.append(lever[:, bones] + translation[:, None])
             quats.append(local_quat[:, bones])
             continue
-        up = [place[int(skeleton.parents[b])][1] for b in bones]
         above = rotation[-1][:, up]
         rotation.append(above @ local[:, bones])
         offset.append((above @ lever[:, bones][..., None])[..., 0] + offset[-1][:, up])
         quats.append(quat_mul(quats[-1][:, up], local_quat[:, bones]))
-    back = torch.argsort(torch.tensor(order))
+    back = skeleton.back
     return torch.cat(rotation, 1)[:, back], torch.cat(offset, 1)[:, back], torch.cat(quats, 1)[:, back]

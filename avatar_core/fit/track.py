@@ -10,6 +10,7 @@ Shapes: T frames, M keypoints, R bones, A = 52 face actions.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -95,19 +96,20 @@ def make_curves(rig: FitRig, frames: int, config: SkeletonTrackConfig) -> Curves
     names = rig.skeleton.names
     slow = [i for i, name in enumerate(names) if name in SLOW]
     quick = [i for i in range(len(names)) if i not in slow]
-    slow_basis = spline_basis(frames, config.slow_knots)
-    quick_basis = spline_basis(frames, config.quick_knots)
-    start = torch.zeros(quick_basis.shape[1], len(quick), 3)
+    device = rig.rest.device
+    slow_basis = spline_basis(frames, config.slow_knots).to(device)
+    quick_basis = spline_basis(frames, config.quick_knots).to(device)
+    start = torch.zeros(quick_basis.shape[1], len(quick), 3, device=device)
     for i, bone in enumerate(quick):
         if names[bone].startswith("lowerarm01"):
             start[:, i, 0] = -0.7
     return Curves(
-        slow=torch.zeros(slow_basis.shape[1], len(slow), 3).requires_grad_(),
+        slow=start.new_zeros(slow_basis.shape[1], len(slow), 3).requires_grad_(),
         quick=start.requires_grad_(),
-        shift=torch.zeros(slow_basis.shape[1], 3).requires_grad_(),
+        shift=start.new_zeros(slow_basis.shape[1], 3).requires_grad_(),
         slow_basis=slow_basis,
         quick_basis=quick_basis,
-        order=torch.argsort(torch.tensor(slow + quick)),
+        order=torch.argsort(torch.tensor(slow + quick, device=device)),
     )
 
 
@@ -122,15 +124,21 @@ def keypoint_weights(confidence: np.ndarray, config: SkeletonTrackConfig) -> Ten
 
 def opening_loss(points: Tensor, xy: Tensor, weight: Tensor) -> Tensor:
     """Robust error in px of the openings of lips and lids (T,M,2): differences cancel what a detector has in common."""
-    pairs = torch.tensor(opening_pairs("lips_inner") + opening_pairs("eyelids"))
-    a, b = pairs[:, 0], pairs[:, 1]
+    a, b = _openings(points.device)
     both = torch.minimum(weight[:, a], weight[:, b])
     return point_loss(points[:, a] - points[:, b], xy[:, a] - xy[:, b], both, softness=0.3)
 
 
+@lru_cache(maxsize=4)
+def _openings(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Upper and lower keypoints of the openings, made once: an index that came from the CPU would make a device wait."""
+    upper, lower = torch.tensor(opening_pairs("lips_inner") + opening_pairs("eyelids"), device=device).T
+    return upper, lower
+
+
 def action_costs(names: tuple[str, ...]) -> Tensor:
     """(A,) cost factor of the face actions: 1 for what speech and looks use, more for what keypoints show badly."""
-    return torch.tensor([_RARE_COST if name.startswith(_RARE) else 1.0 for name in names])
+    return torch.tensor([_RARE_COST if name.startswith(_RARE) else 1.0 for name in names], device="cpu")
 
 
 def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
@@ -150,19 +158,29 @@ def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
     return left, right
 
 
+@lru_cache(maxsize=16)
+def _pose_costs(names: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs of the bones (R,) and of the axes (3,), and which bones are slow; made once, as `_openings`."""
+    stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]
+    slow = [i for i, name in enumerate(names) if name in SLOW]
+    return (
+        torch.tensor(stiff, device=device),
+        torch.tensor([2.0, 60.0, 2.0], device=device),
+        torch.tensor(slow, dtype=torch.int64, device=device),
+    )
+
+
 def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig) -> Tensor:
     """Cost of leaving the canonical pose, of speed and of acceleration.
 
     A trunk that leans forward and back hardly changes the picture, so half a pixel of keypoint noise would swing it, and the
     head with it, in depth: the speed of trunk bones is penalised.
     """
-    names = rig.skeleton.names
-    stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]
-    loss = 2 * (rotvecs.square().sum(-1) * torch.tensor(stiff)).mean()
-    loss = loss + (translation.square() * torch.tensor([2.0, 60.0, 2.0])).sum(-1).mean()
+    stiff, axes, slow = _pose_costs(rig.skeleton.names, rotvecs.device)
+    loss = 2 * (rotvecs.square().sum(-1) * stiff).mean()
+    loss = loss + (translation.square() * axes).sum(-1).mean()
     if len(rotvecs) > 2:
         speed, bend = rotvecs.diff(dim=0), rotvecs.diff(n=2, dim=0)
-        slow = torch.tensor([i for i, name in enumerate(names) if name in SLOW])
         loss = loss + config.trunk_speed * speed[:, slow].square().sum((-1, -2)).mean()
         loss = loss + config.pose_smooth * (speed.square().sum(-1).mean() + 3 * bend.square().sum(-1).mean())
         loss = loss + 300 * translation.diff(n=2, dim=0).square().sum(-1).mean()
@@ -180,15 +198,17 @@ def track_clip(
 
     Returns the curves, whose coefficients a later refinement may go on with, and the track itself.
     """
-    frames = len(xy)
-    targets, weight = torch.from_numpy(np.asarray(xy, np.float32)), keypoint_weights(confidence, config)
+    frames, device = len(xy), rig.rest.device
+    targets = torch.from_numpy(np.asarray(xy, np.float32)).to(device)
+    weight = keypoint_weights(confidence, config).to(device)
     points = slice(rig.n_base, rig.rest.shape[1])
-    face = torch.zeros(len(KEYPOINTS), 1)
+    face = torch.zeros(len(KEYPOINTS), 1, device=device)
     face[torch.from_numpy(indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw."))] = 1.0
-    rare, (left, right) = action_costs(rig.action_names), action_pairs(rig.action_names)
+    rare = action_costs(rig.action_names).to(device)
+    left, right = (torch.tensor(side, device=device) for side in action_pairs(rig.action_names))
     curves = make_curves(rig, frames, config)
-    weights = torch.zeros(frames, len(rig.actions), requires_grad=True)
-    bias = torch.zeros(len(KEYPOINTS), 3, requires_grad=True)  # mm
+    weights = torch.zeros(frames, len(rig.actions), device=device, requires_grad=True)
+    bias = torch.zeros(len(KEYPOINTS), 3, device=device, requires_grad=True)  # mm
     slow, quick, shift = curves.parameters()
     optimizer = torch.optim.Adam(
         [
@@ -201,8 +221,8 @@ def track_clip(
         betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations, eta_min=0.0)
-    hands = torch.tensor(rig.skeleton.index("wrist.L", "wrist.R"))
-    shoulders = torch.tensor(rig.skeleton.index("upperarm01.L", "upperarm01.R"))
+    hands = torch.tensor(rig.skeleton.index("wrist.L", "wrist.R"), device=device)
+    shoulders = torch.tensor(rig.skeleton.index("upperarm01.L", "upperarm01.R"), device=device)
     for _ in range(config.iterations):
         rotvecs, translation = curves()
         transforms, _ = bones(rig, rotvecs, translation)

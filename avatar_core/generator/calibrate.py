@@ -44,13 +44,13 @@ def calibrate_motion(
     generator: Generator, clips: Sequence[LatentClip], codec: MotionCodec, config: SampleConfig, seed: int
 ) -> None:
     """Set the generator's `sigma_frames`, `covariance_map`, `head_scale`, `head_energy_cap` and `face_gain` so that motion
-    sampled for the clips' sound moves as their fits do.
+    sampled for the clips' sound moves as their fits do. The codec is on the CPU, where all but the sampling is done.
 
     Only clips that show a region count for it; what none shows gets the least sigma and no map.
     """
     generator.eval()
     generator.sigma_frames.fill_(0.0)
-    generator.covariance_map.copy_(torch.eye(codec.dims))
+    generator.covariance_map.copy_(torch.eye(codec.dims, device="cpu"))
     generator.head_energy_cap.fill_(UNBOUNDED)
     generator.face_gain.fill_(1.0)
     long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
@@ -60,8 +60,8 @@ def calibrate_motion(
     fits = [_tensor(clip.x) for clip in chosen]
     generated = []
     for clip in chosen:
-        features = encode_audio(generator, _tensor(clip.audio))
-        generated.append(sample(generator, features, seed, replace(config, guidance=1.0)))
+        features = encode_audio(generator, _tensor(clip.audio).to(generator.motion.device))
+        generated.append(sample(generator, features, seed, replace(config, guidance=1.0)).cpu())
     generator.face_gain.fill_(_face_gain(fits, generated, codec))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):

@@ -6,13 +6,14 @@ Shapes: B windows, T frames at 25 fps, D latents, C audio channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioConfig
+from avatar_core.device import full_precision
 from avatar_core.generator.config import DiTConfig, GeneratorConfig, LinearConfig, RefinerConfig
 from avatar_core.generator.dit import DiT
 from avatar_core.generator.linear import LinearReading
@@ -20,6 +21,30 @@ from avatar_core.generator.refiner import Refiner
 from avatar_core.geometry.filters import gaussian_kernel, low_pass
 
 UNBOUNDED = 1e12  # (m/s)^2; checkpoints hold finite numbers
+
+
+@dataclass(frozen=True)
+class NoiseMaker:
+    """Diffusion noise of a generator: velocity and motion (D,), as it has them, on the CPU."""
+
+    velocity: Tensor
+    motion: Tensor
+
+    def __call__(self, batch: int, frames: int, rng: torch.Generator) -> Tensor:
+        """(B,T,D) of unit variance."""
+        out = torch.randn(batch, frames, len(self.velocity), generator=rng, device="cpu")
+        speed = self.velocity[self.motion].clamp(0.04, 0.4)
+        slow = torch.zeros(batch, frames, len(speed), device="cpu")
+        # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
+        for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
+            sigma = scale / speed
+            radius = int(np.ceil(3 * float(sigma.max())))
+            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device="cpu") / sigma[:, None]) ** 2)
+            kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
+            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=rng, device="cpu")
+            slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
+        out[..., self.motion] = slow
+        return out
 
 
 class Generator(nn.Module):
@@ -90,23 +115,17 @@ class Generator(nn.Module):
         return out
 
     def _low_pass_body(self, x: Tensor) -> Tensor:
-        return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
+        with full_precision(x.device):
+            x = x.float()
+            return torch.where(self.motion, low_pass(x, self.config.motion_smooth), x)
 
     def noise(self, batch: int, frames: int, rng: torch.Generator) -> Tensor:
-        """Diffusion noise (B,T,D) of unit variance."""
-        out = torch.randn(batch, frames, len(self.noise_velocity), generator=rng)
-        speed = self.noise_velocity[self.motion].clamp(0.04, 0.4)
-        slow = torch.zeros(batch, frames, len(speed))
-        # 90% of the variance at one scale, 10% at a third of it: together they have the wanted speed.
-        for share, scale in ((0.9, 0.9**0.5), (0.1, 0.9**0.5 / 3)):
-            sigma = scale / speed
-            radius = int(np.ceil(3 * float(sigma.max())))
-            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
-            kernel = share**0.5 * kernel / kernel.norm(dim=1, keepdim=True)
-            white = torch.randn(batch, len(speed), frames + 2 * radius, generator=rng)
-            slow += nn.functional.conv1d(white, kernel[:, None], groups=len(speed)).transpose(1, 2)
-        out[..., self.motion] = slow
-        return out
+        """Diffusion noise (B,T,D) of unit variance, on the CPU."""
+        return self.noise_maker()(batch, frames, rng)
+
+    def noise_maker(self) -> NoiseMaker:
+        """What makes `noise`, read from the device once: for trainings, which need it every step."""
+        return NoiseMaker(self.noise_velocity.cpu(), self.motion.cpu())
 
     @property
     def face(self) -> slice:
@@ -122,6 +141,7 @@ class Generator(nn.Module):
         """The inverse of `tensors`, in eval mode."""
         parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig}
         values = {**config, **{name: part(**config[name]) for name, part in parts.items()}}
-        model = cls(GeneratorConfig(**values))
+        with torch.device("cpu"):
+            model = cls(GeneratorConfig(**values))
         model.load_state_dict(dict(tensors))
         return model.eval()

@@ -25,6 +25,8 @@ class Refiner(nn.Module):
     test_it_is_conditioned_on_the_time_in_the_utterance.
     """
 
+    periods: Tensor
+
     def __init__(self, config: RefinerConfig, dims: int, audio_channels: int, start: int) -> None:
         """Latents from `start` on (face, then hand) are refined; those before it (body) pass through."""
         super().__init__()
@@ -41,6 +43,7 @@ class Refiner(nn.Module):
         self.head = nn.Linear(c, dims - start)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.register_buffer("periods", torch.tensor(PERIODS, dtype=torch.float32), persistent=False)
 
     @property
     def receptive_field(self) -> int:
@@ -48,7 +51,7 @@ class Refiner(nn.Module):
         return self.config.blocks * (self.config.kernel // 2 + self.config.radius)
 
     def forward(self, x0: Tensor, audio: Tensor, time: Tensor) -> Tensor:
-        phase = time[..., None].to(x0.dtype) * (2 * torch.pi / x0.new_tensor(PERIODS))
+        phase = time[..., None].float() * (2 * torch.pi / self.periods)
         part = x0[..., self.start :]
         h = self.join(torch.cat([part, audio, phase.sin(), phase.cos()], -1))
         for conv, norm, attention in zip(self.convs, self.norms, self.attentions, strict=True):

@@ -23,7 +23,9 @@ from avatar_core.geometry.filters import low_pass, slow_velocity
 from avatar_core.networks.diffusion import make_scheduler
 from avatar_core.progress import Progress, silent
 
-HEARING_WINDOWS = 6  # windows of sound heard at once: the ear reaches 9 s to either side, which every piece hears again
+HEARING_WINDOWS = (
+    6  # windows of sound heard at once: the ear reaches 9 s to either side, which every piece hears again
+)
 
 
 @torch.no_grad()
@@ -34,7 +36,7 @@ def generate(
     config: SampleConfig = SampleConfig(),
     progress: Progress = silent,
 ) -> Tensor:
-    """Motion latents (T,D) for audio (S,) at 16 kHz, T = ceil(S / 640). Same seed, same motion."""
+    """Motion latents (T,D) for audio (S,) at 16 kHz, T = ceil(S / 640), on the model's device. Same seed, same motion."""
     model.eval()
     frames = -(-len(audio) // SAMPLES_PER_FRAME)
     if frames == 0:
@@ -43,9 +45,8 @@ def generate(
     audio = model.audio.prepare(audio)
 
     def encode(a: int, b: int) -> Tensor:
-        return encode_audio(
-            model, model.audio.hear(torch.from_numpy(audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME]))
-        )
+        piece = torch.from_numpy(audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME])
+        return encode_audio(model, model.audio.hear(piece.to(model.motion.device)))
 
     heard_at_once = HEARING_WINDOWS * config.window
     features = _windows(encode, frames, heard_at_once, model.context + model.audio.context)
@@ -65,7 +66,7 @@ def sample(
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
     frames = len(features)
-    x = model.noise(1, frames, torch.Generator().manual_seed(seed))[0]
+    x = model.noise(1, frames, torch.Generator().manual_seed(seed))[0].to(features.device)
     x *= torch.where(model.motion, config.temperature_motion, config.temperature_face)
     x0 = x
     for number, step in enumerate(scheduler.timesteps):
@@ -99,7 +100,7 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
     """
     if len(x) < 4:
         return x
-    energy = float((slow_velocity((x * scale).numpy()) ** 2).sum(1).mean())
+    energy = float((slow_velocity((x * scale).cpu().numpy()) ** 2).sum(1).mean())
     gain = min(1.0, (cap / max(energy, 1e-12)) ** 0.5)
     mean = x.mean(0)
     return torch.where(scale > 0, mean + gain * (x - mean), x)
@@ -111,17 +112,17 @@ def encode_audio(model: Generator, heard: Tensor) -> Tensor:
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:
-    timesteps = step.reshape(1)
+    timesteps = step.reshape(1).to(x.device)
     x0 = model.predict(x[None], timesteps, features[None])[0]
     if guidance == 1.0:
         return x0
-    blank = model.dit.drop_audio(features[None], torch.ones(1, dtype=torch.bool))
+    blank = model.dit.drop_audio(features[None], torch.ones(1, dtype=torch.bool, device=x.device))
     free = model.predict(x[None], timesteps, blank)[0]
     return free + guidance * (x0 - free)
 
 
 def _refined(model: Generator, x0: Tensor, features: Tensor, start: int) -> Tensor:
-    time = torch.arange(start, start + len(x0))[None]
+    time = torch.arange(start, start + len(x0), device=x0.device)[None]
     return model.refine(x0[None], features[None], time)[0]
 
 

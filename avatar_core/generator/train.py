@@ -19,11 +19,12 @@ from torch import Tensor
 
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
+from avatar_core.device import CPU, Compute
 from avatar_core.embed.batches import Batches, LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
 from avatar_core.generator.linear import fit_linear
-from avatar_core.generator.model import Generator
+from avatar_core.generator.model import Generator, NoiseMaker
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
 from avatar_core.progress import Progress, silent
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
@@ -35,11 +36,15 @@ SHUT = 8.0  # per squared aperture_unit: at half a unit's opening, 2 mm, lips co
 class MotionLoss:
     """Particle-space loss of predicted latents, with velocity and lip aperture terms."""
 
-    def __init__(self, batches: Batches, codec: MotionCodec, config: MotionLossConfig) -> None:
-        self.loss_metrics, self.has_lips, self.config = batches.loss_metrics, batches.has_lips, config
-        self.latent_masks = batches.latent_masks
+    def __init__(
+        self, batches: Batches, codec: MotionCodec, config: MotionLossConfig, compute: Compute = CPU
+    ) -> None:
+        self.config = config
+        self.loss_metrics, self.has_lips, self.latent_masks = compute.put(
+            batches.loss_metrics, batches.has_lips, batches.latent_masks
+        )
         row, bias = codec.aperture_row()
-        self.aperture_row = (row / config.aperture_unit).detach()
+        self.aperture_row = (row / config.aperture_unit).detach().to(compute.device)
         self.aperture_rest = float(bias.detach()) / config.aperture_unit
         self.face = codec.slices["face"]
 
@@ -64,24 +69,27 @@ def train_generator(
     audio: AudioFeatures = CLEAN,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> tuple[Generator, History]:
     """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, config, audio)
-    loss_of = MotionLoss(batches, codec, config)
-    model = Generator(model_config)
+    loss_of = MotionLoss(batches, codec, config, compute)
+    with torch.device("cpu"):
+        model = Generator(model_config)
     model.dit.trunk.fit_normalisation(c.audio for c in clips)
     model.noise_velocity.copy_(latent_speed(clips, codec))
+    noise = model.noise_maker()
+    model.to(compute.device)
     with one_thread():
         fit_linear(
             model.linear, clips, batches.silence, codec.neutral(), codec.slices["face"], model_config.linear
         )
 
     def losses() -> dict[str, Tensor]:
-        mel, x, weight, visibility_id = batches.draw(rng)
-        mel = audio.augment(mel, rng)
-        return {"loss": diffusion_loss(model, loss_of, mel, x, weight, visibility_id, config, rng)}
+        drawn = compute.put(*draw_windows(batches, audio, noise, config, rng))
+        return {"loss": diffusion_loss(model, loss_of, drawn, config, compute)}
 
     with one_thread():
         history = run_loop(
@@ -90,7 +98,7 @@ def train_generator(
                 clip_norm=config.clip_norm,
             ),
             model,
-            torch.optim.AdamW(
+            compute.adamw(
                 model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
             ),
             rng,
@@ -102,36 +110,50 @@ def train_generator(
     return model, history
 
 
+def draw_windows(
+    batches: Batches,
+    audio: AudioFeatures,
+    noise: NoiseMaker,
+    config: MotionLossConfig,
+    rng: torch.Generator,
+) -> tuple[Tensor, ...]:
+    """All that a step of L_simple draws, on the CPU: what `Batches.draw` gives, diffusion steps (B,), noise (B,W,D), which windows
+    go without sound (B,), first frames (B,1)."""
+    mel, x, weight, visibility_id = batches.draw(rng)
+    mel = audio.augment(mel, rng)
+    batch, frames = x.shape[:2]
+    timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng, device="cpu")
+    pure = torch.rand(batch, generator=rng, device="cpu") < config.pure_noise
+    timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
+    noises = noise(batch, frames, rng)
+    dropped = torch.rand(batch, generator=rng, device="cpu") < config.drop_audio
+    offset = torch.randint(0, 4096, (batch, 1), generator=rng, device="cpu")
+    return mel, x, weight, visibility_id, timesteps, noises, dropped, offset
+
+
 def diffusion_loss(
     model: Generator,
     loss_of: MotionLoss,
-    mel: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    visibility_id: Tensor,
+    drawn: tuple[Tensor, ...],
     config: MotionLossConfig,
-    rng: torch.Generator,
+    compute: Compute = CPU,
 ) -> Tensor:
-    """L_simple of F, of its audio prior and of the refiner on one batch.
+    """L_simple of F, of its audio prior and of the refiner on one batch of `draw_windows`.
 
     Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_metric` gives it. Locked by
     test_hidden_regions_give_no_loss, test_learns_lips_from_sound.
     """
-    batch, frames = x.shape[:2]
-    timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng)
-    pure = torch.rand(batch, generator=rng) < config.pure_noise
-    timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
-    noise = model.noise(batch, frames, rng)
-    dropped = torch.rand(batch, generator=rng) < config.drop_audio
-    offset = torch.randint(0, 4096, (batch, 1), generator=rng)
-    features = model.dit.encode_audio(mel)
-    audio = model.dit.drop_audio(features, dropped)
+    mel, x, weight, visibility_id, timesteps, noise, dropped, offset = drawn
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
     noisy = torch.where(loss_of.latent_masks[visibility_id][:, None], add_noise(x, noise, timesteps), noise)
-    x0 = model.predict(noisy, timesteps, audio)
-    refined = model.refine(x0.detach(), features, offset + torch.arange(frames))
+    with compute.autocast():
+        features = model.dit.encode_audio(mel)
+        x0 = model.predict(noisy, timesteps, model.dit.drop_audio(features, dropped))
+        time = offset + torch.arange(x.shape[1], device=offset.device)
+        refined = model.refine(x0.detach(), features, time)
+        prior = model.prior(features)
     loss = loss_of(x0, x, weight, visibility_id)
-    loss = loss + config.prior * loss_of(model.prior(features), x, weight, visibility_id)
+    loss = loss + config.prior * loss_of(prior, x, weight, visibility_id)
     if model.refiner is None:
         return loss
     return loss + config.refiner * loss_of(refined, x, weight * ~dropped[:, None], visibility_id)

@@ -25,6 +25,15 @@ class Camera:
     width: int
     height: int
 
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """viewmat and K on a device, kept there: a fit looks through one camera thousands of times."""
+        kept = self.__dict__.setdefault("_tensors", {})
+        if str(device) not in kept:
+            kept[str(device)] = tuple(
+                torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (self.viewmat, self.K)
+            )
+        return kept[str(device)]
+
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) -> pixels (..., 2) and depth (...) in metres."""
         p = np.asarray(points) @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
@@ -57,7 +66,7 @@ def project(points: Tensor, camera: Camera) -> Tensor:
 
     Locked by test_project_agrees_with_the_camera_and_unproject_undoes_it.
     """
-    viewmat, K = torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K)
+    viewmat, K = camera.tensors(points.device)
     p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     focal = K.diagonal(dim1=-2, dim2=-1)[..., None, :2]
     return p[..., :2] / p[..., 2:].clamp_min(NEAR) * focal + K[..., None, :2, 2]

@@ -33,17 +33,17 @@ def low_pass(x: Tensor, sigma: float) -> Tensor:
     """
     if sigma <= 0 or x.shape[-2] < 2:
         return x
-    kernel = gaussian_kernel(sigma)
+    kernel = gaussian_kernel(sigma, x.device)
     rows = x.transpose(-1, -2).reshape(-1, 1, x.shape[-2])
     rows = nn.functional.pad(rows, (len(kernel) // 2, len(kernel) // 2), mode="replicate")
     rows = nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])
     return rows.view(*x.shape[:-2], x.shape[-1], x.shape[-2]).transpose(-1, -2)
 
 
-def gaussian_kernel(sigma: float) -> Tensor:
+def gaussian_kernel(sigma: float, device: torch.device | str = "cpu") -> Tensor:
     """Weights (2 radius + 1,) of a Gaussian of standard deviation `sigma` frames, largest 1, cut at three deviations.
 
     Locked by test_low_pass_keeps_slow_motion_and_length.
     """
     radius = int(np.ceil(3 * sigma))
-    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=device) / sigma) ** 2)

@@ -30,7 +30,7 @@ def quat_conj(quat: Tensor) -> Tensor:
 
     Locked by test_a_quaternion_turns_as_its_matrix_and_its_conjugate_turns_back.
     """
-    return quat * quat.new_tensor([1.0, -1.0, -1.0, -1.0])
+    return torch.cat([quat[..., :1], -quat[..., 1:]], -1)
 
 
 def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
@@ -104,14 +104,16 @@ def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         horn = h.new_zeros(len(h), 4, 4)
         horn[:, 0, 0] = trace
         horn[:, 0, 1:] = horn[:, 1:, 0] = skew
-        horn[:, 1:, 1:] = h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype)
+        horn[:, 1:, 1:] = (
+            h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype, device=h.device)
+        )
         best = torch.linalg.eigh(horn).eigenvectors[..., -1]
         best = torch.where(best[:, :1] < 0, -best, best).to(cross.dtype)
     s = cross @ quat_to_matrix(best).transpose(-1, -2)  # sum of q (R p)^T, symmetric at the optimum
     slope = torch.stack([s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]], -1)
     sym = 0.5 * (s + s.transpose(-1, -2)).detach()
     trace = sym.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
-    eye = torch.eye(3, dtype=s.dtype)
+    eye = torch.eye(3, dtype=s.dtype, device=s.device)
     curvature = trace * eye - sym + (1e-6 * trace.abs() + 1e-12) * eye
     step = torch.linalg.solve(curvature, slope)
     step = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step], -1)

@@ -37,7 +37,7 @@ def save_checkpoint(
     path = _checked_suffix(path)
     plain: dict[str, torch.Tensor] = {}
     for name in sorted(tensors):
-        tensor = torch.as_tensor(tensors[name]).detach().cpu().contiguous().clone()
+        tensor = torch.as_tensor(tensors[name], device="cpu").detach().contiguous().clone()
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"checkpoint {path}: tensor {name!r} has NaN or infinite values; not saved")
         plain[name] = tensor

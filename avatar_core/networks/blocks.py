@@ -89,7 +89,8 @@ class BandedAttention(nn.Module):
 
 def _rotary(x: Tensor, time: Tensor) -> Tensor:
     half = x.shape[-1] // 2
-    rate = 100.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    angle = time[:, None].to(x.dtype) * rate
+    rate = 100.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = time[:, None].float() * rate  # bfloat16 would not tell one late frame from the next
     a, b = x.chunk(2, -1)
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+    turned = torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+    return turned.to(x.dtype)

@@ -5,6 +5,9 @@ Legend: B windows, W frames, D latents.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -16,16 +19,19 @@ def make_scheduler() -> DDIMScheduler:
 
     Locked by test_sampling_steps_undo_the_noise_of_training.
     """
-    return DDIMScheduler(
-        num_train_timesteps=TRAIN_STEPS,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-        timestep_spacing="trailing",
-    )
+    with torch.device("cpu"):
+        return DDIMScheduler(
+            num_train_timesteps=TRAIN_STEPS,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="sample",
+            clip_sample=False,
+            timestep_spacing="trailing",
+        )
 
 
-_ALPHAS = make_scheduler().alphas_cumprod
+@lru_cache(maxsize=4)
+def _alphas(device: torch.device) -> Tensor:
+    return make_scheduler().alphas_cumprod.to(device)
 
 
 def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -34,5 +40,5 @@ def add_noise(x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     Equation: x_tau = sqrt(abar) x + sqrt(1 - abar) eps. Locked by test_noised_latents_keep_unit_variance,
     test_signal_falls_to_nothing_along_the_schedule.
     """
-    bar = _ALPHAS[timesteps].view(-1, 1, 1)
+    bar = _alphas(timesteps.device)[timesteps].view(-1, 1, 1)
     return bar.sqrt() * x + (1 - bar).sqrt() * noise

@@ -53,6 +53,10 @@ class Deformation:
             None if color is None else float_tensor(color),
         )
 
+    def to(self, device: torch.device | str) -> Deformation:
+        color = None if self.color is None else self.color.to(device)
+        return Deformation(self.mean_offset.to(device), self.rotation.to(device), color)
+
     def __len__(self) -> int:
         return len(self.mean_offset)
 
@@ -63,19 +67,21 @@ class Deformation:
 
 
 class LocalFrames:
-    """The local frames of one identity: make them once, use them for every window of frames.
+    """The local frames of one identity: make them once, use them for every window of frames, on `device`.
 
     ValueError where canonical and layout do not belong together.
     """
 
-    def __init__(self, canonical: Canonical, layout: ParticleLayout) -> None:
+    def __init__(
+        self, canonical: Canonical, layout: ParticleLayout, device: torch.device | str = "cpu"
+    ) -> None:
         n = canonical.n_base
         if len(layout.frame) != n:
             raise ValueError(f"layout has {len(layout.frame)} particles, the canonical avatar has {n}")
         self.canonical, self.layout, self.n_base = canonical, layout, n
-        rest = canonical.splats()
+        rest = canonical.splats().to(device)
         self.rest = replace(rest, quats=normalize(rest.quats, dim=-1))  # (N+S,...)
-        members = [torch.from_numpy(np.flatnonzero(layout.frame == f)) for f in FRAMES.values()]
+        members = [torch.from_numpy(np.flatnonzero(layout.frame == f)).to(device) for f in FRAMES.values()]
         self._world = members[WORLD]
         # Carriers (C,) and members of the frames that have any.
         self._moving: list[tuple[Tensor, Tensor]] = []
@@ -85,9 +91,10 @@ class LocalFrames:
             if len(own) and (len(index) < 3 or (layout.frame[index] != WORLD).any()):
                 raise ValueError(f"frame {name} needs at least 3 carriers, all of them world-frame particles")
             if len(own):
-                self._moving.append((torch.from_numpy(index), own))
+                self._moving.append((torch.from_numpy(index).to(device), own))
         self._order = torch.argsort(torch.cat(members))  # (N,) from members one after the other to particles
-        self._anchor = torch.from_numpy(canonical.anchor[n:].astype(np.int64))  # (S,)
+        self._anchor = torch.from_numpy(canonical.anchor[n:].astype(np.int64)).to(device)  # (S,)
+        self.knn = torch.from_numpy(canonical.knn[:n].astype(np.int64)).clamp_max(n - 1).to(device)  # (N,K)
 
     def compose(self, deformation: Deformation) -> Splats:
         """The posed avatar of every frame: means (T,N+S,3), quats (T,N+S,4), colours (T,N+S,3) where they change.

@@ -46,6 +46,9 @@ class Splats:
             float_tensor(colors),
         )
 
+    def to(self, device: torch.device | str) -> Splats:
+        return Splats(*(getattr(self, f.name).to(device) for f in fields(self)))
+
     def detach(self) -> Splats:
         return Splats(*(getattr(self, f.name).detach() for f in fields(self)))
 
@@ -71,14 +74,15 @@ def rasterize_splats(
     camera: its K may be (..., 3, 3), one for each frame. background: None (black), (3,) or (H, W, 3). eps2d: px^2, see
     `Canonical.eps2d`. More about each, and what is raised for bad values: `render.rasterize`.
     """
+    viewmat, K = camera.tensors(splats.means.device)
     return rasterize(
         splats.means,
         splats.quats,
         splats.scales,
         splats.opacities,
         splats.colors,
-        float_tensor(camera.viewmat),
-        float_tensor(camera.K),
+        viewmat.float(),
+        K.float(),
         camera.width,
         camera.height,
         background=background,

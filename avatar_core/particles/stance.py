@@ -106,10 +106,16 @@ class _Motion:
 class StanceFrames:
     """An avatar that rests as its portrait stands. freedom (2,): of the left and the right arm, 0 still .. 1 as learnt.
 
-    With the relaxed stance and full freedom it composes what `LocalFrames` does.
+    With the relaxed stance and full freedom it composes what `LocalFrames` does, on `device`.
     """
 
-    def __init__(self, canonical: Canonical, layout: ParticleLayout, freedom: np.ndarray) -> None:
+    def __init__(
+        self,
+        canonical: Canonical,
+        layout: ParticleLayout,
+        freedom: np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> None:
         template = load_template()
         n = self.n_base = canonical.n_base
         standing = to_stance(canonical, layout)
@@ -147,6 +153,15 @@ class StanceFrames:
         self.carriers = self._carriers(layout, weights)
         self.world = torch.from_numpy(layout.frame == WORLD)
         self._anchor = torch.from_numpy(canonical.anchor[n:].astype(np.int64))
+        self._move(device)
+
+    def _move(self, device: torch.device | str) -> None:
+        """Everything was made on the CPU."""
+        for name, value in vars(self).items():
+            if isinstance(value, (Tensor, Splats)):
+                setattr(self, name, value.to(device))
+            elif name in ("axes", "joint", "stance_joint", "carriers"):
+                setattr(self, name, {g: tensor.to(device) for g, tensor in value.items()})
 
     def _carriers(self, layout: ParticleLayout, weights: np.ndarray) -> dict[int, Tensor]:
         world = layout.frame == WORLD

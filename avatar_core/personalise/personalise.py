@@ -16,6 +16,7 @@ import torch
 from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.spatial.transform import Rotation
 
+from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.particles.background import Backdrop
@@ -73,17 +74,19 @@ def personalise(
     person: int = 1,
     fov_deg: float | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> tuple[Canonical, Camera, PortraitFit]:
     """Portrait (H,W,3) float in [0,1] or uint8 -> avatar, the portrait's camera, how well it fits.
 
     perception: the detectors that give keypoints and mask. person: which face by size, 1 the largest. fov_deg: the lens's field
     of view across the longer side, None where it is not known. The camera sees the avatar, carried to its portrait's stance
-    (`stance.to_stance`), as the portrait shows the person. Raises UserError when the picture does not show a person's face.
+    (`stance.to_stance`), as the portrait shows the person. compute: where the particles are refined; all else is done on the CPU.
+    Raises UserError when the picture does not show a person's face.
     """
     threads = torch.get_num_threads()
     # All but the renderer on one thread, so that the command and the stage, whose workers have one each, make the same bytes.
     with one_thread():
-        return _personalise(image, perception, config, person, fov_deg, progress, threads)
+        return _personalise(image, perception, config, person, fov_deg, progress, threads, compute)
 
 
 def _personalise(
@@ -94,6 +97,7 @@ def _personalise(
     fov_deg: float | None,
     progress: Progress,
     threads: int,
+    compute: Compute,
 ) -> tuple[Canonical, Camera, PortraitFit]:
     picture = check_portrait(image)
     height, width = picture.shape[:2]
@@ -129,6 +133,7 @@ def _personalise(
         config.refine,
         threads=threads,
         progress=lambda done, _, what: progress(done, total, what),
+        compute=compute,
     )
     left = config.particles.shell - (len(particles.means) - particles.n_base)
     particles = add_detail(particles, view, template, layout, left, config.particles.seed)
@@ -141,6 +146,7 @@ def _personalise(
         focus=face_box,
         threads=threads,
         progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
+        compute=compute,
     )
     particles = hide_outside(particles, view)
     behind = matte.background.image(width, height)

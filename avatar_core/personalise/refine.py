@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.geometry.rotations import quat_mul
 from avatar_core.particles.layout import REGIONS
@@ -70,21 +71,22 @@ def refine(
     focus: tuple[int, int, int] | None = None,
     threads: int = 1,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> PortraitParticles:
     """Adjust places, turns, sizes, opacities and colours so that the views come out as their targets.
 
     sharp: the second phase, at full resolution, else the first one at half. focus: x0, y0, side in px of the face, which
-    counts more in the second phase. threads: of the renderer; the result does not depend on them. Steps shrink with a particle's
-    share of the picture: one behind others would otherwise take any colour to correct a fraction of a pixel.
+    counts more in the second phase. threads: of the CPU's renderer; the result does not depend on them. Steps shrink with a
+    particle's share of the picture: one behind others would otherwise take any colour to correct a fraction of a pixel.
     """
-    start = Parameters.of(particles)
+    device, start = compute.device, Parameters.of(particles)
     share = contribution(view, start.splats())
     share[_fixed(particles)] = 0
     gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
     if sharp:
         gate[: particles.n_base] *= config.calm
     hold = 1 / (share + 0.1)[:, None]
-    reach = torch.full((len(gate), 1), config.reach_m)
+    reach = torch.full((len(gate), 1), config.reach_m, device="cpu")
     reach[particles.n_base :] = config.shell_reach_m
     # The second phase starts where the first one ended: half the leave of it bounds their sum.
     leave = 0.5 if sharp else 1.0
@@ -93,13 +95,15 @@ def refine(
     edge = torch.from_numpy(np.clip((particles.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
     bound = leave * 0.04 + 0.8 * edge
     darkest, brightest = gamut(particles, view)
+    gate, hold, reach, bound, darkest, brightest = compute.put(gate, hold, reach, bound, darkest, brightest)
+    start = Parameters(*compute.put(*vars(start).values()))
     like = (start.means, start.means, start.log_scales, start.logit_opacities, start.colors)
     change = [torch.zeros_like(p, requires_grad=True) for p in like]
     thin = start.log_scales[:, 2] < start.log_scales[:, :2].amin(1) - FLAT
-    flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0], device=device)
     axes = torch.from_numpy(
         Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32)
-    )
+    ).to(device)
     move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]  # (N,3,3)
     turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
     thickest = torch.where(flat > 0, start.log_scales, torch.inf)
@@ -130,10 +134,11 @@ def refine(
     whole = view if sharp else view.half()
     pixels = whole.camera.width * whole.camera.height
     cut, left, top = whole.around_person()
+    cut = cut.to(device)
     wide = Wanted.of(cut, 1 / pixels, 0.0 if sharp else config.ssim)
     close = None
     if face_view is not None:
-        close = Wanted.of(face_view, config.face / face_view.mask.numel(), config.ssim)
+        close = Wanted.of(face_view.to(device), config.face / face_view.mask.numel(), config.ssim)
     focused = None
     if focus is not None:
         x0, y0, side = focus
@@ -146,7 +151,7 @@ def refine(
     for step in range(total):
         drawn = current().splats()
         # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
-        backdrop = torch.rand(3, generator=random)
+        (backdrop,) = compute.put(torch.rand(3, generator=random, device="cpu"))
         image, alpha = render(cut, drawn, backdrop, threads)
         image, opaque = image.movedim(-1, 0), alpha.detach()
         slope, difference = wide.slope(image.detach(), backdrop)
@@ -172,11 +177,11 @@ def refine(
         found = current()
     return replace(
         particles,
-        means=found.means.numpy(),
-        quats=found.quats.numpy(),
-        log_scales=found.log_scales.numpy(),
-        logit_opacities=found.logit_opacities.clamp(-6, 6).numpy(),
-        colors=found.colors.numpy(),
+        means=found.means.cpu().numpy(),
+        quats=found.quats.cpu().numpy(),
+        log_scales=found.log_scales.cpu().numpy(),
+        logit_opacities=found.logit_opacities.clamp(-6, 6).cpu().numpy(),
+        colors=found.colors.cpu().numpy(),
     )
 
 

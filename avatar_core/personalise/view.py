@@ -36,6 +36,10 @@ class View:
     ) -> View:
         return View(camera, *(float_tensor(a) for a in (image, background, mask, colors)))
 
+    def to(self, device: torch.device | str) -> View:
+        parts = (self.target, self.background, self.mask, self.colors)
+        return View(self.camera, *(part.to(device) for part in parts))
+
     def half(self) -> View:
         """The same view with half the pixels a side."""
         width, height = self.camera.width // 2, self.camera.height // 2

@@ -86,7 +86,10 @@ def rasterize(
     out_colors = images.reshape(*shape, 3, height, width).movedim(-3, -1)
     out_alphas = alphas.reshape(*shape, height, width, 1)
     if image_background is not None:
-        if image_background.shape[-1] != 3 or not bool(torch.isfinite(image_background).all()):
+        # to look at its values would make a CUDA device wait
+        if image_background.shape[-1] != 3 or not (
+            image_background.is_cuda or bool(torch.isfinite(image_background).all())
+        ):
             raise ValueError("background: expected finite RGB, found another channel count, NaN or infinity")
         out_colors = out_colors + (1 - out_alphas) * image_background
     if depths is None:

@@ -70,11 +70,15 @@ class Batch:
 def _slices_of_frames(lead: tuple[int, ...], batch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """index and first (see Batch) of a tensor with leading dims `lead` in a batch of shape `batch`. Do not write to them."""
     index = (
-        torch.arange(math.prod(lead), dtype=torch.int32).reshape(lead).expand(batch).reshape(-1).contiguous()
+        torch.arange(math.prod(lead), dtype=torch.int32, device="cpu")
+        .reshape(lead)
+        .expand(batch)
+        .reshape(-1)
+        .contiguous()
     )
     seen: set[int] = set()
     first = [not (i in seen or seen.add(i)) for i in index.tolist()]
-    return index, torch.tensor(first, dtype=torch.uint8)
+    return index, torch.tensor(first, dtype=torch.uint8, device="cpu")
 
 
 def check_settings(settings: Settings) -> None:

@@ -50,9 +50,9 @@ class _Job:
 
 def _forward(job: _Job, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None, State | None]:
     s = job.settings
-    colors = torch.empty(job.frames, 3, s.height, s.width)
-    alphas = torch.empty(job.frames, s.height, s.width)
-    depths = torch.empty(job.frames, s.height, s.width) if s.return_depth else None
+    colors = torch.empty(job.frames, 3, s.height, s.width, device="cpu")
+    alphas = torch.empty(job.frames, s.height, s.width, device="cpu")
+    depths = torch.empty(job.frames, s.height, s.width, device="cpu") if s.return_depth else None
     call = job.call(inputs, colors, alphas, depths)
     handle = ctypes.c_void_p()
     status = native().library.splat_forward(native().pool, ctypes.byref(call), ctypes.byref(handle))

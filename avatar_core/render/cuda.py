@@ -1,6 +1,7 @@
 """The `cuda` backend: gsplat's kernels (Apache-2.0), all frames in one batched call, `packed=False`.
 
-gsplat is imported on first use and compiles its kernels then (it needs nvcc, minutes once). It has alpha_max = 0.999,
+gsplat is imported on first use and compiles its kernels then (it needs nvcc, minutes once). A call makes the CPU wait twice: gsplat
+reads how many (tile, splat) pairs there are, and here it is read whether all numbers are finite. It has alpha_max = 0.999,
 alpha_min = 1/255 and transmittance_min = 1e-4 built in; other values are refused here rather than ignored.
 Shape letters: F frames, N splats, H, W image.
 """
@@ -37,7 +38,8 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         ) from None
 
     s = batch.settings
-    tensors = {name: batch.slices(name).to("cuda", torch.float32) for name in batch.tensors}
+    device = batch.tensors["means"].device if batch.tensors["means"].is_cuda else torch.device("cuda")
+    tensors = {name: batch.slices(name).to(device, torch.float32) for name in batch.tensors}
     zeros = torch.stack(
         [(tensor.detach() * 0).sum() for tensor in tensors.values()]
     )  # NaN if a value is not finite
@@ -46,14 +48,14 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
 
     def per_frame(name: str) -> Tensor:
         tensor = tensors[name]
-        return (
-            tensor[batch.index[name].to(tensor.device, torch.long)] if len(tensor) != batch.frames else tensor
-        )
+        if len(tensor) == 1:
+            return tensor.expand(batch.frames, *tensor.shape[1:])
+        return tensor if len(tensor) == batch.frames else tensor[batch.index[name].to(device, torch.long)]
 
     if batch.frames == 0:
         empty = tensors["means"].new_zeros(0, s.height, s.width)
         return empty[:, None].expand(0, 3, s.height, s.width), empty, empty if s.return_depth else None
-    viewmats, Ks = per_frame("viewmats"), per_frame("Ks")
+    viewmats, Ks = per_frame("viewmats").contiguous(), per_frame("Ks").contiguous()
     one_set = all(len(tensors[name]) == 1 for name in ATTRIBUTES)  # of splats, seen by F cameras
 
     def splats(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from avatar_core.device import Compute
     from avatar_core.progress import Progress
     from avatar_core.score.clips import ScoreClip
     from avatar_core.training.loop import History
@@ -58,6 +59,10 @@ class ScoreTeacher(Protocol):
         """Another with parameters of its own, to learn another distribution."""
         ...
 
+    def to(self, device: str) -> Self:
+        """Itself, moved to a device, where what it is asked about must be too."""
+        ...
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Its trainable tensors."""
         ...
@@ -74,9 +79,14 @@ class ScoreBackend(Protocol):
     def size(self) -> int: ...
 
     def train(
-        self, clips: Sequence[ScoreClip], seed: int, checkpoint_dir: Path, progress: Progress
+        self,
+        clips: Sequence[ScoreClip],
+        seed: int,
+        checkpoint_dir: Path,
+        progress: Progress,
+        compute: Compute,
     ) -> tuple[ScoreTeacher, History]:
-        """From clips of `size` px; resumes from checkpoint_dir. UserError where the clips do not do."""
+        """From clips of `size` px, on a device; resumes from checkpoint_dir. UserError where the clips do not do."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> ScoreTeacher:

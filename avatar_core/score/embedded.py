@@ -12,6 +12,7 @@ from avatar_core.score.config import ScoreConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from avatar_core.device import Compute
     from avatar_core.progress import Progress
     from avatar_core.score.clips import ScoreClip
     from avatar_core.score.network import ScoreNetwork
@@ -23,11 +24,16 @@ class EmbeddedScore(ScoreConfig):
     """The network's own config."""
 
     def train(
-        self, clips: Sequence[ScoreClip], seed: int, checkpoint_dir: Path, progress: Progress
+        self,
+        clips: Sequence[ScoreClip],
+        seed: int,
+        checkpoint_dir: Path,
+        progress: Progress,
+        compute: Compute,
     ) -> tuple[ScoreNetwork, History]:
         from avatar_core.score.train import train_score
 
-        return train_score(clips, replace(self, seed=seed), checkpoint_dir, progress)
+        return train_score(clips, replace(self, seed=seed), checkpoint_dir, progress, compute)
 
     def load(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> ScoreNetwork:
         from avatar_core.score.network import ScoreNetwork

@@ -15,6 +15,7 @@ Shapes: B clips, F frames (8), H = W pixels (32), A audio channels, C channels. 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 
 import torch
@@ -36,6 +37,7 @@ class ScoreNetwork(nn.Module):
     mel_mean: Tensor
     mel_std: Tensor
     spread: Tensor
+    alphas: Tensor
 
     def __init__(self, config: ScoreConfig) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class ScoreNetwork(nn.Module):
         self.scheduler = DDIMScheduler(
             beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False
         )
+        self.register_buffer("alphas", self.scheduler.alphas_cumprod.clone(), persistent=False)
         self.register_buffer("mel_mean", torch.zeros(80))
         self.register_buffer("mel_std", torch.ones(80))
         self.register_buffer("spread", torch.tensor(0.2))  # rms difference of frames from the reference
@@ -82,7 +85,7 @@ class ScoreNetwork(nn.Module):
 
     def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(tau), sigma(tau) as (B,1,1,1,1)."""
-        bar = self.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1, 1)
+        bar = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         return bar.sqrt(), (1 - bar).sqrt()
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -172,12 +175,14 @@ class ScoreNetwork(nn.Module):
         self.eval()
         frames, size = self.config.frames, reference.shape[-1]
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(len(reference), frames, 3, size, size, generator=generator)
-        schedule = DDIMScheduler.from_config(self.scheduler.config)
+        x = torch.randn(len(reference), frames, 3, size, size, generator=generator, device="cpu")
+        x = x.to(reference.device)
+        with torch.device("cpu"):
+            schedule = DDIMScheduler.from_config(self.scheduler.config)
         assert isinstance(schedule, DDIMScheduler)
         schedule.set_timesteps(steps)
         for step in schedule.timesteps:
-            eps = self.predict(x, step.expand(len(x)), log_mel, reference, guidance)
+            eps = self.predict(x, step.to(x.device).expand(len(x)), log_mel, reference, guidance)
             x = schedule.step(eps, int(step), x).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
         return x.clamp(-1, 1)
 
@@ -187,14 +192,13 @@ class ScoreNetwork(nn.Module):
 
     def copy(self) -> ScoreNetwork:
         """Another with the same weights, of its own."""
-        return ScoreNetwork.from_tensors(
-            {k: v.clone() for k, v in self.state_dict().items()}, asdict(self.config)
-        )
+        return deepcopy(self).eval()
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> ScoreNetwork:
         """The inverse of `tensors`, in eval mode."""
-        model = cls(ScoreConfig(**config))
+        with torch.device("cpu"):
+            model = cls(ScoreConfig(**config))
         model.load_state_dict(dict(tensors))
         return model.eval()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.networks.blocks import mel_statistics
 from avatar_core.progress import Progress, silent
@@ -28,6 +29,7 @@ def train_score(
     config: ScoreConfig,
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
+    compute: Compute = CPU,
 ) -> tuple[ScoreNetwork, History]:
     """Train on random runs of F frames; the reference is another frame of the same clip. Returns model and losses.
 
@@ -35,22 +37,32 @@ def train_score(
     """
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
-    model = ScoreNetwork(config)
+    with torch.device("cpu"):
+        model = ScoreNetwork(config)
     data = _prepare(clips, config)
     mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
     mean, std = mel_statistics([mel])
     model.mel_mean.copy_(mean)
     model.mel_std.copy_(std)
     model.spread.copy_(_spread(data))
+    model.to(compute.device)
+
+    def losses() -> dict[str, Tensor]:
+        clips = _varied(*_draw(data, config, rng), rng)
+        drawn = compute.put(*clips, *_draw_noise(clips[0].shape, config.drop, rng))
+        frames, log_mel, reference, timesteps, noise, dropped = drawn
+        with compute.autocast():
+            return {"loss": model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)}
+
     with one_thread():
         history = run_loop(
             Loop(
                 "score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05
             ),
             model,
-            torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
+            compute.adamw(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
             rng,
-            lambda: {"loss": _loss(model, *_varied(*_draw(data, config, rng), rng), rng, config.drop)},
+            losses,
             fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
             checkpoint_dir=checkpoint_dir,
             progress=progress,
@@ -71,9 +83,10 @@ def evaluate_score(
     middle = slice(model.config.size // 4, -(model.config.size // 4))
     sums: dict[str, list[float]] = {}
     for _ in range(rounds):
-        frames, log_mel, reference = _draw(data, model.config, generator)
-        timesteps = torch.linspace(400, 950, len(frames)).long()
-        noise = torch.randn(frames.shape, generator=generator)
+        drawn = _draw(data, model.config, generator)
+        noise = torch.randn(drawn[0].shape, generator=generator, device="cpu")
+        frames, log_mel, reference, noise = (value.to(model.spread.device) for value in (*drawn, noise))
+        timesteps = torch.linspace(400, 950, len(frames), device=frames.device).long()
         noisy = model.add_noise(frames, noise, timesteps)
         alpha, sigma = model.alpha_sigma(timesteps)
 
@@ -97,14 +110,15 @@ def _draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """frames (B,F,3,H,W) in [-1,1], log_mel (B,4(F+2 context),80), reference (B,3,H,W)."""
     frames, mels, references = [], [], []
-    first = int(torch.randint(len(data), (1,), generator=generator))
+    first = int(torch.randint(len(data), (1,), generator=generator, device="cpu"))
     for number in range(config.batch):
         # consecutive clips: no clip twice in a batch (where there are enough), so rolled sound is mismatched
         clip, mel = data[(first + number) % len(data)]
-        start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator))
+        start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator, device="cpu"))
         frames.append(to_signed(clip[start : start + config.frames]))
         mels.append(mel[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)])
-        references.append(to_signed(clip[int(torch.randint(len(clip), (1,), generator=generator))]))
+        other = int(torch.randint(len(clip), (1,), generator=generator, device="cpu"))
+        references.append(to_signed(clip[other]))
     return torch.stack(frames), torch.stack(mels), torch.stack(references)
 
 
@@ -131,24 +145,18 @@ def _varied(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirrored and recoloured clips: a handful of people must not be all the faces there are."""
     count = len(frames)
-    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5)
-    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5)
-    mirrored = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)
+    gain = 1 + 0.8 * (torch.rand(count, 3, 1, 1, generator=rng, device="cpu") - 0.5)
+    bias = 0.8 * (torch.rand(count, 3, 1, 1, generator=rng, device="cpu") - 0.5)
+    mirrored = (torch.rand(count, generator=rng, device="cpu") < 0.5).view(-1, 1, 1, 1)
     frames, reference = gain[:, None] * frames + bias[:, None], gain * reference + bias
     frames = torch.where(mirrored[:, None], frames.flip(-1), frames)
     return frames, log_mel, torch.where(mirrored, reference.flip(-1), reference)
 
 
-def _loss(
-    model: ScoreNetwork,
-    frames: Tensor,
-    log_mel: Tensor,
-    reference: Tensor,
-    rng: torch.Generator,
-    drop: float,
-) -> Tensor:
+def _draw_noise(shape: torch.Size, drop: float, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Diffusion steps (B,), noise (B,F,3,H,W), and which clips go without sound (B,)."""
     # Steps from 100 on, and more of the late ones: that is where the sound says what the noise hides.
-    timesteps = (1000 * (0.01 + 0.99 * torch.rand(len(frames), generator=rng)).sqrt()).long().clamp_max(999)
-    noise = torch.randn(frames.shape, generator=rng)
-    dropped = torch.rand(len(frames), generator=rng) < drop
-    return model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)
+    share = torch.rand(shape[0], generator=rng, device="cpu")
+    timesteps = (1000 * (0.01 + 0.99 * share).sqrt()).long().clamp_max(999)
+    noise = torch.randn(shape, generator=rng, device="cpu")
+    return timesteps, noise, torch.rand(shape[0], generator=rng, device="cpu") < drop

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from avatar_core.config import parse
+from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.atomic import atomic_directory, check_replaceable, write_json
@@ -35,13 +36,16 @@ def make_avatar(
     perception: PerceptionConfig,
     person: int = 1,
     fov_deg: float | None = None,
+    compute: Compute = CPU,
 ) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
     """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, the portrait's camera, what was found and how it fits.
 
     config, perception: as the student's file holds them, so that this is the avatar that the fit makes. Raises UserError when there
     is no person to be found.
     """
-    canonical, camera, fit = personalise(image, perception, config=config, person=person, fov_deg=fov_deg)
+    canonical, camera, fit = personalise(
+        image, perception, config=config, person=person, fov_deg=fov_deg, compute=compute
+    )
     return make_layout(config.particles), canonical, camera, fit
 
 

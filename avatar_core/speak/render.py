@@ -40,10 +40,11 @@ def render_motion(
 ) -> Iterator[np.ndarray]:
     """Latents x (T, D) -> uint8 frames, yielded as (<=chunk, H, W, 3): decode, compose and rasterize a chunk at a time.
 
+    x is on the student's device, where all this is done.
     transparent: (<=chunk, H, W, 4), the person alone, colours not multiplied by alpha.
     """
-    frames = moving_frames(canonical, layout, gestures)
-    background = torch.from_numpy(canonical.background.image(camera.width, camera.height))
+    frames = moving_frames(canonical, layout, gestures, x.device)
+    background = torch.from_numpy(canonical.background.image(camera.width, camera.height)).to(x.device)
     eps2d = canonical.eps2d(camera)
     with torch.no_grad():
         for start in range(0, len(x), chunk):
@@ -52,11 +53,14 @@ def render_motion(
             if transparent:
                 images, alphas = rasterize_splats(splats, camera, eps2d=eps2d)
                 yield np.stack(
-                    [_straight(*pair) for pair in zip(images.numpy(), alphas.numpy(), strict=True)]
+                    [
+                        _straight(*pair)
+                        for pair in zip(images.cpu().numpy(), alphas.cpu().numpy(), strict=True)
+                    ]
                 )
                 continue
             images, _ = rasterize_splats(splats, camera, background=background, eps2d=eps2d)
-            yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+            yield (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
 def _straight(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -68,14 +72,14 @@ def _straight(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def moving_frames(
-    canonical: Canonical, layout: ParticleLayout, gestures: Gestures
+    canonical: Canonical, layout: ParticleLayout, gestures: Gestures, device: torch.device | str = "cpu"
 ) -> LocalFrames | StanceFrames:
     """What moves the avatar. auto: from the portrait's stance, arms as far as they may; off: arms still there; full: from the
     relaxed stance, everything as learnt."""
     if gestures == "full":
-        return LocalFrames(canonical, layout)
+        return LocalFrames(canonical, layout, device)
     freedom = canonical.freedom if gestures == "auto" else np.zeros(2, np.float32)
-    return StanceFrames(canonical, layout, freedom)
+    return StanceFrames(canonical, layout, freedom, device)
 
 
 def output_camera(camera: Camera, longest: int) -> Camera:

@@ -44,12 +44,12 @@ def posed_canonicals(
 ) -> Iterator[Canonical]:
     """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
     check_sound(audio)
-    frames = moving_frames(canonical, layout, "auto")
     x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
+    frames = moving_frames(canonical, layout, "auto", x.device)
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):
             deformation = student.codec.decode(x[start : start + CHUNK], float(canonical.stature))
-            splats = frames.compose(deformation)
+            splats = frames.compose(deformation).to("cpu")
             colors = splats.colors.expand_as(splats.means).numpy()
             for means, quats, color in zip(splats.means.numpy(), splats.quats.numpy(), colors, strict=True):
                 yield replace(canonical, means=means, quats=quats, colors=color)

@@ -35,6 +35,12 @@ class Student:
     perception: PerceptionConfig
     sample: SampleConfig
 
+    def to(self, device: str) -> Student:
+        """Itself, its networks on a device."""
+        self.generator.to(device)
+        self.codec.to(device)
+        return self
+
 
 def save_student(path: str | os.PathLike, student: Student, seed: int) -> None:
     """Write to `path` (.safetensors) and its sidecar."""

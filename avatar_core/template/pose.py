@@ -28,10 +28,9 @@ def bone_transforms(
     """Rest -> posed transforms (B, 3, 4) of bone heads (B, 3) at rest under rotvecs (B, 3)."""
     template = template or load_template()
     with torch.no_grad():
-        move = None if translation is None else torch.as_tensor(np.asarray(translation, np.float64))[None]
-        out = _chain(
-            torch.as_tensor(heads).double(), torch.as_tensor(rotvecs).double()[None], move, _levels(template)
-        )
+        at, turns = (torch.from_numpy(np.array(a, np.float64)) for a in (heads, rotvecs))
+        move = None if translation is None else torch.from_numpy(np.array(translation, np.float64))[None]
+        out = _chain(at, turns[None], move, _levels(template))
     return out[0].numpy()
 
 
@@ -194,7 +193,7 @@ def _levels(template: Template) -> list[tuple[Tensor, Tensor]]:
     for d in range(depth.max() + 1):
         bones = np.flatnonzero(depth == d)
         above = [place[int(parents[b])] if d else 0 for b in bones]
-        levels.append((torch.from_numpy(bones), torch.tensor(above, dtype=torch.int64)))
+        levels.append((torch.from_numpy(bones), torch.from_numpy(np.array(above, np.int64))))
         place |= {int(b): seen + k for k, b in enumerate(bones)}
         seen += len(bones)
     return levels

@@ -1,8 +1,11 @@
 """The training loop of every network here: schedule, clipping, averaged weights, NaN guard, checkpoints that resume exactly.
 
 A caller brings its model, its optimizer and a function that draws a batch and gives the loss. All randomness must come from
-torch's global generator or from the one given: both are part of the checkpoint, so that stopping and going on gives
-the same bytes as not stopping.
+torch's global generators or from the one given: they are part of the checkpoint, so that stopping and going on gives
+the same bytes as not stopping (on a CPU).
+
+On a CUDA device nothing is read back within a step, which would make the CPU wait and the device idle: the optimizer itself leaves
+out a step that is not finite, and losses are read every `READ_EVERY` steps.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from avatar_core.training.state import TrainingState, load_latest, save_state
 
 History = list[dict[str, float]]  # the terms of every step, "loss" among them
 PATIENCE = 10  # steps in a row whose loss or gradients may be not finite
+READ_EVERY = 10  # steps on a CUDA device
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,12 @@ def run_loop(
     finite is left out; UserError after PATIENCE of them. fingerprint: only checkpoints with the same one are resumed.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
+    fused = bool(optimizer.defaults.get("fused"))
+    reader = _Reader(loop, READ_EVERY if fused else 1)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     history: History = []
     state = TrainingState(model, optimizer, average, rng, history, fingerprint)
     start = load_latest(checkpoint_dir, state) if checkpoint_dir else 0
-    bad = 0
     for step in range(start, loop.steps):
         for group in optimizer.param_groups:
             group["lr"] = loop.learning_rate * rate(step, loop.steps, loop.warmup, loop.floor)
@@ -73,25 +78,51 @@ def run_loop(
         optimizer.zero_grad()
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(trained, loop.clip_norm)
-        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"]))
-        if finite:
+        finite = torch.isfinite(norm) & torch.isfinite(terms["loss"].detach())
+        if fused:  # as a GradScaler says it
+            optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
             optimizer.step()
-        bad = 0 if finite else bad + 1
-        if bad == PATIENCE:
-            raise UserError(
-                f"{loop.stage}: loss not finite for {bad} steps up to step {step}; lower learning_rate"
-            )
+        elif bool(finite):
+            optimizer.step()
         _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
-        history.append({name: float(value.detach()) for name, value in terms.items()})
         done = step + 1
+        saved = bool(checkpoint_dir) and done % loop.checkpoint_every == 0
+        history += reader(step, terms, finite, now=saved or done == loop.steps)
         if done % loop.report_every == 0 or done == loop.steps:
             latest = mean_losses(history[-loop.report_every :])
             progress(done, loop.steps, " ".join(f"{name} {value:.4g}" for name, value in latest.items()))
-        if checkpoint_dir and (done % loop.checkpoint_every == 0 or done == loop.steps):
+        if checkpoint_dir and (saved or done == loop.steps):
             save_state(checkpoint_dir, done, state)
     model.load_state_dict(average)
     model.eval()
     return history
+
+
+class _Reader:
+    """Losses on their way to the CPU. Raises UserError after PATIENCE steps in a row that were not finite."""
+
+    def __init__(self, loop: Loop, every: int) -> None:
+        self.loop, self.every, self.bad = loop, every, 0
+        self.waiting: list[tuple[int, tuple[str, ...], Tensor]] = []  # step, names, values and whether finite
+
+    def __call__(self, step: int, terms: Mapping[str, Tensor], finite: Tensor, *, now: bool) -> History:
+        """The rows of all steps since they were last read, every `every` steps or `now`; else none."""
+        values = [value.detach().float() for value in terms.values()]
+        self.waiting.append((step, tuple(terms), torch.stack([*values, finite.float()])))
+        if not now and len(self.waiting) < self.every:
+            return []
+        rows, waiting = torch.cat([values for *_, values in self.waiting]).tolist(), self.waiting
+        self.waiting, history, at = [], [], 0
+        for number, names, part in waiting:
+            *found, was_finite = rows[at : at + len(part)]
+            at += len(part)
+            history.append(dict(zip(names, found, strict=True)))
+            self.bad = 0 if was_finite else self.bad + 1
+            if self.bad == PATIENCE:
+                raise UserError(
+                    f"{self.loop.stage}: loss not finite for {self.bad} steps up to step {number}; lower learning_rate"
+                )
+        return history
 
 
 def rate(step: int, steps: int, warmup: int = 20, floor: float = 0.02) -> float:

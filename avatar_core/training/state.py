@@ -39,8 +39,10 @@ def save_state(folder: Path, step: int, state: TrainingState) -> None:
     tensors = {f"model/{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in state.average.items()}
     for index, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in values.items()}
+        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v, device="cpu") for k, v in values.items()}
     tensors["random/global"] = torch.get_rng_state()
+    if device := _card(state):
+        tensors["random/card"] = torch.cuda.get_rng_state(device)
     tensors["random/batches"] = state.rng.get_state()
     save_checkpoint(
         folder / f"train-{step:08d}.safetensors",
@@ -71,10 +73,18 @@ def load_latest(folder: Path, state: TrainingState) -> int:
             moments.setdefault(int(index), {})[key] = value
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random/global"])
+        if (device := _card(state)) and "random/card" in tensors:
+            torch.cuda.set_rng_state(tensors["random/card"], device)
         state.rng.set_state(tensors["random/batches"])
         state.curve[:] = config["curve"]
         return int(config["step"])
     return 0
+
+
+def _card(state: TrainingState) -> torch.device | None:
+    """The CUDA device of the model, whose own generator draws what dropout drops."""
+    device = next(state.model.parameters()).device
+    return device if device.type == "cuda" else None
 
 
 def fingerprint_of(*parts: object) -> str:

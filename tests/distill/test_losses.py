@@ -3,6 +3,7 @@ import torch
 
 from avatar_core.distill.losses import (
     arap_loss,
+    draw_score,
     picture_loss,
     trajectory_loss,
     vsd_loss,
@@ -25,7 +26,8 @@ def _setup():
 def test_vsd_gradient_is_the_formula():
     teacher, mel, reference = _setup()
     frames = torch.randn(1, 2, 3, 8, 8).requires_grad_()
-    vsd_loss(frames, teacher, mel, reference, torch.Generator().manual_seed(5), tau=(0.3, 0.9)).backward()
+    drawn = draw_score(frames.shape, torch.Generator().manual_seed(5), tau=(0.3, 0.9))
+    vsd_loss(frames, teacher, mel, reference, *drawn).backward()
 
     rng = torch.Generator().manual_seed(5)
     steps = torch.randint(299, 900, (1,), generator=rng)
@@ -41,7 +43,8 @@ def test_vsd_gradient_is_the_formula():
 def test_variational_vsd_vanishes_when_both_scores_agree():
     teacher, mel, reference = _setup()
     frames = torch.randn(1, 2, 3, 8, 8).requires_grad_()
-    loss = vsd_loss(frames, teacher, mel, reference, torch.Generator().manual_seed(1), fake_score=teacher)
+    drawn = draw_score(frames.shape, torch.Generator().manual_seed(1))
+    loss = vsd_loss(frames, teacher, mel, reference, *drawn, fake_score=teacher)
     loss.backward()
     assert loss == 0 and (frames.grad == 0).all()
 

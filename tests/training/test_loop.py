@@ -59,3 +59,30 @@ def test_progress_is_told_the_means_of_the_latest_losses():
     model, loop = line(), Loop("x", 3, 0.0, ema=0.9, checkpoint_every=99, report_every=2)
     run(lambda: {"loss": model.weight.sum() + next(values)}, loop, model, lambda *news: told.append(news))
     assert told == [(2, 3, "loss 3"), (3, 3, "loss 4.5")]
+
+
+def test_a_fused_optimizer_leaves_out_what_is_not_finite_and_losses_are_read_later():
+    """As on a CUDA device, where the CPU must not wait for a step's numbers."""
+
+    def train(broken):
+        model, weights, told = line(), [], []
+
+        def losses():
+            weights.append(model.weight.item())
+            scale = float("nan") if broken(len(weights)) else 1.0
+            return {"loss": (model.weight - 1).square().sum() * scale}
+
+        loop = Loop("kettle", 25, 0.05, ema=0.9, checkpoint_every=99, report_every=5)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+        history = run_loop(
+            loop, model, optimizer, torch.Generator(), losses, fingerprint="", checkpoint_dir=None,
+            progress=lambda *news: told.append((news[0], news[2])),
+        )  # fmt: skip
+        return weights, history, told
+
+    weights, history, told = train(lambda n: n == 4)
+    assert weights[4] == weights[3] != weights[2] and weights[5] != weights[4]
+    assert len(history) == 25 and [n for n, row in enumerate(history) if row["loss"] != row["loss"]] == [3]
+    assert told[0] == (5, "") and told[1][1].startswith("loss ")  # read every tenth step
+    with pytest.raises(UserError, match="kettle: loss not finite for 10 steps"):
+        train(lambda n: n > 8)

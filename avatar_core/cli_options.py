@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL = Path("data/distill/student.safetensors")
+
+PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
+Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
+OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
+Audio = Annotated[
+    Path | None,
+    typer.Option("--audio", "-a", help="A recording: WAV, FLAC, MP3, OGG, M4A, or a video's sound."),
+]
+Text = Annotated[str | None, typer.Option("--text", "-t", help="A sentence to speak, instead of --audio.")]
+Language = Annotated[
+    str, typer.Option("--language", "-l", help="Language of --text; `avatar voices` lists them.")
+]
+Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
+Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
+PersonNumber = Annotated[
+    int, typer.Option("--person", min=1, help="Which face of several in the portrait: 1 is the largest.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="cpu, cuda or cuda:N; auto: a GPU where there is one. Another device gives slightly other numbers."
+    ),
+]
