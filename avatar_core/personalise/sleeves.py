@@ -133,7 +133,7 @@ def complete_arms(
     missing: np.ndarray,
     told: np.ndarray,
 ) -> np.ndarray:
-    """colors (N,3), the arms' particles that are `missing` (N,) filled in from those `told` (N,) where enough of their piece is told
+    """colors (N,3), on arms those of `missing` (N,) particles filled in from those `told` (N,) where enough of their piece is told
     of either arm. key (N,3): places, both sides mirrored onto each other."""
     out = colors.copy()
     body = layout.region == REGIONS["body"]
