@@ -1,8 +1,8 @@
 """A phoneme encoder: what a pretrained conformer makes of speech, before it decides which phonemes it heard.
 
 hama 1.7.0 (see NOTICE): 16 kHz -> 80 ln-mel bands at 100 Hz -> a convolution down to 50 Hz -> four conformer blocks of 144
-channels. What blocks `READ` give is read: the second carries over best between voices and languages, the last knows closures
-best; the CTC head above, which names phonemes of two languages, is not kept. Two things differ from
+channels. The first `BLOCKS` are kept: what the second gives carries over best between voices and languages. The blocks above make
+lips of human voices worse, and so would the CTC head, which names phonemes of two languages. Two things differ from
 its own runtime, so that any length and any windows give the same: attention reaches `RADIUS` frames to either side (there it
 sees the whole call; with a second it hears human voices worse), and beyond the ends lies silence (there the sound is mirrored).
 
@@ -23,7 +23,7 @@ from avatar_core.io.checkpoints import load_checkpoint
 ASSET = Path(__file__).resolve().parent.parent / "assets" / "phoneme_encoder.safetensors"
 CHANNELS, HEADS, HIDDEN, KERNEL, MELS = 144, 4, 576, 31, 80
 WINDOW, HOP = 400, 160  # samples
-BLOCKS, READ = 4, (2, 4)
+BLOCKS = 2
 FLOOR = 1e-10
 RADIUS = 200  # frames of attention on either side: 4 s
 FRAME_SAMPLES = 320
@@ -32,20 +32,23 @@ _QUERIES = 200  # of attention, worked on at once
 
 
 class PhonemeEncoder(nn.Module):
-    """The stem and the conformer blocks."""
+    """The stem and the conformer blocks.
+
+    radius: frames of attention on either side; blocks: how many.
+    """
 
     filters: Tensor
 
-    def __init__(self, radius: int = RADIUS) -> None:
+    def __init__(self, radius: int = RADIUS, blocks: int = BLOCKS) -> None:
         super().__init__()
         self.radius = radius
         self.register_buffer("filters", torch.zeros(WINDOW // 2 + 1, MELS))
         self.stem = nn.Conv1d(MELS, CHANNELS, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList([ConformerBlock() for _ in range(BLOCKS)])
-        self.context = 1 + BLOCKS * (radius + KERNEL // 2)  # frames on either side that can change a frame
+        self.blocks = nn.ModuleList([ConformerBlock() for _ in range(blocks)])
+        self.context = 1 + blocks * (radius + KERNEL // 2)  # frames on either side that can change a frame
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Sound (S,) -> outputs of the blocks in `READ` beside each other (J,2C), in pieces that overlap by what a frame sees."""
+        """Sound (S,) -> what the last block gives (J,C), in pieces that overlap by what a frame sees."""
         total = len(audio) // FRAME_SAMPLES + 1
         parts = []
         for start in range(0, total, _BLOCK):
@@ -66,12 +69,9 @@ class PhonemeEncoder(nn.Module):
 
     def _encode(self, mel: Tensor) -> Tensor:
         h = F.gelu(self.stem(mel.T[None]))[0].T
-        read = []
-        for number, block in enumerate(self.blocks, 1):
+        for block in self.blocks:
             h = block(h, self.radius)
-            if number in READ:
-                read.append(h)
-        return torch.cat(read, -1)
+        return h
 
 
 class ConformerBlock(nn.Module):

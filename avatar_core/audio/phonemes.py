@@ -20,7 +20,7 @@ _SAID_DB = 18.0
 
 @dataclass(frozen=True)
 class Phonemes:
-    """M = 1 + 288: mean log-mel, then the encoder's outputs, read between its frames (50 Hz) at 100 Hz. See `encoder`."""
+    """M = 1 + 144: mean log-mel, then the encoder's output, read between its frames (50 Hz) at 100 Hz. See `encoder`."""
 
     takes: TakeConfig = section(TakeConfig)
     energy_sd: float = ranged(0.5, 0, 5)  # nepers of power, of a training window's loudness
@@ -28,9 +28,9 @@ class Phonemes:
 
     @property
     def bands(self) -> int:
-        from avatar_core.audio.encoder import CHANNELS, READ
+        from avatar_core.audio.encoder import CHANNELS
 
-        return 1 + len(READ) * CHANNELS
+        return 1 + CHANNELS
 
     @property
     def context(self) -> int:

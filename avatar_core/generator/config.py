@@ -46,7 +46,9 @@ class LinearConfig:
     share: float = ranged(0.5, 0, 1)  # of the face; 0 leaves the network alone
     radius: int = ranged(6)  # frames to either side
     ridge: float = ranged(2.0, 1e-6)  # per weighted frame, of features of unit deviation
-    batches: int = ranged(24, 1)  # training batches it is fitted on
+    silence: float = ranged(
+        0.2, 0, 10
+    )  # weight of all silence, of that of all clips: a linear map has no other way to keep the lips shut
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A linear reading of the sound: the face's latents by ridge regression on a window of audio features.
 
-Fitted in closed form on the training windows. On voices that the training clips know a network reads lips better; on voices that
+Fitted in closed form on the training clips. On voices that the training clips know a network reads lips better; on voices that
 they do not know a strongly regularised linear map does, because it keeps to the few directions of the features in which sounds
-differ most, and those are the same for a synthesiser and for people. Their mean is as good as the network on the first and nearly
-as good as the linear map on the second, so that is what the sampler gives (`GeneratorConfig.linear`). It is fitted on recordings
+differ most, and those are the same for a synthesiser and for people. Their mixture is as good as the network on the first and as
+good as the linear map on the second, so that is what the sampler gives (`GeneratorConfig.linear`). It is fitted on recordings
 as they are, without takes: those make the map worse on people, and the network knows noise.
 
 Shapes: B windows, T frames at 25 fps, 4T feature frames at 100 Hz, M features, F latents of the face, R frames to either side,
@@ -12,16 +12,15 @@ P = (2R+1) M.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avatar_core.clock import MEL_PER_FRAME
-from avatar_core.embed.batches import Batches
+from avatar_core.embed.batches import LatentClip
 from avatar_core.generator.config import LinearConfig
-
-SILENCE = (
-    3.0  # weight of a silent window's frames: a linear map has no other way to learn to keep the lips shut
-)
 
 
 class LinearReading(nn.Module):
@@ -52,36 +51,47 @@ class LinearReading(nn.Module):
 
 def fit_linear(
     reading: LinearReading,
-    batches: Batches,
+    clips: Sequence[LatentClip],
+    silence: Tensor,
+    neutral: Tensor,
     face: slice,
     config: LinearConfig,
-    rng: torch.Generator,
 ) -> None:
-    """Set the reading's buffers from `config.batches` drawn batches: ridge regression of what clips that show the face hold.
+    """Set the reading's buffers: ridge regression of the clips that show the face, and of silence (N,4W,M) with a face at rest.
+
+    neutral (D,): latents of the person at rest.
 
     Equation: W = argmin sum_n w_n |y_n - W p_n|^2 + ridge N |W|^2, p and y about their means, N = sum w_n.
     Locked by test_the_linear_reading_is_the_ridge_solution.
     """
-    drawn = [batches.draw(rng) for _ in range(config.batches)]
-    device = reading.weight.device
-    heard = torch.cat([mel for mel, *_ in drawn]).to(device)  # (N,4W,M)
-    target = torch.cat([x[..., face] for _, x, _, _ in drawn]).to(device).flatten(0, 1).double()
-    counts = batches.has_lips.double()  # by visibility; 0 is silence
-    counts[0] = SILENCE
-    weight = torch.cat([w * counts[v][:, None] for _, _, w, v in drawn]).to(device).flatten().double()
-    total = weight.sum().clamp_min(1e-9)
-    reading.mean.copy_(heard.mean((0, 1)))
-    reading.deviation.copy_(heard.std((0, 1)) + 1e-3)
-    size = len(reading.weight)
-    gram, cross = heard.new_zeros(size, size), target.new_zeros(size, target.shape[1])
-    mean, middle = target.new_zeros(size), (weight @ target) / total
-    rows = target.reshape(len(heard), -1, target.shape[1])
-    for part, y, w in zip(
-        heard.split(64), rows.split(64), weight.reshape(len(heard), -1).split(64), strict=True
-    ):
-        p, w = reading.windows(part).flatten(0, 1), w.flatten()
+    rows = [
+        (
+            torch.from_numpy(np.asarray(clip.audio, np.float32)),
+            torch.from_numpy(np.asarray(clip.x[:, face], np.float64)),
+            torch.from_numpy(np.ones(len(clip.x)) if clip.confidence is None else clip.confidence).double(),
+        )
+        for clip in clips
+        if clip.visible["face"]
+    ]
+    if not rows:
+        return
+    spoken = torch.cat([heard for heard, *_ in rows])
+    reading.mean.copy_(spoken.mean(0))
+    reading.deviation.copy_(spoken.std(0) + 1e-3)
+    window = silence.shape[1] // MEL_PER_FRAME
+    each = sum(float(w.sum()) for *_, w in rows) * config.silence / (len(silence) * window)
+    rest = neutral[face].double().expand(window, -1)
+    rows += [(heard, rest, torch.full((window,), each, device="cpu").double()) for heard in silence]
+    total = sum(float(w.sum()) for *_, w in rows)
+    device, size = reading.weight.device, len(reading.weight)
+    middle = (torch.stack([w @ y for _, y, w in rows]).sum(0) / total).to(device)
+    gram, mean = reading.weight.new_zeros(size, size), middle.new_zeros(size)
+    cross = middle.new_zeros(size, len(middle))
+    for row in rows:
+        heard, y, w = (value.to(device) for value in row)
+        p = reading.windows(heard[None])[0]
         gram += p.T @ (p * w[:, None].float())
-        cross += p.double().T @ ((y.flatten(0, 1) - middle) * w[:, None])
+        cross += p.double().T @ ((y - middle) * w[:, None])
         mean += p.double().T @ w
     mean /= total
     gram = gram.double() - total * torch.outer(mean, mean)

@@ -11,7 +11,6 @@ Shapes: B windows, W frames a window, D latents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +83,8 @@ def train_generator(
     noise = model.noise_maker()
     model.to(compute.device)
     with one_thread():
-        plain = Batches([replace(c, takes=None) for c in clips], codec, config, audio)
         fit_linear(
-            model.linear,
-            plain,
-            codec.slices["face"],
-            model_config.linear,
-            torch.Generator().manual_seed(config.seed),
+            model.linear, clips, batches.silence, codec.neutral(), codec.slices["face"], model_config.linear
         )
 
     def losses() -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from avatar_core.audio.encoder import BLOCKS
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.recipes.weights.face_identity import convert_face_identity
@@ -75,7 +76,7 @@ def write_phoneme_encoder(folder: Path | None, out: Path) -> None:
     data = read_members(wheel, {"weights": ARCHIVE})["weights"]
     raw = read_archive(data)
     config = {"source": _source(HAMA, ARCHIVE, data), "parity": check(wheel, raw)}
-    tensors = {name: t.half() for name, t in encoder_tensors(raw).items()}
+    tensors = {name: t.half() for name, t in encoder_tensors(raw, BLOCKS).items()}
     save_checkpoint(out / "phoneme_encoder.safetensors", tensors, config=config)
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar_core.audio.encoder import BLOCKS, CHANNELS, PhonemeEncoder
+from avatar_core.audio.encoder import PhonemeEncoder
 from avatar_core.errors import UserError
 from avatar_core.speech.espeak import synthesize
 
+WHOLE = 4  # blocks in the archive
 ARCHIVE = "hama/assets/asr_waveform.hama"
 SPOKEN = "The birch canoe slid on the smooth planks. Help the woman get back to her feet. A pot of tea helps to pass the evening."
 LEAST_AGREEMENT = 0.99  # share of 20 ms frames on which both runtimes name the same phoneme
@@ -49,14 +50,14 @@ def read_archive(data: bytes) -> dict[str, Tensor]:
     }
 
 
-def encoder_tensors(raw: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The archive's names, some of which an exporter made up, as those of `PhonemeEncoder`."""
+def encoder_tensors(raw: dict[str, Tensor], blocks: int) -> dict[str, Tensor]:
+    """The archive's names, some of which an exporter made up, as those of `PhonemeEncoder` with so many blocks."""
     out = {
         "filters": raw["mel_fb"],
         "stem.weight": raw["onnx::Conv_801"],
         "stem.bias": raw["onnx::Conv_802"],
     }
-    for b in range(BLOCKS):
+    for b in range(blocks):
         theirs, ours, matrix = f"acoustic_model.model.blocks.{b}.", f"blocks.{b}.", 829 + 9 * b
         for half, name, up in (("first", "ffn1", matrix), ("second", "ffn2", matrix + 7)):
             for part in ("weight", "bias"):
@@ -86,10 +87,10 @@ def encoder_tensors(raw: dict[str, Tensor]) -> dict[str, Tensor]:
 @torch.no_grad()
 def check(wheel: Path, raw: dict[str, Tensor]) -> dict[str, Any]:
     """The rebuilt net with everything above what is kept, against hama's runtime out of the wheel, on spoken sentences."""
-    encoder = PhonemeEncoder()
-    encoder.load_state_dict({k: t.float() for k, t in encoder_tensors(raw).items()})
     audio = synthesize(SPOKEN, "en", "clara").audio
-    hidden = encoder(torch.from_numpy(audio), radius=len(audio))[:, -CHANNELS:]
+    encoder = PhonemeEncoder(radius=len(audio), blocks=WHOLE)
+    encoder.load_state_dict({k: t.float() for k, t in encoder_tensors(raw, WHOLE).items()})
+    hidden = encoder(torch.from_numpy(audio))
     head, bias = (raw[f"acoustic_model.model.proj.{part}"].float() for part in ("weight", "bias"))
     ours = torch.log_softmax(hidden @ head[:, :, 0].T + bias, -1).numpy()
     with tempfile.TemporaryDirectory() as folder:
