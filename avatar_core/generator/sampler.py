@@ -23,7 +23,9 @@ from avatar_core.geometry.filters import low_pass, slow_velocity
 from avatar_core.networks.diffusion import make_scheduler
 from avatar_core.progress import Progress, silent
 
-HEARING_WINDOWS = 6  # windows of sound heard at once: the ear reaches 9 s to either side, which every piece hears again
+HEARING_WINDOWS = (
+    6  # windows of sound heard at once: the ear reaches 9 s to either side, which every piece hears again
+)
 
 
 @torch.no_grad()
