@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt setup smoke lock clean
+.PHONY: help demo test test-cluster lint fmt setup smoke lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: setup ## sets up, runs the pipeline, makes a video of an unseen person saying an unseen sentence
 	$(BIN)/dvc repro
@@ -17,6 +17,9 @@ demo: setup ## sets up, runs the pipeline, makes a video of an unseen person say
 
 test: setup lint ## sets up, runs lint, types and tests, the smoke pipeline among them
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-cluster: setup ## kills servers, workers and coordinators of a small cluster on this machine; ten minutes, most of it waiting
+	$(BIN)/python -m pytest -m cluster tests/flows
 
 lint: setup ## checks style, format and types
 	$(BIN)/ruff check --quiet .

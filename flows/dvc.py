@@ -63,10 +63,20 @@ def run_dvc_stage(stage: str, root: Path, say: Callable[[str], None]) -> bool:
 
     Raises StageRefused or StageFailed. Its processes end with it, also when this call is interrupted.
     """
-    command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    code, lines = stream([*DVC, "--wait-for-lock", "repro", "--single-item", stage], root, say)
+    if code:
+        raise failure(stage, code, lines)
+    return not any("didn't change, skipping" in line or "cached - skipping" in line for line in lines)
+
+
+def stream(command: list[str], folder: Path, say: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Run a command in `folder`; each line goes to `say` as it comes, but for DVC's advice. Returns exit code and all lines.
+
+    The command and its children end when this call is interrupted.
+    """
     process = subprocess.Popen(
         command,
-        cwd=root,
+        cwd=folder,
         env=environment(),
         text=True,
         errors="replace",
@@ -82,21 +92,23 @@ def run_dvc_stage(stage: str, root: Path, say: Callable[[str], None]) -> bool:
             lines.append(line.rstrip())
             if lines[-1] and not lines[-1].startswith(_ADVICE):
                 say(lines[-1])
-        code = process.wait()
+        return process.wait(), lines
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
     finally:
         process.stdout.close()
-    if code:
-        said = [line for line in lines if line.startswith("error: ")] or [
-            line for line in lines if line.strip()
-        ]
-        reason = said[-1].removeprefix("error: ") if said else f"exit code {code}"
-        kind = StageRefused if any("exited with 2" in line for line in lines) else StageFailed
-        raise kind(f"{stage}: {reason}")
-    return not any("didn't change, skipping" in line or "cached - skipping" in line for line in lines)
+
+
+def failure(what: str, code: int, lines: list[str]) -> StageFailed:
+    """The exception for a command that ended with `code` having printed `lines`: StageRefused when a stage refused its input."""
+    said = [line for line in lines if line.startswith(("error: ", "fatal: "))]
+    said = said or [line for line in lines if line.startswith("ERROR: ")]
+    said = said or [line for line in lines if line.strip() and "dvc.org/support" not in line]
+    reason = said[-1].removeprefix("error: ") if said else f"exit code {code}"
+    kind = StageRefused if any("exited with 2" in line for line in lines) else StageFailed
+    return kind(f"{what}: {reason}")
 
 
 def environment() -> dict[str, str]:

@@ -64,11 +64,14 @@ def fit_linear(
     Equation: W = argmin sum_n w_n |y_n - W p_n|^2 + ridge N |W|^2, p and y about their means, N = sum w_n.
     Locked by test_the_linear_reading_is_the_ridge_solution.
     """
+    device = reading.weight.device
     rows = [
         (
-            torch.from_numpy(np.asarray(clip.audio, np.float32)),
-            torch.from_numpy(np.asarray(clip.x[:, face], np.float64)),
-            torch.from_numpy(np.ones(len(clip.x)) if clip.confidence is None else clip.confidence).double(),
+            torch.from_numpy(np.asarray(clip.audio, np.float32)).to(device),
+            torch.from_numpy(np.asarray(clip.x[:, face], np.float64)).to(device),
+            torch.from_numpy(np.ones(len(clip.x)) if clip.confidence is None else clip.confidence)
+            .double()
+            .to(device),
         )
         for clip in clips
         if clip.visible["face"]
@@ -80,15 +83,14 @@ def fit_linear(
     reading.deviation.copy_(spoken.std(0) + 1e-3)
     window = silence.shape[1] // MEL_PER_FRAME
     each = sum(float(w.sum()) for *_, w in rows) * config.silence / (len(silence) * window)
-    rest = neutral[face].double().expand(window, -1)
-    rows += [(heard, rest, torch.full((window,), each, device="cpu").double()) for heard in silence]
+    rest = neutral[face].double().to(device).expand(window, -1)
+    rows += [(heard, rest, rest.new_full((window,), each)) for heard in silence.to(device)]
     total = sum(float(w.sum()) for *_, w in rows)
-    device, size = reading.weight.device, len(reading.weight)
-    middle = (torch.stack([w @ y for _, y, w in rows]).sum(0) / total).to(device)
-    gram, mean = reading.weight.new_zeros(size, size), middle.new_zeros(size)
+    middle = torch.stack([w @ y for _, y, w in rows]).sum(0) / total
+    size = len(reading.weight)
+    gram, mean = spoken.new_zeros(size, size), middle.new_zeros(size)
     cross = middle.new_zeros(size, len(middle))
-    for row in rows:
-        heard, y, w = (value.to(device) for value in row)
+    for heard, y, w in rows:
         p = reading.windows(heard[None])[0]
         gram += p.T @ (p * w[:, None].float())
         cross += p.double().T @ ((y - middle) * w[:, None])

@@ -26,6 +26,7 @@ from avatar_core.personalise.surface import silhouette, vertex_normals
 from avatar_core.template.mesh import PARTS, Template
 
 FACING = 0.15  # cosine to the viewer from which a colour is believed
+FRONTAL = 0.3  # ... from which an arm's colour is handed on: outlines have shadows and backdrop in them
 DEPTH_SLACK_M = 0.012
 TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
 SHELL_DEPTH_M = 0.006
@@ -239,27 +240,30 @@ def _softened(image: np.ndarray) -> np.ndarray:
 def completed(
     base: PortraitParticles, template: Template, layout: ParticleLayout, arms: Arms
 ) -> PortraitParticles:
-    """Base particles, the colours of those filled in that are not `seen` or that show another part of an arm than their own."""
+    """Base particles with the colours of those filled in that are not `seen`."""
     colors, region = base.colors.copy(), layout.region
     ends, pieces = sleeve_ends(arms, layout, colors, base.seen)
-    seen = base.seen & ~misread(arms, ends, pieces, colors, base.seen)
+    seen = base.seen
+    told = seen & ~misread(arms, ends, pieces, colors, seen)
     position = layout.template_positions
     key = np.stack([np.abs(position[:, 0]), position[:, 1] * 0.35, position[:, 2]], 1)
     face = region == REGIONS["face"]
     hands = np.isin(region, [REGIONS["hand_left"], REGIONS["hand_right"]])
-    skin_tone = np.median(colors[seen & face], 0) if (seen & face).any() else np.array([0.7, 0.55, 0.45])
+    skin_tone = np.median(colors[told & face], 0) if (told & face).any() else np.array([0.7, 0.55, 0.45])
     head = layout.points(np.repeat(template.bone_weight("head")[:, None], 3, 1))[:, 0] > 0.6
     scalp, body = (region == REGIONS["body"]) & head, (region == REGIONS["body"]) & ~head
     eyes = region == REGIONS["eyes"]
     # A bald head goes on from the forehead, hair from the hair that shows.
     for group, source in ((face, face), (hands, hands), (body, body), (scalp, scalp | face), (eyes, eyes)):
-        known, missing = np.flatnonzero(source & seen), np.flatnonzero(group & ~seen)
+        known, missing = np.flatnonzero(source & told), np.flatnonzero(group & ~seen)
         if len(known) < 12:
             colors[missing] = skin_tone if group is not hands or not len(known) else colors[known].mean(0)
             continue
         _, which = cKDTree(key[known]).query(key[missing], k=3)
         colors[missing] = colors[known][which].mean(1)
-    colors = complete_arms(arms, ends, layout, key, colors, seen, base.facing)
+    colors = complete_arms(
+        arms, ends, layout, key, colors, missing=~seen, told=told & (base.facing > FRONTAL)
+    )
     inside = np.flatnonzero(region == REGIONS["mouth_interior"])
     light = np.clip(skin_tone.mean() / 0.62, 0.55, 1.1)  # dark rooms have dark teeth
     part = template.part[layout.triangles[inside, 0]]
@@ -270,7 +274,7 @@ def completed(
     depth = position[inside, 1] - position[inside, 1].min()
     fade = np.where(tooth, 1 - 12 * depth, 1 - 8 * depth).clip(0.35, 1)
     colors[inside] = np.clip(tint * fade[:, None] * light, 0, 1)
-    return replace(base, colors=colors, seen=seen)
+    return replace(base, colors=colors)
 
 
 def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -> np.ndarray:

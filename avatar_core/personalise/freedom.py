@@ -59,9 +59,9 @@ def arm_freedom(
         free = float(np.interp(angle, (NEAR_DEG, FAR_DEG), (1.0, LEAST)))
         for part, (none, enough, least) in enumerate(SHOWN.values()):
             share = seen[course.part == 1 + 3 * k + part].mean()
-            free *= float(np.interp(share, (none, enough), (least, 1.0)))
+            free = min(free, float(np.interp(share, (none, enough), (least, 1.0))))
         trust = confidence[indices(*HAND_JOINTS[side])].mean()
-        free *= float(np.interp(trust, (HIDDEN[0], FOUND[0]), (HIDDEN[1], FOUND[1])))
+        free = min(free, float(np.interp(trust, (HIDDEN[0], FOUND[0]), (HIDDEN[1], FOUND[1]))))
         place = joints[1][1]
         wrist, other = (place[template.bone_index[f"wrist.{s}"]] for s in (side, "LR".replace(side, "")))
         brow = place[[template.bone_index["eye.L"], template.bone_index["eye.R"]]].mean(0)

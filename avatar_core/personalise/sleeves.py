@@ -110,7 +110,8 @@ def misread(
     arms: Arms, ends: np.ndarray, pieces: np.ndarray, colors: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
     """(N,) bool: particles that show the colour of the other piece of their arm: the fitted arm lies a little beside the real one,
-    before cloth where it should be skin. Arguments as in and from `sleeve_ends`."""
+    before cloth where it should be skin. They show the portrait as it is, and tell nothing of their neighbours. Arguments as in and
+    from `sleeve_ends`."""
     lab = to_lab(colors)
     out = np.zeros(len(seen), bool)
     for k in np.flatnonzero(np.isfinite(ends)):
@@ -128,25 +129,26 @@ def complete_arms(
     layout: ParticleLayout,
     key: np.ndarray,
     colors: np.ndarray,
-    seen: np.ndarray,
-    facing: np.ndarray,
+    *,
+    missing: np.ndarray,
+    told: np.ndarray,
 ) -> np.ndarray:
-    """colors (N,3) with those of the arms' particles that are not `seen` filled in, where enough of their piece is seen of either
-    arm. key (N,3): places, both sides mirrored onto each other; facing (N,): cosine to the viewer."""
+    """colors (N,3), on arms those of `missing` (N,) particles filled in from those `told` (N,) where enough of their piece is told
+    of either arm. key (N,3): places, both sides mirrored onto each other."""
     out = colors.copy()
     body = layout.region == REGIONS["body"]
     end = np.where(arms.side >= 0, ends[arms.side], np.nan)
     # 0: an arm without a sleeve's end, 1: above it, 2: below it
     piece = np.where(np.isfinite(end), 1 + (arms.along > end), 0) * (arms.side >= 0)
-    told = seen & (facing > FRONTAL) & (arms.side >= 0)
     for p in range(3):
-        missing = np.flatnonzero((arms.side >= 0) & body & ~seen & (piece == p))
-        known = np.flatnonzero(told & (piece == p) & (body | (p == 2)))
-        if not len(missing) or len(known) < LEAST_SOURCES:
+        mine = (arms.side >= 0) & (piece == p)
+        wanted = np.flatnonzero(mine & body & missing)
+        known = np.flatnonzero(mine & told & (body | (p == 2)))
+        if not len(wanted) or len(known) < LEAST_SOURCES:
             continue
-        distance, which = cKDTree(key[known]).query(key[missing], k=SOURCES)
+        distance, which = cKDTree(key[known]).query(key[wanted], k=SOURCES)
         share = np.exp(-distance.mean(1, keepdims=True) / NEAR_M)
-        out[missing] = share * colors[known][which].mean(1) + (1 - share) * np.median(colors[known], 0)
+        out[wanted] = share * colors[known][which].mean(1) + (1 - share) * np.median(colors[known], 0)
     return out
 
 

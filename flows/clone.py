@@ -1,0 +1,80 @@
+"""A worker's own clone of the project: one stage runs in it at the run's commit, and what it made is shared through DVC's remote.
+
+Two machines must never share a DVC workspace (its locks are process ids of one machine), nor must two workers of one machine: a
+worker takes the first free clone of its repository and holds it by a lock that dies with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.dvc import DVC, StageFailed, failure, stream
+
+CLONES = Path.home() / ".cache" / "audioavatar" / "clones"
+MOST = 64  # clones of one repository on one machine
+
+
+@contextmanager
+def free_clone(repository: str, folder: Path) -> Iterator[Path]:
+    """The first clone of `repository` under `folder` that no living process holds; its place may be empty yet.
+
+    Raises StageFailed when all are held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(repository.encode()).hexdigest()[:12]
+    for k in range(MOST):
+        workspace = folder / f"{name}-{k}"
+        with open(f"{workspace}.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            lock.write(f"{os.getpid()} {repository}\n")
+            lock.flush()
+            yield workspace
+            return
+    raise StageFailed(f"{folder}: expected a free clone of {repository}, found {MOST} in use")
+
+
+def run_in_clone(
+    repository: str, revision: str, stage: str, workspace: Path, say: Callable[[str], None]
+) -> None:
+    """Clone (or update) `repository` at `revision` in `workspace`, restore what `stage` needs, run it, push its outputs.
+
+    The caller holds the workspace: what a killed predecessor has left locked is unlocked. Raises StageRefused, StageFailed.
+    """
+    if not workspace.is_dir():
+        part = workspace.with_name(workspace.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        workspace.parent.mkdir(parents=True, exist_ok=True)
+        call(["git", "clone", "--quiet", repository, str(part)], workspace.parent, say)
+        part.rename(workspace)
+    for left in (workspace / ".git").glob("*.lock"):
+        left.unlink()
+    call(["git", "fetch", "--quiet", "origin"], workspace, say)
+    call(["git", "checkout", "--quiet", "--force", "--detach", revision], workspace, say)
+    take_from_remote(workspace, say)
+    call([*DVC, "repro", "--pull", stage], workspace, say)
+    call([*DVC, "push", "--run-cache"], workspace, say)
+
+
+def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
+    """Fetch what others have pushed. Outputs that nobody has made yet are missing, which is no error and not worth a line here."""
+    lines: list[str] = []
+    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append)
+    if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
+        for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
+            say(line)
+
+
+def call(command: list[str], folder: Path, say: Callable[[str], None]) -> None:
+    """Run a command, each line to `say` as it comes; raises StageRefused when a stage ended with 2, StageFailed otherwise."""
+    code, lines = stream(command, folder, say)
+    if code:
+        raise failure(" ".join(command[-3:]), code, lines)
