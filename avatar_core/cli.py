@@ -29,6 +29,7 @@ from avatar_core.cli_options import (
     Seed,
     Text,
     Voice,
+    compute_of,
 )
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
 from avatar_core.errors import UserError
@@ -113,7 +114,7 @@ def speak(
     behind = read_background(background)
     _check_out(out, (".webm", ".mov") if behind.transparent else (".mp4",), portrait, audio)
     # the cheap checks first: nobody waits half a minute for a typo
-    compute = _compute(device)
+    compute = compute_of(device)
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
@@ -171,7 +172,7 @@ def personalise(
 
     check_avatar_folder(out)
     check_writable(out, [portrait])
-    compute = _compute(device)
+    compute = compute_of(device)
     image = _portrait(portrait)
     maker = load_maker(model)
     _, canonical, camera, fit = _personalise(image, portrait, maker, person, compute)
@@ -212,7 +213,7 @@ def export(
     else:
         check_sequence_folder(out)
         check_writable(out, [path for path in (portrait, audio) if path])
-    compute = _compute(device)
+    compute = compute_of(device)
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
     student = load_student(model).to(compute.device)
@@ -276,14 +277,6 @@ def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> N
         raise UserError(f"{path}: expected a file name, found a folder")
 
 
-def _compute(device: str) -> Compute:
-    from avatar_core.device import resolve
-
-    return resolve(
-        device, renders=True, say=lambda line: err_console.print(line, markup=False, soft_wrap=True)
-    )
-
-
 def _portrait(path: Path) -> np.ndarray:
     from avatar_core.io.images import read_image
 
@@ -344,6 +337,12 @@ def main() -> None:
         )
     except MemoryError:
         end("memory: expected enough for this, found no more")
+    except RuntimeError as error:
+        from avatar_core.device import too_little_memory
+
+        if (line := too_little_memory(error)) is None:
+            raise
+        end(str(line))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
 """Options that several commands share."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from avatar_core.cli_terminal import err_console
+
+if TYPE_CHECKING:
+    from avatar_core.device import Compute
 
 MODEL = Path("data/distill/student.safetensors")
 
@@ -32,3 +39,12 @@ Device = Annotated[
         help="cpu, cuda or cuda:N; auto: a GPU where there is one. Another device gives slightly other numbers."
     ),
 ]
+
+
+def compute_of(device: str) -> Compute:
+    """What `--device` stands for, said in a line where it is auto. Raises UserError where it cannot be had."""
+    from avatar_core.device import resolve
+
+    return resolve(
+        device, renders=True, say=lambda line: err_console.print(line, markup=False, soft_wrap=True)
+    )

@@ -113,6 +113,13 @@ def resolve(
     return Compute(f"cuda:{index}", precision == "bf16")
 
 
+def too_little_memory(error: RuntimeError) -> UserError | None:
+    """In one line that a CUDA device ran out of memory; None where `error` says something else."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return None
+    return UserError(f"GPU: expected more memory, found {str(error).split('. GPU')[0]}; see docs/gpu.md")
+
+
 def _lacking(renders: bool) -> str:
     """What keeps CUDA from being used; empty where nothing does."""
     import torch

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from avatar_core.device import Compute, resolve
+from avatar_core.device import Compute, resolve, too_little_memory
 from avatar_core.errors import UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
 from stages.params import PARAMS, Params, load_params
@@ -226,6 +226,11 @@ def run_stage(
         _execute(stage, main)
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if (line := too_little_memory(error)) is None:
+            raise
+        print(f"error: {name}: {line}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+SQUARINGS = 12  # the second eigenvalue counts for less by its share to the power of 4096
+
 
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product a b of (..., 4). Locked by test_products_and_conversions_agree_with_scipy."""
@@ -107,7 +109,7 @@ def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         horn[:, 1:, 1:] = (
             h + h.transpose(-1, -2) - trace[:, None, None] * torch.eye(3, dtype=h.dtype, device=h.device)
         )
-        best = torch.linalg.eigh(horn).eigenvectors[..., -1]
+        best = torch.linalg.eigh(horn).eigenvectors[..., -1] if horn.is_cpu else top_eigenvector(horn)
         best = torch.where(best[:, :1] < 0, -best, best).to(cross.dtype)
     s = cross @ quat_to_matrix(best).transpose(-1, -2)  # sum of q (R p)^T, symmetric at the optimum
     slope = torch.stack([s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]], -1)
@@ -115,6 +117,22 @@ def rigid_fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     trace = sym.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     eye = torch.eye(3, dtype=s.dtype, device=s.device)
     curvature = trace * eye - sym + (1e-6 * trace.abs() + 1e-12) * eye
-    step = torch.linalg.solve(curvature, slope)
+    step = torch.linalg.solve_ex(curvature, slope).result  # solve() would make a device wait
     step = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step], -1)
     return quat_mul(normalize(step, dim=-1), best), centre, centre_t
+
+
+def top_eigenvector(symmetric: Tensor) -> Tensor:
+    """Unit eigenvectors (T,n) of the largest eigenvalues of symmetric matrices (T,n,n), by squaring them SQUARINGS times.
+
+    For a CUDA device, where `eigh` makes the CPU wait: it reads whether it converged.
+    Locked by test_squaring_finds_the_top_eigenvector.
+    """
+    size = torch.linalg.matrix_norm(symmetric)[:, None, None] + 1e-30
+    power = symmetric / size + torch.eye(symmetric.shape[-1], dtype=size.dtype, device=size.device)
+    for _ in range(SQUARINGS):
+        power = power @ power
+        power = power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    largest = power.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    column = power.take_along_dim(largest[:, None, None], -1)[..., 0]
+    return normalize(column, dim=-1)

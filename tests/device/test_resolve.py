@@ -10,7 +10,7 @@ import yaml
 
 from avatar_core.device import CPU, Compute, resolve
 from avatar_core.errors import UserError
-from stages.common import RENDERING, TRAINING
+from stages.common import RENDERING, TRAINING, run_stage
 from stages.params import parse_params
 from stages.profiles import profile_values
 
@@ -82,6 +82,27 @@ def test_a_stage_ends_before_work_with_one_line_and_code_2(tmp_path):
         assert done.returncode == 2 and not (tmp_path / "data").exists()
         assert done.stderr.startswith(f"error: {stage}: run.device: expected what cuda needs, found ")
         assert done.stderr.count("\n") == 1
+
+
+def test_a_card_that_is_full_is_one_line_and_code_2(tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(profile_values("smoke", ROOT)))
+    monkeypatch.chdir(tmp_path)
+
+    def fail(error):
+        def main(stage):
+            raise error
+
+        run_stage("embed", main, argv=[])
+
+    with pytest.raises(SystemExit) as ended:
+        fail(
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total of ...")
+        )
+    assert ended.value.code == 2
+    found = "GPU: expected more memory, found CUDA out of memory. Tried to allocate 3.00 GiB; see docs/gpu.md"
+    assert capsys.readouterr().err == f"error: embed: {found}\n"
+    with pytest.raises(RuntimeError, match="something else"):
+        fail(RuntimeError("something else"))
 
 
 def test_parameters_name_devices_and_precisions():
