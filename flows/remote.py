@@ -140,6 +140,9 @@ def watch_for_lost_workers() -> None:
 
     A run's process sends a heartbeat every `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` seconds, which deploy/prefect.yaml sets.
     """
+    crash = ChangeFlowRunState(
+        name=None, force=False, state=StateType.CRASHED, message=f"lost: no heartbeat for {SILENCE} s"
+    )
     lost = Automation(
         name="audioavatar: lost workers",
         trigger=EventTrigger(
@@ -154,10 +157,10 @@ def watch_for_lost_workers() -> None:
             threshold=1,
             within=timedelta(seconds=SILENCE),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"lost: no heartbeat for {SILENCE} s")],
+        actions=[crash],
     )
     try:
-        Automation.read(name=lost.name)
+        Automation.read(name=lost.name)  # pyright: ignore[reportUnusedCoroutine]
     except ValueError:
         lost.create()  # pyright: ignore[reportUnusedCoroutine]
 
