@@ -28,8 +28,7 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         found = getattr(batch.settings, name)
         if not math.isclose(found, value, rel_tol=1e-6):
             raise ValueError(f"{name}: the cuda backend has {value:.6g} built in, found {found!r}")
-    if not torch.cuda.is_available():
-        raise RuntimeError("backend cuda: torch sees no CUDA device")
+    device = _card(batch)
     try:
         from gsplat.rendering import rasterization  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -38,7 +37,6 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         ) from None
 
     s = batch.settings
-    device = batch.tensors["means"].device if batch.tensors["means"].is_cuda else torch.device("cuda")
     tensors = {name: batch.slices(name).to(device, torch.float32) for name in batch.tensors}
     zeros = torch.stack(
         [(tensor.detach() * 0).sum() for tensor in tensors.values()]
@@ -84,3 +82,11 @@ def rasterize(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     if "background" in tensors:
         colors = colors + (1 - alphas)[..., None] * per_frame("background")[:, None, None]
     return colors.movedim(-1, 1), alphas, images[..., 3] if s.return_depth else None
+
+
+def _card(batch: Batch) -> torch.device:
+    """Where the means are, or torch's current CUDA device. Raises RuntimeError when there is none."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("backend cuda: torch sees no CUDA device")
+    means = batch.tensors["means"]
+    return means.device if means.is_cuda else torch.device("cuda")
