@@ -133,7 +133,10 @@ def with_takes(
     others = [data.audio(name) for name in list(clips)[:MOST_OTHERS]]
     with one_thread():
         takes = {
-            name: features.hear_takes(data.audio(name), others, stage.rng("takes", name)) for name in clips
+            name: features.hear_takes(
+                data.audio(name), others, stage.rng("takes", name), stage.compute.device
+            )
+            for name in clips
         }
     return {name: replace(clip, takes=takes[name].half().numpy()) for name, clip in clips.items()}
 

@@ -43,8 +43,13 @@ class AudioFeatures(Protocol):
         """Prepared sound (S,), or a piece of it -> features (K,M), K = S // 160."""
         ...
 
-    def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
-        """(V,K,M) of a training recording (S,) in other voices, rooms and noises; babble is made of `others`. V may be 0."""
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator, device: str = "cpu"
+    ) -> Tensor:
+        """(V,K,M) of a training recording (S,) in other voices, rooms and noises; babble is made of `others`. V may be 0.
+
+        Heard on a device, the result is on the CPU.
+        """
         ...
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:

@@ -39,7 +39,9 @@ class LogMel:
 
         return log_mel(audio)
 
-    def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator, device: str = "cpu"
+    ) -> Tensor:
         import torch
 
         return torch.zeros(0, len(audio) // 160, self.bands, device="cpu")

@@ -65,13 +65,15 @@ class Phonemes:
         right = (left + 1).clamp(max=len(hidden) - 1)
         return torch.cat([energy, hidden[left] * (1 - share) + hidden[right] * share], -1)
 
-    def hear_takes(self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
+    def hear_takes(
+        self, audio: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator, device: str = "cpu"
+    ) -> Tensor:
         import torch
 
         from avatar_core.audio.takes import make_take
 
         made = [make_take(audio, others, self.takes, rng) for _ in range(self.takes.count)]
-        heard = [self.hear(torch.from_numpy(take)) for take in made]
+        heard = [self.hear(torch.from_numpy(take).to(device)).cpu() for take in made]
         return torch.stack(heard) if heard else torch.zeros(0, len(audio) // 160, self.bands, device="cpu")
 
     def augment(self, features: Tensor, rng: torch.Generator) -> Tensor:
