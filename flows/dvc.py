@@ -7,6 +7,7 @@ stages, so the order is the flow's business.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -44,6 +45,24 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
     if result.returncode:
         raise StageFailed(f"dvc dag: {result.stderr.strip() or result.stdout.strip()}")
     return parse_dot(result.stdout)
+
+
+def stale_stages(root: Path, graph: dict[str, set[str]]) -> set[str]:
+    """The stages that DVC finds changed, and all that come after one. Raises StageFailed with DVC's message."""
+    result = subprocess.run(
+        [*DVC, "--wait-for-lock", "status", "--json"],
+        cwd=root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        raise StageFailed(f"dvc status: {result.stderr.strip() or result.stdout.strip()}")
+    stale = set(json.loads(result.stdout.strip().splitlines()[-1]))
+    for stage, needs in graph.items():  # in topological order
+        if needs & stale:
+            stale.add(stage)
+    return stale & set(graph)
 
 
 def parse_dot(text: str) -> dict[str, set[str]]:

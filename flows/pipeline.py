@@ -23,7 +23,7 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
-from flows.dvc import StageFailed, StageRefused, run_dvc_stage, stage_graph
+from flows.dvc import StageFailed, StageRefused, run_dvc_stage, stage_graph, stale_stages
 from stages.profiles import NAMES, use_profile
 
 RETRIES = 2
@@ -55,13 +55,17 @@ def run_stage(stage: str, root: str) -> str:
 def pipeline(root: str = ".") -> dict[str, str]:
     """All stages in the order of DVC's graph; independent ones at the same time. Returns {stage: "ran" | "up to date"}.
 
-    Raises StageFailed naming the stages that failed; what depends on them has not run.
+    What DVC finds unchanged, with all before it, gets no task. Raises StageFailed naming the stages that failed; what depends on
+    them has not run.
     """
+    graph = stage_graph(Path(root))
+    stale = stale_stages(Path(root), graph)
     futures: dict[str, PrefectFuture] = {}
-    for stage, needs in stage_graph(Path(root)).items():
-        upstream = [futures[n] for n in sorted(needs)]
-        futures[stage] = run_stage.submit(stage, root, wait_for=upstream)  # pyright: ignore[reportCallIssue]
-    results: dict[str, str] = {}
+    for stage, needs in graph.items():
+        if stage in stale:
+            upstream = [futures[n] for n in sorted(needs & stale)]
+            futures[stage] = run_stage.submit(stage, root, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    results = {stage: "up to date" for stage in graph if stage not in stale}
     failures: list[BaseException] = []
     for stage, future in futures.items():
         future.wait()
@@ -72,7 +76,7 @@ def pipeline(root: str = ".") -> dict[str, str]:
     if failures:
         kind = StageRefused if all(isinstance(f, StageRefused) for f in failures) else StageFailed
         raise kind("; ".join(str(f) for f in failures))
-    return results
+    return {stage: results[stage] for stage in graph}
 
 
 def main(argv: list[str] | None = None) -> int:
