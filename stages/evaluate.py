@@ -42,7 +42,8 @@ DRIVEN = ("ours", "before_distill", "pose_driven", "mismatched_audio")
 ROWS = ("ground_truth", *DRIVEN, "another_take")
 NOT_RUN = {
     "pose_driven": "not run: params.yaml: baseline.steps is 0",
-    "another_take": "not run: params.yaml: speech.test_clips is 1",
+    "mismatched_audio": "not run: there is no other sentence (params.yaml: speech.test_clips)",
+    "another_take": "not run: there is no other sentence of the same person and framing (params.yaml: speech.test_clips)",
 }
 HEADLINE = (
     "ours.lip_correlation",
@@ -63,7 +64,7 @@ HEADLINE = (
 class Job:
     stage: Stage
     row: Row
-    other: Row  # whose sound drives the mismatched row
+    other: Row | None  # whose sound drives the mismatched row
     take: Row | None  # the same person under the same framing with another sentence
 
 
@@ -116,11 +117,11 @@ def main(stage: Stage) -> None:
     _show(stage, outcomes)
 
 
-def _another(rows: Sequence[Row], row: Row) -> Row:
-    """A test clip of the same framing with another sentence; where there is none, any other sentence."""
+def _another(rows: Sequence[Row], row: Row) -> Row | None:
+    """A test clip of the same framing with another sentence; where there is none, any other sentence, if there is one."""
     others = [r for r in rows if r["text"] != row["text"]]
     same = [r for r in others if r["framing"] == row["framing"]]
-    return (same or others or [row])[0]
+    return next(iter(same or others), None)
 
 
 def _take(rows: Sequence[Row], row: Row) -> Row | None:
@@ -146,8 +147,9 @@ def _judge_clip(job: Job) -> Outcome:
     students = {
         "ours": (student, audio),
         "before_distill": (replace(student, generator=generator, codec=codec), audio),
-        "mismatched_audio": (student, _fit_length(data.audio(job.other["id"]), len(audio))),
     }
+    if job.other:
+        students["mismatched_audio"] = (student, _fit_length(data.audio(job.other["id"]), len(audio)))
     if data.has_checkpoint("baseline", "generator"):
         posed = Generator.from_tensors(*data.checkpoint("baseline", "generator")).to(device)
         coded = MotionCodec.from_tensors(*data.checkpoint("baseline", "codec")).to(device)
