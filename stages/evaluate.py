@@ -131,7 +131,7 @@ def _judge_clip(job: Job) -> Outcome:
         "before_distill": (replace(student, generator=generator, codec=codec), audio),
         "mismatched_audio": (student, _fit_length(data.audio(job.other["id"]), len(audio))),
     }
-    mel = data.log_mel(row["id"])
+    mel = data.log_mel(row["id"])[:]
     close = row["framing"] == "face"
     template = Clip(row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close)
     metrics = stage.params.evaluate.chosen

@@ -75,7 +75,7 @@ def compare_lips(
     figure, grid = plt.subplots(max(1, len(rows)), 1, figsize=(11, 1.9 * max(1, len(rows))), squeeze=False)
     correlations = []
     for row, axes in zip(rows, grid.flat, strict=False):
-        fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"])).detach().numpy()
+        fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"][:])).detach().numpy()
         made = generate(generator, data.audio(row["id"]), stage.seed, stage.params.sample)
         made = codec.aperture(made.cpu())
         made = made.detach().numpy()[: len(fitted)]

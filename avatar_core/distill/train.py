@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.train import MotionLoss, diffusion_loss, draw_windows
 from avatar_core.geometry.camera import Camera, project
+from avatar_core.io.rows import Rows
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import LocalFrames
@@ -47,19 +50,21 @@ from avatar_core.score.clips import AUDIO_CONTEXT, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, run_loop
 from avatar_core.training.state import fingerprint_of
 
+MOST_PEOPLE = 32  # whose avatars are kept at once
+
 
 @dataclass(frozen=True)
 class View:
     """What the teacher shows of a clip: viewmat (4,4), intrinsics Ks (T,3,3) (a window may follow the mouth), frames
-    (T,H,W,3) uint8, background (3,) or (H,W,3).
+    (T,H,W,3) uint8, background (3,) or (H,W,3). In memory, or on disk, where a step reads what it needs.
 
     tracks are in this view's pixels. scored: a window on the mouth as the score teacher knows it, so that VSD applies.
     """
 
     viewmat: np.ndarray
-    Ks: np.ndarray
-    frames: np.ndarray
-    background: np.ndarray
+    Ks: np.ndarray | Rows
+    frames: np.ndarray | Rows
+    background: np.ndarray | Rows
     tracks: TrackBinding | None = None
     scored: bool = False
 
@@ -74,7 +79,7 @@ class DistillClip:
     motion: LatentClip
     identity: str
     view: View
-    log_mel: np.ndarray  # (4T,80), what the score teacher hears
+    log_mel: np.ndarray | Rows  # (4T,80), what the score teacher hears
 
 
 class Student(nn.Module):
@@ -107,14 +112,12 @@ def train_student(
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
     device = compute.device
-    people = {
-        name: LocalFrames(canonicals[name], layout, device) for name in sorted({c.identity for c in clips})
-    }
+    person = lru_cache(MOST_PEOPLE)(lambda name: LocalFrames(canonicals[name], layout, device))
     batches = Batches([c.motion for c in clips], codec, config.simple, audio)
     loss_of = MotionLoss(batches, codec, config.simple, compute)
     student = Student(generator, codec)
     mark = fingerprint_of(
-        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in student.state_dict().values())
+        config, arrays=chain((c.motion.x for c in clips), (v.numpy() for v in student.state_dict().values()))
     )
     student.to(device)
     teacher = teacher.to(device)
@@ -125,7 +128,7 @@ def train_student(
         drawn = compute.put(*draw_windows(batches, audio, student.noise, config.simple, rng))
         terms = {"simple": diffusion_loss(generator, loss_of, drawn, config.simple, compute)}
         clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
-        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, rng, compute)
+        terms |= rendered_terms(clip, person(clip.identity), student, teacher, fake, config, rng, compute)
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
 
@@ -172,7 +175,7 @@ def rendered_terms(
         terms["arap"] = arap_loss(means[:, :n], person.knn, person.rest.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
         particles, targets = compute.put(
-            torch.from_numpy(view.tracks.particles), torch.from_numpy(view.tracks.targets[frames])
+            torch.from_numpy(np.asarray(view.tracks.particles)), torch.from_numpy(view.tracks.targets[frames])
         )
         points = project(means[:, particles], camera)
         terms["trajectory"] = trajectory_loss(points, targets, float(camera.width))
