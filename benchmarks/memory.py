@@ -1,4 +1,4 @@
-"""Peak memory of the training stages with a run's own clips and with many times as many, as `python -m benchmarks.memory --out DIR`.
+"""Peak memory of the training stages with a run's own clips and with many times as many: `python -m benchmarks.memory --out DIR`.
 
 The clips of a finished run are linked under new names, catalogues and stores among them, so that nothing but their number changes.
 Trainings are cut to a few steps: what a step holds does not depend on how many there are.
