@@ -78,20 +78,19 @@ def main(stage: Stage) -> None:
     compute = stage.compute
     before = (copy.deepcopy(generator).to(compute.device), copy.deepcopy(codec).to(compute.device))
     out = stage.fresh(stage.out)
-    with stage.progress(params.steps) as bar:
-        generator, codec, history = train_student(
-            clips,
-            canonicals,
-            layout,
-            generator,
-            codec,
-            score,
-            config,
-            audio=stage.params.audio.features,
-            checkpoint_dir=scratch,
-            progress=bar.reach,
-            compute=compute,
-        )
+    generator, codec, history = stage.train(
+        params.steps,
+        train_student,
+        clips,
+        canonicals,
+        layout,
+        generator,
+        codec,
+        score,
+        config,
+        audio=stage.params.audio.features,
+        checkpoint_dir=scratch,
+    )
     student = Student(generator, codec, stage.params.avatar, stage.params.perception, stage.params.sample)
     save_student(out / "student.safetensors", student, config.seed)
     stage.write_csv("loss", history_rows(history))

@@ -68,10 +68,15 @@ def main(stage: Stage) -> None:
     config = replace(
         params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
     )
-    with stage.progress(config.steps) as bar:
-        embedding, losses = train_embedding(
-            faces, codec.cpu(), config, features, stage.scratch(stage.data / "fit"), bar.reach, compute
-        )
+    embedding, losses = stage.train(
+        config.steps,
+        train_embedding,
+        faces,
+        codec.cpu(),
+        config,
+        features,
+        stage.scratch(stage.data / "fit"),
+    )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
     stage.write_csv("loss", history_rows(losses))

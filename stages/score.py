@@ -48,8 +48,8 @@ def main(stage: Stage) -> None:
     windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
     clips = [_clip(row, scratch) for row in train]
-    with stage.progress(1) as bar, one_thread():  # on two, a busy machine was seen to change the last bits
-        model, losses = backend.train(clips, seed, scratch, bar.reach, stage.compute)
+    with one_thread():  # on two, a busy machine was seen to change the last bits
+        model, losses = stage.train(1, backend.train, clips, seed, scratch)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()

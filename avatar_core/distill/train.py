@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
@@ -106,7 +107,8 @@ def train_student(
 ) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place, on the device; returns their averages and the loss terms of every step.
 
-    A step renders as many frames as the teacher sees, whether it is asked or not. canonicals: by identity.
+    A step renders as many frames of each of `config.clips` clips as the teacher sees, whether it is asked or not. canonicals: by
+    identity. Several processes need a multiple of clips, and no variational score.
     """
     weights = config.weights
     torch.manual_seed(config.seed)
@@ -125,12 +127,24 @@ def train_student(
     fake = _fake_score(teacher, config) if config.variational else None
 
     def losses() -> dict[str, Tensor]:
-        drawn = compute.put(*draw_windows(batches, audio, student.noise, config.simple, rng))
-        terms = {"simple": diffusion_loss(generator, loss_of, drawn, config.simple, compute)}
-        clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
-        terms |= rendered_terms(clip, person(clip.identity), student, teacher, fake, config, rng, compute)
-        total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-        return {"loss": total, **terms}
+        with ranks.share(*draw_windows(batches, audio, student.noise, config.simple, rng)) as part:
+            simple = diffusion_loss(generator, loss_of, compute.put(*part), config.simple, compute)
+        rendered: list[dict[str, Tensor]] = []
+        for k in range(config.clips):
+            clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
+            mine = k % ranks.count() == ranks.number()
+            found = rendered_terms(
+                clip, person(clip.identity), student, teacher, fake, config, rng, compute, mine
+            )
+            rendered += [found] if mine else []
+        parts = [(name, value) for terms in rendered for name, value in terms.items()]
+        means = {
+            n: torch.stack([v for m, v in parts if m == n]).mean() for n in dict.fromkeys(n for n, _ in parts)
+        }
+        total = torch.stack(
+            [weights.simple * simple, *(getattr(weights, n) * v / len(rendered) for n, v in parts)]
+        ).sum()
+        return {"loss": total, "simple": simple, **means}
 
     history = run_loop(
         Loop(
@@ -157,8 +171,12 @@ def rendered_terms(
     config: DistillConfig,
     rng: torch.Generator,
     compute: Compute = CPU,
+    mine: bool = True,
 ) -> dict[str, Tensor]:
-    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap. rng: of the CPU."""
+    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap. rng: of the CPU.
+
+    A clip that is another process's (not mine) is drawn all the same, and only that: none.
+    """
     view, weights = clip.view, config.weights
     total, count = len(clip.motion.x), teacher.frames
     start = int(torch.randint(max(1, total - count + 1), (1,), generator=rng, device="cpu"))
@@ -166,7 +184,10 @@ def rendered_terms(
     # The score's draws come from a seed of their own: with or without it, everything else is drawn the same.
     seed = int(torch.randint(2**31 - 1, (1,), generator=rng, device="cpu"))
     score_draws = torch.Generator().manual_seed(seed)
-    latents = predict_window(student, clip.motion, frames, rng, compute)
+    with torch.set_grad_enabled(mine):
+        latents = predict_window(student, clip.motion, frames, rng, compute)
+    if not mine:
+        return {}
     splats = person.compose(student.codec.decode(latents, person.canonical.stature))
     means, n = splats.means, person.n_base
     camera = view.camera(frames)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.device import CPU, Compute
@@ -99,7 +100,7 @@ def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor, compute: Comput
     config = model.config
     with compute.autocast():
         audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
-    audio, motion = audio.float(), motion.float()
+    audio, motion = ranks.gather(audio.float()), ranks.gather(motion.float())
     scale = model.log_scale.exp().clamp(max=100)
     step = config.frame_step
     frames = contrastive_loss(audio[:, ::step].flatten(0, 1), motion[:, ::step].flatten(0, 1), scale)
@@ -130,8 +131,9 @@ def train_embedding(
 
     def losses() -> dict[str, Tensor]:
         log_mel, x, _, _ = batches.draw(rng)
-        log_mel, x = compute.put(audio.augment(log_mel, rng), x)
-        return {"loss": embedding_loss(model, log_mel, x, compute)}
+        with ranks.share(audio.augment(log_mel, rng), x) as part:
+            heard, moved = compute.put(*part)
+            return {"loss": embedding_loss(model, heard, moved, compute)}
 
     with one_thread():
         history = run_loop(

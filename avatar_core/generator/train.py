@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.device import CPU, Compute
@@ -88,8 +89,8 @@ def train_generator(
         )
 
     def losses() -> dict[str, Tensor]:
-        drawn = compute.put(*draw_windows(batches, audio, noise, config, rng))
-        return {"loss": diffusion_loss(model, loss_of, drawn, config, compute)}
+        with ranks.share(*draw_windows(batches, audio, noise, config, rng)) as part:
+            return {"loss": diffusion_loss(model, loss_of, compute.put(*part), config, compute)}
 
     with one_thread():
         history = run_loop(

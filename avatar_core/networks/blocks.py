@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avatar_core.ranks import Dropout
+
 
 class AudioTrunk(nn.Module):
     """Log-mel (B,4T,80) -> features (B,T,C): normalisation, two convolutions down to 25 fps, residual blocks."""
@@ -60,7 +62,7 @@ class ConvBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(channels, 2 * channels),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(2 * channels, channels),
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core import ranks
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
@@ -50,9 +51,9 @@ def train_score(
 
     def losses() -> dict[str, Tensor]:
         clips = _varied(*_draw(data, config, rng), rng)
-        drawn = compute.put(*clips, *_draw_noise(clips[0].shape, config.drop, rng))
-        frames, log_mel, reference, timesteps, noise, dropped = drawn
-        with compute.autocast():
+        drawn = (*clips, *_draw_noise(clips[0].shape, config.drop, rng))
+        with ranks.share(*drawn) as part, compute.autocast():
+            frames, log_mel, reference, timesteps, noise, dropped = compute.put(*part)
             return {"loss": model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)}
 
     with one_thread():
