@@ -1,7 +1,7 @@
 """A training in several processes, each with a GPU of its own where there are any: what torchrun does, from within a stage.
 
-The stage's process waits; what the first process returns is what it gets. An error of any of them, the user's or not, ends all. What
-goes there and back is pickled by us and for us.
+The stage's process waits; what the first process returns is what it gets. An error of any of them, the user's or not, ends all.
+What goes there and back is pickled by us and for us.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def train_in_processes(
             raise KeyboardInterrupt from None
         raise Interrupted(f"{label}: ended") from None
     except ChildFailedError as error:
-        found = error.get_first_failure()[1].message
+        found: Any = error.get_first_failure()[1].message
         message = str(found["message"] if isinstance(found, dict) else found)
         kind, _, said = message.partition(": ")
         if kind in ("UserError", "OutOfMemoryError"):
