@@ -29,6 +29,12 @@ from avatar_core.io.video import read_video
 from stages.common import Stage
 
 MAX_FRAMES = 4000
+POSE = (
+    "rotvecs",
+    "translation",
+    "actions",
+    "displacement",
+)  # of fit.pose.Pose, which loads much that others do not need
 Row = dict[str, Any]
 
 
@@ -138,6 +144,11 @@ class Artifacts:
         store = _opened(self._shard("fit", row) / "trajectories.zarr", Trajectories)
         arrays = {n: a.astype(np.float32) for n, a in store.read_clip(row["id"]).items()}
         return arrays | {"confidence": arrays["confidence"][:, 0, 0]}
+
+    def pose(self, row: Row) -> dict[str, np.ndarray]:
+        """A fitted clip's bones and face actions, for `fit.pose.Pose.of`."""
+        store = self._store("fit", row, "poses.zarr")
+        return {name: store.read(f"{name}/{row['id']}") for name in POSE}
 
     def camera(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
         """viewmat (4,4) and K (3,3) that the fit found for a clip."""

@@ -47,14 +47,13 @@ def main(stage: Stage) -> None:
     scratch = stage.scratch(stage.data / "speech", *stage.shards("teacher"))
     windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
-    clips = [_clip(row, scratch) for row in train]
+    clips, tests = ([_clip(row, scratch) for row in part] for part in (train, held_out))
     with one_thread():  # on two, a busy machine was seen to change the last bits
         model, losses = stage.train(1, backend.train, clips, seed, scratch)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=seed)
-    tests = [_clip(row, scratch) for row in held_out]
     with one_thread():
         measured = {f"{k}_train": v for k, v in backend.evaluate(model, clips, seed=stage.seed).items()}
         measured |= {f"{k}_held_out": v for k, v in backend.evaluate(model, tests, seed=stage.seed).items()}
