@@ -23,6 +23,7 @@ from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import has_checkpoint, load_checkpoint
 from avatar_core.io.images import read_image
+from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, Trajectories
 from avatar_core.io.video import read_video
 from stages.common import Stage
@@ -160,15 +161,22 @@ class Artifacts:
 
     # embed
 
-    def log_mel(self, clip: str) -> np.ndarray:
+    def log_mel(self, clip: str) -> Rows:
         """Raw log-mel (4T,80) of any clip of the catalogue."""
-        return _opened(self.data / "embed" / "latents.zarr").read(f"log_mel/{clip}")
+        return Rows(self._latents, f"log_mel/{clip}")
 
-    def latents(self, clip: str) -> dict[str, np.ndarray]:
+    def latents(self, clip: str) -> dict[str, Rows]:
         """A fitted clip's x (T,D), confidence (T,), the features audio (4T,M) of its sound, takes (V,4T,M) if there are any."""
-        store = _opened(self.data / "embed" / "latents.zarr")
-        names = [n for n in ("audio", "takes", "x", "confidence") if n != "takes" or f"takes/{clip}" in store]
-        return {name: store.read(f"{name}/{clip}") for name in names}
+        names = [
+            n
+            for n in ("audio", "takes", "x", "confidence")
+            if n != "takes" or f"takes/{clip}" in self._latents
+        ]
+        return {name: Rows(self._latents, f"{name}/{clip}") for name in names}
+
+    @property
+    def _latents(self) -> Store:
+        return _opened(self.data / "embed" / "latents.zarr")
 
     # networks
 

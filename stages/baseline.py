@@ -89,7 +89,8 @@ def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> G
         deformation = clip.deformation.to(codec.head_to_body.device)
         with torch.no_grad():
             x = codec.encode(deformation, clip.stature, clip.visible).cpu().numpy()
-        clips.append(LatentClip(**(data.latents(row["id"]) | {"x": x}), visible=clip.visible))
+        heard = {name: rows for name, rows in data.latents(row["id"]).items() if name != "x"}
+        clips.append(LatentClip(x=x, visible=clip.visible, **heard))
     config = replace(params.train, steps=steps, seed=stage.entropy("train") % 2**31)
     model = replace(
         params.model,
@@ -99,14 +100,10 @@ def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> G
         face_dims=codec.config.face_dims,
     )
     codec.to("cpu")
-    with stage.progress(steps) as bar:
-        generator, curve = train_generator(
-            clips, codec, config, model,
-            audio=audio.features,
-            checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
-            progress=bar.reach,
-            compute=stage.compute,
-        )  # fmt: skip
+    scratch = stage.scratch(stage.data / "fit", stage.data / "embed")
+    generator, curve = stage.train(
+        steps, train_generator, clips, codec, config, model, audio=audio.features, checkpoint_dir=scratch
+    )
     calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
     stage.write_csv("loss", history_rows(curve))
     return generator

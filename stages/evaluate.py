@@ -154,7 +154,7 @@ def _judge_clip(job: Job) -> Outcome:
         posed = Generator.from_tensors(*data.checkpoint("baseline", "generator")).to(device)
         coded = MotionCodec.from_tensors(*data.checkpoint("baseline", "codec")).to(device)
         students["pose_driven"] = (replace(student, generator=posed, codec=coded), audio)
-    mel = data.log_mel(row["id"])
+    mel = data.log_mel(row["id"])[:]
     close = row["framing"] == "face"
     template = Clip(
         row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close,

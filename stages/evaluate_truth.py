@@ -135,7 +135,7 @@ def _vertex_rows(
             motion_metrics.acceleration(a), motion_metrics.acceleration(b)
         )
     if not close:
-        beats = motion_metrics.audio_beats(data.log_mel(clip.row["id"]))
+        beats = motion_metrics.audio_beats(data.log_mel(clip.row["id"])[:])
         row["beat_consistency"] = motion_metrics.beat_consistency(
             motion_metrics.motion_beats(mine.points[:, mine.hands]), beats
         )
