@@ -10,11 +10,19 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.dvc import DVC, StageFailed, failure, stream
+import flows.quiet  # noqa: F401  isort: skip
+from prefect.concurrency.sync import concurrency
+
+from avatar_core.errors import UserError
+from flows.dvc import DVC, StageFailed, environment, failure
+from flows.needs import Needs, needs_of
+from flows.processes import stream
+from flows.slots import GPU_LIMIT, Slots, this_machine
+from stages.params import PARAMS, load_params
 
 CLONES = Path.home() / ".cache" / "audioavatar" / "clones"
 MOST = 64  # clones of one repository on one machine
@@ -60,21 +68,37 @@ def run_in_clone(
     call(["git", "fetch", "--quiet", "origin"], workspace, say)
     call(["git", "checkout", "--quiet", "--force", "--detach", revision], workspace, say)
     take_from_remote(workspace, say)
-    call([*DVC, "repro", "--pull", stage], workspace, say)
+    needs = needs_here(stage, workspace)
+    with Slots(this_machine()).take(needs) as card, concurrency(GPU_LIMIT if needs.gpu else []):
+        call([*DVC, "repro", "--pull", stage], workspace, say, needs.hours * 3600, card)
     call([*DVC, "push", "--run-cache"], workspace, say)
 
 
 def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
     """Fetch what others have pushed. Outputs that nobody has made yet are missing, which is no error and not worth a line here."""
     lines: list[str] = []
-    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append)
+    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append, environment())
     if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
         for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
             say(line)
 
 
-def call(command: list[str], folder: Path, say: Callable[[str], None]) -> None:
-    """Run a command, each line to `say` as it comes; raises StageRefused when a stage ended with 2, StageFailed otherwise."""
-    code, lines = stream(command, folder, say)
+def needs_here(stage: str, workspace: Path) -> Needs:
+    """The needs of a stage with the workspace's parameters; bad ones are the stage's to refuse."""
+    try:
+        return needs_of(stage, load_params(workspace / PARAMS) if (workspace / PARAMS).is_file() else None)
+    except UserError:
+        return Needs()
+
+
+def call(
+    command: list[str],
+    folder: Path,
+    say: Callable[[str], None],
+    seconds: float | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command, each line to `say` as it comes; raises the StageFailed that says how it ended."""
+    code, lines = stream(command, folder, say, {**environment(), **(extra or {})}, seconds)
     if code:
         raise failure(" ".join(command[-3:]), code, lines)

@@ -9,18 +9,16 @@ up and its stage sent again. `deploy/prefect.yaml` deploys `worker` to a pool of
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import flows.quiet  # noqa: F401  isort: skip
-from prefect import Task, flow, get_client, task
+from prefect import Task, flow, get_client, tags, task
 from prefect.automations import Automation
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient
@@ -37,37 +35,42 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
 from flows.clone import CLONES, call, free_clone, run_in_clone, take_from_remote
-from flows.dvc import DVC, StageFailed, StageRefused, stage_graph
+from flows.dvc import DVC, StageFailed, StageLost, StagePreempted, StageRefused, stage_graph
+from flows.needs import needs_of
+from flows.pipeline import PREEMPTIONS, WIDTH, interrupts, run_name, settle
+from flows.processes import STOP
+from stages.params import PARAMS, load_params
 
-REFUSED = "Refused"  # name of the state of a worker's run whose stage ended with exit code 2
+# States of a worker's run by how its stage ended. Any other end that is no success may not be met again: the stage is sent again.
+KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted}
 RETRIES, RETRY_DELAY = 2, 10.0
 POLL = 2.0  # seconds between looks at a run
 HEARTBEAT, SILENCE = "prefect.flow-run.heartbeat", 100  # seconds without one after which a worker is given up
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
-WIDTH = 256  # stages that wait at the same time
-_stop = threading.Event()
 
 
 @flow(
     name="audioavatar-worker",
     flow_run_name="{stage} {revision:.7}",
     log_prints=True,
-    validate_parameters=False,
 )
 def worker(repository: str, revision: str, stage: str, clones: str = str(CLONES)) -> State[None] | None:
-    """One stage on this machine. A refused input is a state of its own: a coordinator does not try it again."""
+    """One stage on this machine. How it ended, where that matters to the coordinator, is the name of a state."""
     try:
         with free_clone(repository, Path(clones)) as workspace:
             # looked up now: Prefect puts its own `print` in place while a flow runs
             run_in_clone(repository, revision, stage, workspace, lambda line: print(line))
-    except StageRefused as refused:
-        return Failed(name=REFUSED, message=str(refused))
+    except StageFailed as failed:
+        for name, kind in KINDS.items():
+            if type(failed) is kind:
+                return Failed(name=name, message=str(failed))
+        raise
     return None
 
 
 def worth_retrying(task: Task[..., None], task_run: TaskRun, state: State) -> bool:
-    """Prefect's retry condition: everything but a refused input and an interrupt."""
-    return not _stop.is_set() and not isinstance(state.result(raise_on_failure=False), StageRefused)
+    """Prefect's retry condition: what another worker may not meet."""
+    return not STOP.is_set() and isinstance(state.result(raise_on_failure=False), StageLost)
 
 
 @task(
@@ -78,21 +81,33 @@ def worth_retrying(task: Task[..., None], task_run: TaskRun, state: State) -> bo
     retry_condition_fn=worth_retrying,
 )
 def dispatch(deployment: str, repository: str, revision: str, stage: str) -> None:
-    """Send one stage to the pool, or join the run of it that is under way, and wait. Raises StageRefused, StageFailed."""
-    start, said = time.monotonic(), ""
+    """Send one stage to its pool, or join the run of it that is under way, and wait; a preempted one goes out again.
+
+    Raises StageRefused, StageFailed, StageLost.
+    """
     with get_client(sync_client=True) as client:
-        run = send(client, deployment, repository, revision, stage)
-        while not (run.state and run.state.is_final()):
-            if _stop.wait(POLL):
-                raise StageFailed(f"{stage}: interrupted")
-            run = client.read_flow_run(run.id)
-            if run.state and run.state.name != said:
-                said = run.state.name or ""
-                print(f"[{stage}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
-    assert run.state is not None
-    if not run.state.is_completed():
-        kind = StageRefused if run.state.name == REFUSED else StageFailed
-        raise kind(run.state.message or f"{stage}: {run.state.name}")
+        for _ in range(PREEMPTIONS):
+            run = wait_for(client, send(client, deployment, repository, revision, stage), stage)
+            assert run.state is not None
+            if run.state.is_completed():
+                return
+            if run.state.name != "Preempted":
+                kind = KINDS.get(run.state.name or "", StageLost)
+                raise kind(run.state.message or f"{stage}: {run.state.name}")
+    raise StageFailed(f"{stage}: expected an end, found it told to end {PREEMPTIONS} times")
+
+
+def wait_for(client: SyncPrefectClient, run: FlowRun, stage: str) -> FlowRun:
+    """Wait for the end of a run, with a line whenever its state changes. Raises StageLost when this run is interrupted."""
+    start, said = time.monotonic(), ""
+    while not (run.state and run.state.is_final()):
+        if STOP.wait(POLL):
+            raise StageLost(f"{stage}: interrupted")
+        run = client.read_flow_run(run.id)
+        if run.state and run.state.name != said:
+            said = run.state.name or ""
+            print(f"[{stage}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
+    return run
 
 
 def send(client: SyncPrefectClient, deployment: str, repository: str, revision: str, stage: str) -> FlowRun:
@@ -147,7 +162,7 @@ def watch_for_lost_workers() -> None:
         name="audioavatar: lost workers",
         trigger=EventTrigger(
             after={HEARTBEAT},
-            expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in (*ENDS, REFUSED))},
+            expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in (*ENDS, *KINDS))},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
                 {"prefect.resource.role": "flow", "prefect.resource.name": worker.name}
@@ -160,29 +175,31 @@ def watch_for_lost_workers() -> None:
         actions=[crash],
     )
     try:
-        Automation.read(name=lost.name)  # pyright: ignore[reportUnusedCoroutine]
+        known: Any = Automation.read(name=lost.name)
     except ValueError:
         lost.create()  # pyright: ignore[reportUnusedCoroutine]
+        return
+    if known.trigger != lost.trigger:  # of an older version of this project
+        known.trigger, known.actions = lost.trigger, lost.actions
+        known.update()
 
 
-@flow(name="audioavatar-cluster", flow_run_name="cluster {revision:.7}", validate_parameters=False)
-def coordinate(deployment: str, repository: str, revision: str, root: str = ".") -> None:
-    """All stages over the pool in the order of DVC's graph, then everything into the workspace `root`.
+@flow(name="audioavatar-cluster", flow_run_name="cluster {revision:.7}")
+def coordinate(repository: str, revision: str, cpu: str = "cpu", gpu: str = "gpu", root: str = ".") -> None:
+    """All stages over the pools in the order of DVC's graph, then everything into the workspace `root`.
 
-    Raises StageRefused when all that failed was refused input, else StageFailed; what depends on a failed stage has not run.
+    `cpu`, `gpu`: the deployments of `worker` for stages that need no GPU and for those that do. Raises StageRefused when all that
+    failed was refused input, else StageFailed; what depends on a failed stage has not run.
     """
+    params = load_params(Path(root) / PARAMS) if (Path(root) / PARAMS).is_file() else None
     futures: dict[str, PrefectFuture] = {}
     for stage, needs in stage_graph(Path(root)).items():
+        kind = "gpu" if needs_of(stage, params).gpu else "cpu"
+        one = dispatch.with_options(tags={kind, f"stage:{stage.split('@')[0]}"})
         upstream = [futures[n] for n in sorted(needs)]
-        futures[stage] = dispatch.submit(deployment, repository, revision, stage, wait_for=upstream)  # pyright: ignore
-    failures: list[BaseException] = []
-    for future in futures.values():
-        future.wait()
-        if future.state.is_failed():
-            failures.append(future.result(raise_on_failure=False))
-    if failures:
-        kind = StageRefused if all(isinstance(f, StageRefused) for f in failures) else StageFailed
-        raise kind("; ".join(str(f) for f in failures))
+        deployment = f"{worker.name}/{gpu if kind == 'gpu' else cpu}"
+        futures[stage] = one.submit(deployment, repository, revision, stage, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    settle(futures)
     collect(Path(root))
 
 
@@ -211,47 +228,51 @@ def check_checkout(root: Path, revision: str) -> str:
     return wanted
 
 
-def _interrupt(number: int, frame: object) -> None:
-    # Waiting tasks must hear of it: Prefect waits for them before it lets the interrupt through.
-    _stop.set()
-    raise KeyboardInterrupt
-
-
 def main(argv: list[str] | None = None) -> int:
     """Command line of the coordinator; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.remote", description=coordinate.__doc__)
-    parser.add_argument(
-        "--deployment", default="audioavatar-worker/stages", help="flow/deployment of deploy/prefect.yaml"
-    )
     parser.add_argument("--repository", required=True, help="what workers clone: a git URL or a shared path")
     parser.add_argument(
         "--revision",
         required=True,
         help="the commit, params.yaml with its profile included; checked out here",
     )
+    for kind in ("cpu", "gpu"):
+        parser.add_argument(
+            f"--{kind}", default=kind, help=f"the deployment in deploy/prefect.yaml for {kind.upper()} stages"
+        )
     arguments = parser.parse_args(argv)
-    deployment, revision = arguments.deployment, ""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _interrupt)
+    revision, targets = "", (f"{worker.name}/{arguments.cpu}", f"{worker.name}/{arguments.gpu}")
     try:
-        revision = check_checkout(Path(), arguments.revision)
-        with get_client(sync_client=True) as client:
-            try:
-                client.read_deployment_by_name(deployment)
-            except ObjectNotFound:
-                raise UserError(f"--deployment: expected one of the server's, found {deployment}") from None
-        watch_for_lost_workers()
-        runner: Any = ThreadPoolTaskRunner(max_workers=WIDTH)
-        coordinate.with_options(task_runner=runner)(deployment, arguments.repository, revision)
+        with interrupts():
+            revision = check_checkout(Path(), arguments.revision)
+            check_deployments(targets)
+            watch_for_lost_workers()
+            runner: Any = ThreadPoolTaskRunner(max_workers=WIDTH)
+            name, marks = run_name("cluster", Path())
+            with tags(*marks, f"coordinates:{revision}"):
+                coordinate.with_options(task_runner=runner, flow_run_name=f"{name} {revision:.7}")(
+                    arguments.repository, revision, arguments.cpu, arguments.gpu
+                )
     except (UserError, StageFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, (UserError, StageRefused)) else 1
     except KeyboardInterrupt:
         with get_client(sync_client=True) as client:
-            ended = cancel(client, deployment, revision) if revision else 0
+            ended = sum(cancel(client, target, revision) for target in targets) if revision else 0
         print(f"error: interrupted; {ended} runs on workers are being ended", file=sys.stderr)
         return 130
     return 0
+
+
+def check_deployments(names: Iterable[str]) -> None:
+    """Raises UserError unless the server has these flow/deployments."""
+    with get_client(sync_client=True) as client:
+        for name in names:
+            try:
+                client.read_deployment_by_name(name)
+            except ObjectNotFound:
+                raise UserError(f"deployment: expected one of the server's, found {name}") from None
 
 
 if __name__ == "__main__":
