@@ -18,6 +18,7 @@ import flows.quiet  # noqa: F401  isort: skip
 from prefect.concurrency.sync import concurrency
 
 from avatar_core.errors import UserError
+from flows.artifacts import Progress
 from flows.dvc import DVC, StageFailed, environment, failure
 from flows.needs import Needs, needs_of
 from flows.processes import stream
@@ -70,7 +71,8 @@ def run_in_clone(
     take_from_remote(workspace, say)
     needs = needs_here(stage, workspace)
     with Slots(this_machine()).take(needs) as card, concurrency(GPU_LIMIT if needs.gpu else []):
-        call([*DVC, "repro", "--pull", stage], workspace, say, needs.hours * 3600, card)
+        hear = Progress(stage, say)
+        call([*DVC, "repro", "--pull", stage], workspace, hear, needs.hours * 3600, card)
     call([*DVC, "push", "--run-cache"], workspace, say)
 
 
@@ -81,6 +83,17 @@ def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
     if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
         for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
             say(line)
+
+
+def url_of(path: Path, workspace: Path) -> str:
+    """Where DVC's remote has a file of the workspace; the file itself if it has none."""
+    from dvc.api import get_url
+    from dvc.exceptions import DvcException
+
+    try:
+        return get_url(str(path.relative_to(workspace)), repo=str(workspace))
+    except DvcException:
+        return path.resolve().as_uri()
 
 
 def needs_here(stage: str, workspace: Path) -> Needs:

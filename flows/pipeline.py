@@ -30,6 +30,7 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
+from flows.artifacts import Progress, show_stage
 from flows.dvc import (
     StageFailed,
     StageLost,
@@ -72,14 +73,15 @@ def run_stage(stage: str, root: str, rank: float, params: Params | None, slots: 
         with slots.take(needs, rank) as card, concurrency(GPU_LIMIT if needs.gpu else []):
             start = time.monotonic()
             try:
-                ran = run_dvc_stage(stage, Path(root), say, needs.hours * 3600, card)
+                ran = run_dvc_stage(stage, Path(root), Progress(stage, say), needs.hours * 3600, card)
             except StagePreempted as preempted:
                 if STOP.is_set():
                     raise
                 say(f"{preempted}; waits for its turn")
                 continue
         result = "ran" if ran else "up to date"
-        say(f"{result}, {time.monotonic() - start:.1f} s")
+        say(said := f"{result}, {time.monotonic() - start:.1f} s")
+        show_stage(stage, Path(root), said, lambda path: path.resolve().as_uri(), say)
         return result
     raise StageFailed(f"{stage}: expected an end, found it told to end {PREEMPTIONS} times")
 

@@ -34,7 +34,8 @@ from prefect.states import Cancelling, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
-from flows.clone import CLONES, call, free_clone, run_in_clone, take_from_remote
+from flows.artifacts import show_stage
+from flows.clone import CLONES, call, free_clone, run_in_clone, take_from_remote, url_of
 from flows.dvc import DVC, StageFailed, StageLost, StagePreempted, StageRefused, stage_graph
 from flows.needs import needs_of
 from flows.pipeline import PREEMPTIONS, WIDTH, interrupts, run_name, settle
@@ -59,7 +60,13 @@ def worker(repository: str, revision: str, stage: str, clones: str = str(CLONES)
     try:
         with free_clone(repository, Path(clones)) as workspace:
             # looked up now: Prefect puts its own `print` in place while a flow runs
-            run_in_clone(repository, revision, stage, workspace, lambda line: print(line))
+            def say(line: str) -> None:
+                print(line)
+
+            start = time.monotonic()
+            run_in_clone(repository, revision, stage, workspace, say)
+            said = f"{time.monotonic() - start:.0f} s"
+            show_stage(stage, workspace, said, lambda path: url_of(path, workspace), say)
     except StageFailed as failed:
         for name, kind in KINDS.items():
             if type(failed) is kind:
