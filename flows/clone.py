@@ -19,7 +19,9 @@ from prefect.concurrency.sync import concurrency
 
 from avatar_core.errors import UserError
 from flows.artifacts import Progress
-from flows.dvc import DVC, StageFailed, environment, failure
+from flows.code import make_ready
+from flows.dvc import DVC, environment, failure
+from flows.errors import StageFailed
 from flows.needs import Needs, needs_of
 from flows.processes import stream
 from flows.slots import GPU_LIMIT, Slots, this_machine
@@ -68,6 +70,7 @@ def run_in_clone(
         left.unlink()
     call(["git", "fetch", "--quiet", "origin"], workspace, say)
     call(["git", "checkout", "--quiet", "--force", "--detach", revision], workspace, say)
+    make_ready(workspace)
     take_from_remote(workspace, say)
     needs = needs_here(stage, workspace)
     with Slots(this_machine()).take(needs) as card, concurrency(GPU_LIMIT if needs.gpu else []):
@@ -79,7 +82,7 @@ def run_in_clone(
 def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
     """Fetch what others have pushed. Outputs that nobody has made yet are missing, which is no error and not worth a line here."""
     lines: list[str] = []
-    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append, environment())
+    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append, environment(workspace))
     if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
         for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
             say(line)
@@ -112,6 +115,6 @@ def call(
     extra: Mapping[str, str] | None = None,
 ) -> None:
     """Run a command, each line to `say` as it comes; raises the StageFailed that says how it ended."""
-    code, lines = stream(command, folder, say, {**environment(), **(extra or {})}, seconds)
+    code, lines = stream(command, folder, say, {**environment(folder), **(extra or {})}, seconds)
     if code:
         raise failure(" ".join(command[-3:]), code, lines)

@@ -17,6 +17,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from avatar_core.errors import UserError
+from flows.code import code_of
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
 from flows.processes import TIMED_OUT, stream
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -26,29 +28,10 @@ _ENDED = re.compile(r"exited with (-?\d+)")
 _PASSING = "No space left on device"
 
 
-class StageFailed(RuntimeError):
-    """A stage ended with an error of its own: trying again would meet it again. The message is one line."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
-
-
-class StageRefused(StageFailed):
-    """A stage refused its input (exit code 2)."""
-
-
-class StageLost(StageFailed):
-    """A stage was killed, or something around it failed (a remote, a lock, a full disk): another try may not meet it."""
-
-
-class StagePreempted(StageLost):
-    """A stage was told to end and has written its state (exit code 75): to be run again as soon as there is a place for it."""
-
-
 def stage_graph(root: Path) -> dict[str, set[str]]:
     """{stage or stage@shard: the stages it needs}, in topological order. Raises StageFailed with DVC's message."""
     result = subprocess.run(
-        [*DVC, "dag", "--dot"], cwd=root, env=environment(), capture_output=True, text=True
+        [*DVC, "dag", "--dot"], cwd=root, env=environment(root), capture_output=True, text=True
     )
     if result.returncode:
         raise StageFailed(f"dvc dag: {result.stderr.strip() or result.stdout.strip()}")
@@ -60,7 +43,7 @@ def changed_stages(root: Path) -> set[str]:
     result = subprocess.run(
         [*DVC, "--wait-for-lock", "status", "--json"],
         cwd=root,
-        env=environment(),
+        env=environment(root),
         capture_output=True,
         text=True,
     )
@@ -122,7 +105,7 @@ def run_dvc_stage(
     whether to try again. Its processes end with it, also when this call is interrupted or this process killed.
     """
     command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
-    code, lines = stream(command, root, say, {**environment(), **(extra or {})}, seconds)
+    code, lines = stream(command, root, say, {**environment(root), **(extra or {})}, seconds)
     if code:
         raise failure(stage, code, lines)
     return not any("didn't change, skipping" in line or "cached - skipping" in line for line in lines)
@@ -147,7 +130,8 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     return kind(f"{what}: {reason}")
 
 
-def environment() -> dict[str, str]:
-    """The environment of a stage: this interpreter first, so that `python -m stages...` is ours."""
+def environment(root: Path) -> dict[str, str]:
+    """The environment of a stage in `root`: this interpreter first, so that `python -m stages...` is ours; the code of `root`."""
     here = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": here + os.pathsep + os.environ.get("PATH", ""), "DVC_NO_ANALYTICS": "1"}
+    path = here + os.pathsep + os.environ.get("PATH", "")
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **code_of(root)}

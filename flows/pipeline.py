@@ -31,17 +31,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
 from flows.artifacts import Progress, show_stage
+from flows.dispatch import PREEMPTIONS
 from flows.dvc import (
-    StageFailed,
-    StageLost,
-    StagePreempted,
-    StageRefused,
     changed_stages,
     part_of,
     run_dvc_stage,
     stage_graph,
     stale_stages,
 )
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
 from flows.needs import longest_way, needs_of
 from flows.processes import STOP, interrupt
 from flows.server import server_for_a_run
@@ -50,7 +48,6 @@ from stages.params import PARAMS, Params, load_params
 from stages.profiles import NAMES, active_profile, change_params, use_profile
 
 RETRIES, RETRY_DELAY = 2, 5.0
-PREEMPTIONS = 100  # times that one stage may be told to end and is run again
 WIDTH = 256  # stages that wait at the same time; how many run is the machine's business
 
 

@@ -1,9 +1,8 @@
 """Several machines: a coordinator sends each stage to a pool of workers; every worker runs it in a clone of its own.
 
 What travels is DVC's run cache, through its remote: a worker restores the upstream stages from there, runs its stage and pushes;
-at the end the coordinator's `dvc repro --pull` takes everything and runs nothing. Prefect's server knows what is under way: a
-coordinator that starts anew, or a second one, joins the run of a stage that another has sent. A worker that falls silent is given
-up and its stage sent again. `deploy/prefect.yaml` deploys `worker` to a pool of machines; docs/cluster.md has the commands.
+at the end the coordinator's `dvc repro --pull` takes everything and runs nothing. `deploy/prefect.yaml` deploys `worker` to pools
+of machines; docs/cluster.md has the commands.
 """
 
 from __future__ import annotations
@@ -12,42 +11,25 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flows.quiet  # noqa: F401  isort: skip
-from prefect import Task, flow, get_client, tags, task
-from prefect.automations import Automation
-from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect import flow, get_client, tags
 from prefect.futures import PrefectFuture
-from prefect.states import Cancelling, Failed, State
+from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
 from flows.artifacts import show_stage
 from flows.clone import CLONES, call, free_clone, run_in_clone, take_from_remote, url_of
-from flows.dvc import DVC, StageFailed, StageLost, StagePreempted, StageRefused, stage_graph
+from flows.dispatch import cancel, check_deployments, dispatch, ended, watch_for_lost_workers
+from flows.dvc import DVC, stage_graph
+from flows.errors import StageFailed, StageRefused
 from flows.needs import needs_of
-from flows.pipeline import PREEMPTIONS, WIDTH, interrupts, run_name, settle
-from flows.processes import STOP
+from flows.pipeline import WIDTH, interrupts, run_name, settle
 from stages.params import PARAMS, load_params
-
-# States of a worker's run by how its stage ended. Any other end that is no success may not be met again: the stage is sent again.
-KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted}
-RETRIES, RETRY_DELAY = 2, 10.0
-POLL = 2.0  # seconds between looks at a run
-HEARTBEAT, SILENCE = "prefect.flow-run.heartbeat", 100  # seconds without one after which a worker is given up
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
 @flow(
@@ -68,127 +50,8 @@ def worker(repository: str, revision: str, stage: str, clones: str = str(CLONES)
             said = f"{time.monotonic() - start:.0f} s"
             show_stage(stage, workspace, said, lambda path: url_of(path, workspace), say)
     except StageFailed as failed:
-        for name, kind in KINDS.items():
-            if type(failed) is kind:
-                return Failed(name=name, message=str(failed))
-        raise
+        return ended(failed)
     return None
-
-
-def worth_retrying(task: Task[..., None], task_run: TaskRun, state: State) -> bool:
-    """Prefect's retry condition: what another worker may not meet."""
-    return not STOP.is_set() and isinstance(state.result(raise_on_failure=False), StageLost)
-
-
-@task(
-    task_run_name="{stage}",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY,
-    retry_condition_fn=worth_retrying,
-)
-def dispatch(deployment: str, repository: str, revision: str, stage: str) -> None:
-    """Send one stage to its pool, or join the run of it that is under way, and wait; a preempted one goes out again.
-
-    Raises StageRefused, StageFailed, StageLost.
-    """
-    with get_client(sync_client=True) as client:
-        for _ in range(PREEMPTIONS):
-            run = wait_for(client, send(client, deployment, repository, revision, stage), stage)
-            assert run.state is not None
-            if run.state.is_completed():
-                return
-            if run.state.name != "Preempted":
-                kind = KINDS.get(run.state.name or "", StageLost)
-                raise kind(run.state.message or f"{stage}: {run.state.name}")
-    raise StageFailed(f"{stage}: expected an end, found it told to end {PREEMPTIONS} times")
-
-
-def wait_for(client: SyncPrefectClient, run: FlowRun, stage: str) -> FlowRun:
-    """Wait for the end of a run, with a line whenever its state changes. Raises StageLost when this run is interrupted."""
-    start, said = time.monotonic(), ""
-    while not (run.state and run.state.is_final()):
-        if STOP.wait(POLL):
-            raise StageLost(f"{stage}: interrupted")
-        run = client.read_flow_run(run.id)
-        if run.state and run.state.name != said:
-            said = run.state.name or ""
-            print(f"[{stage}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
-    return run
-
-
-def send(client: SyncPrefectClient, deployment: str, repository: str, revision: str, stage: str) -> FlowRun:
-    """The run of a stage on the pool: the one under way, else a new one.
-
-    The key counts the runs that have ended, so that two coordinators that ask at the same moment get the same run.
-    """
-    target = client.read_deployment_by_name(deployment)
-    tags = [f"revision:{revision}", f"stage:{stage}"]
-    before = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": tags}}),
-        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [target.id]}}),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-    )
-    for run in before:
-        if run.state and not run.state.is_final():
-            return run
-    return client.create_flow_run_from_deployment(
-        target.id,
-        parameters={"repository": repository, "revision": revision, "stage": stage},
-        tags=tags,
-        idempotency_key=f"{repository} {revision} {stage} {len(before)}",
-    )
-
-
-def cancel(client: SyncPrefectClient, deployment: str, revision: str) -> int:
-    """End all runs of a revision that are queued or under way on the pool; returns how many."""
-    target = client.read_deployment_by_name(deployment)
-    running = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate(
-            {
-                "tags": {"all_": [f"revision:{revision}"]},
-                "state": {"type": {"any_": [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]}},
-            }
-        ),
-        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [target.id]}}),
-    )
-    for run in running:
-        client.set_flow_run_state(run.id, Cancelling())
-    return len(running)
-
-
-def watch_for_lost_workers() -> None:
-    """Make the server call a worker's run crashed whose heartbeat has stopped (the machine died), if it does not yet.
-
-    A run's process sends a heartbeat every `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` seconds, which deploy/prefect.yaml sets.
-    """
-    crash = ChangeFlowRunState(
-        name=None, force=False, state=StateType.CRASHED, message=f"lost: no heartbeat for {SILENCE} s"
-    )
-    lost = Automation(
-        name="audioavatar: lost workers",
-        trigger=EventTrigger(
-            after={HEARTBEAT},
-            expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in (*ENDS, *KINDS))},
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "flow", "prefect.resource.name": worker.name}
-            ),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=SILENCE),
-        ),
-        actions=[crash],
-    )
-    try:
-        known: Any = Automation.read(name=lost.name)
-    except ValueError:
-        lost.create()  # pyright: ignore[reportUnusedCoroutine]
-        return
-    if known.trigger != lost.trigger:  # of an older version of this project
-        known.trigger, known.actions = lost.trigger, lost.actions
-        known.update()
 
 
 @flow(name="audioavatar-cluster", flow_run_name="cluster {revision:.7}")
@@ -205,7 +68,9 @@ def coordinate(repository: str, revision: str, cpu: str = "cpu", gpu: str = "gpu
         one = dispatch.with_options(tags={kind, f"stage:{stage.split('@')[0]}"})
         upstream = [futures[n] for n in sorted(needs)]
         deployment = f"{worker.name}/{gpu if kind == 'gpu' else cpu}"
-        futures[stage] = one.submit(deployment, repository, revision, stage, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+        parameters = {"repository": repository, "revision": revision, "stage": stage}
+        marks = [f"repository:{repository}", f"revision:{revision}", f"stage:{stage}"]
+        futures[stage] = one.submit(stage, deployment, parameters, marks, wait_for=upstream)  # pyright: ignore[reportCallIssue]
     settle(futures)
     collect(Path(root))
 
@@ -254,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         with interrupts():
             revision = check_checkout(Path(), arguments.revision)
             check_deployments(targets)
-            watch_for_lost_workers()
+            watch_for_lost_workers(worker.name)
             runner: Any = ThreadPoolTaskRunner(max_workers=WIDTH)
             name, marks = run_name("cluster", Path())
             with tags(*marks, f"coordinates:{revision}"):
@@ -266,20 +131,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(error, (UserError, StageRefused)) else 1
     except KeyboardInterrupt:
         with get_client(sync_client=True) as client:
-            ended = sum(cancel(client, target, revision) for target in targets) if revision else 0
+            ended = (
+                sum(cancel(client, target, f"revision:{revision}") for target in targets) if revision else 0
+            )
         print(f"error: interrupted; {ended} runs on workers are being ended", file=sys.stderr)
         return 130
     return 0
-
-
-def check_deployments(names: Iterable[str]) -> None:
-    """Raises UserError unless the server has these flow/deployments."""
-    with get_client(sync_client=True) as client:
-        for name in names:
-            try:
-                client.read_deployment_by_name(name)
-            except ObjectNotFound:
-                raise UserError(f"deployment: expected one of the server's, found {name}") from None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from prefect.settings import (
     get_current_settings,
 )
 
-from flows.dvc import StageLost
+from flows.errors import StageLost
 from flows.processes import end, forget, start
 
 

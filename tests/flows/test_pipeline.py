@@ -12,10 +12,6 @@ import pytest
 
 from avatar_core.errors import UserError
 from flows.dvc import (
-    StageFailed,
-    StageLost,
-    StagePreempted,
-    StageRefused,
     changed_stages,
     parse_dot,
     part_of,
@@ -23,6 +19,7 @@ from flows.dvc import (
     stage_graph,
     stale_stages,
 )
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = """
