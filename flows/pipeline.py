@@ -57,15 +57,15 @@ def worth_retrying(task: Task[..., str], task_run: TaskRun, state: State) -> boo
 
 
 @task(
-    task_run_name="{stage}",
+    task_run_name="{title}",
     cache_policy=NO_CACHE,
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAY,
     retry_condition_fn=worth_retrying,
 )
-def run_stage(stage: str, root: str, rank: float, params: Params | None, slots: Slots) -> str:
+def run_stage(title: str, stage: str, root: str, rank: float, params: Params | None, slots: Slots) -> str:
     """Run one DVC stage in the workspace `root` when there is room for it; returns "ran" or "up to date"."""
-    needs, say = needs_of(stage, params), _teller(stage)
+    needs, say = needs_of(stage, params), teller(title)
     for _ in range(PREEMPTIONS):
         with slots.take(needs, rank) as card, concurrency(GPU_LIMIT if needs.gpu else []):
             start = time.monotonic()
@@ -98,16 +98,22 @@ def pipeline(
     them has not run.
     """
     stale = look(Path(root), until)[1] if stale is None else stale
+    return settle(submit_stages(root, stale, Slots(this_machine(), parallel)))
+
+
+def submit_stages(
+    root: str, stale: dict[str, list[str]], slots: Slots, name: str = "{}"
+) -> dict[str, PrefectFuture]:
+    """A task for each stage of `stale` in the workspace `root`, within a flow; {stage: its future}. `name`: the tasks' names."""
     params = load_params(Path(root) / PARAMS) if (Path(root) / PARAMS).is_file() else None
     way = longest_way({stage: set(needs) for stage, needs in stale.items()}, params)
-    slots = Slots(this_machine(), parallel)
     futures: dict[str, PrefectFuture] = {}
     for stage, needs in stale.items():
         kind = "gpu" if needs_of(stage, params).gpu else "cpu"
         one = run_stage.with_options(tags={kind, f"stage:{stage.split('@')[0]}"})
-        upstream = [futures[n] for n in needs]
-        futures[stage] = one.submit(stage, root, way[stage], params, slots, wait_for=upstream)  # pyright: ignore[reportCallIssue]
-    return settle(futures)
+        upstream, title = [futures[n] for n in needs], name.format(stage)
+        futures[stage] = one.submit(title, stage, root, way[stage], params, slots, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    return futures
 
 
 def settle(futures: dict[str, PrefectFuture]) -> dict[str, Any]:
@@ -135,11 +141,12 @@ def look(root: Path, until: list[str] | None) -> tuple[list[str], dict[str, list
     return list(graph), {stage: sorted(graph[stage] & stale) for stage in graph if stage in stale}
 
 
-def _teller(stage: str) -> Callable[[str], None]:
+def teller(title: str) -> Callable[[str], None]:
+    """Within a task's run: a line goes to the terminal, with the title, and to Prefect."""
     logger = get_run_logger()
 
     def say(line: str) -> None:
-        print(f"[{stage}] {line}", flush=True)
+        print(f"[{title}] {line}", flush=True)
         logger.info("%s", line)
 
     return say
