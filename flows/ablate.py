@@ -73,7 +73,7 @@ def ablate(
         futures = {}
         for run in together:
             stale = look(workspaces[run], [UNTIL])[1]
-            print(f"[{run}] to run: {', '.join(stale) or 'nothing'}", flush=True)
+            print(f"[{run}] to make or restore: {', '.join(stale) or 'nothing'}", flush=True)
             futures[run] = submit_stages(str(workspaces[run]), stale, slots, f"{run}: {{}}")
         for run, stages in futures.items():
             try:
