@@ -27,7 +27,8 @@ from flows.processes import stream
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, load_params
 
-CLONES = Path.home() / ".cache" / "audioavatar" / "clones"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioavatar"
+CLONES = CACHE / "clones"
 MOST = 64  # clones of one repository on one machine
 
 

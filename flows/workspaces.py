@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.clone import CACHE
 from flows.code import make_ready
 from flows.dvc import DVC, environment
 from flows.errors import StageFailed
 from flows.processes import stream
 from stages.profiles import change_params
 
-WORKSPACES = Path.home() / ".cache" / "audioavatar" / "workspaces"
+WORKSPACES = CACHE / "workspaces"
 _LINKS = "reflink,hardlink,copy"  # no second copy of the data where the disk can do without; stages never write into old files
 _IDENTITY = ["-c", "user.name=audioavatar", "-c", "user.email=audioavatar@localhost"]
 
