@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export, voices, ingest; inspect and profile for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, ablate for those who work on the pipeline.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -257,13 +257,19 @@ app.command()(ingest)
 @app.command(context_settings=PASS_ON)
 def inspect(context: typer.Context) -> None:
     """Print and open what a stage of the pipeline made. Same as `python -m stages inspect`."""
-    _run_in_project("inspect", context.args)
+    _run_in_project("stages", "inspect", *context.args)
 
 
 @app.command(context_settings=PASS_ON)
 def profile(context: typer.Context) -> None:
     """Which parameters the pipeline runs with: smoke, laptop, studio, cluster. Same as `python -m stages profile`."""
-    _run_in_project("profile", context.args)
+    _run_in_project("stages", "profile", *context.args)
+
+
+@app.command(context_settings=PASS_ON)
+def ablate(context: typer.Context) -> None:
+    """Run the paper's ablations beside the full run, and write one table. Same as `python -m flows.ablate`."""
+    _run_in_project("flows.ablate", *context.args)
 
 
 def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:
@@ -313,13 +319,11 @@ def _use_all_cores() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
 
 
-def _run_in_project(command: str, arguments: list[str]) -> None:
-    """`python -m stages COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages."""
+def _run_in_project(*command: str) -> None:
+    """`python -m COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "dvc.yaml").is_file() and (folder / "stages").is_dir():
-            done = subprocess.run(
-                [sys.executable, "-m", "stages", command, *arguments], cwd=folder, check=False
-            )
+            done = subprocess.run([sys.executable, "-m", *command], cwd=folder, check=False)
             raise typer.Exit(done.returncode)
     raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
 
