@@ -42,8 +42,8 @@ class IdentitiesParams:
         return parse_choices(cls, {"backend": identities.BACKENDS}, raw, file, key)
 
     @property
-    def source(self) -> identities.IdentityBackend:
-        return cast(identities.IdentityBackend, self.chosen["backend"])
+    def source(self) -> identities.IdentityBackend | identities.PortraitModel:
+        return self.chosen["backend"]
 
     @property
     def total(self) -> int:

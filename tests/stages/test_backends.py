@@ -334,7 +334,7 @@ def test_teachers_are_dealt_by_weight():
         ),
         (
             {"identities": {"backend": "magic"}},
-            "identities.backend: expected one of procedural, folder; found 'magic'",
+            "identities.backend: expected one of procedural, folder, diffusers; found 'magic'",
         ),
         (
             {"teacher": {"backends": {"magic": 1}}},
