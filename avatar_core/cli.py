@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export, voices, ingest; inspect and profile for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, doctor, models for work on the pipeline.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -264,6 +264,18 @@ def inspect(context: typer.Context) -> None:
 def profile(context: typer.Context) -> None:
     """Which parameters the pipeline runs with: smoke, laptop, studio, cluster. Same as `python -m stages profile`."""
     _run_in_project("profile", context.args)
+
+
+@app.command(context_settings=PASS_ON)
+def doctor(context: typer.Context) -> None:
+    """What a profile of the pipeline needs and lacks on this machine. Same as `python -m stages doctor`."""
+    _run_in_project("doctor", context.args)
+
+
+@app.command(context_settings=PASS_ON)
+def models(context: typer.Context) -> None:
+    """Published models: list them, verify their files. Same as `python -m stages models`."""
+    _run_in_project("models", context.args)
 
 
 def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:

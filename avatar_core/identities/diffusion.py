@@ -145,6 +145,10 @@ class DiffusionIdentities:
     def _model(self) -> str:
         return self.model or PRESETS[self.preset].card.id
 
+    def folders(self) -> dict[Path, str]:
+        """Where its files lie, and the declared digest ("" for a snapshot of the hub)."""
+        return {self._folder(): self.sha256 if is_local(self._model) else ""}
+
     def _folder(self) -> Path:
         return find_model(self._model, self.revision, self.sha256, WHERE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from avatar_core.errors import UserError
@@ -46,6 +47,10 @@ class Published(Protocol):
 
     def lacking(self) -> list[str]:
         """What keeps it from running, a line each: expected, found, next step. Looks at no more than names, sizes and headers."""
+        ...
+
+    def folders(self) -> dict[Path, str]:
+        """Folders of its files, each with the digest that was declared for it, "" for a snapshot of the hub. UserError: none."""
         ...
 
 
