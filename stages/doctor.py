@@ -23,6 +23,9 @@ from avatar_core.models.files import (
     verify_folder,
     verify_snapshot,
 )
+from avatar_core.teacher.echomimic import EchoMimicV2
+from avatar_core.teacher.omniavatar import OmniAvatar
+from avatar_core.teacher.wan_s2v import WanSpeechToVideo
 from stages.params import Params
 
 OURS = Card("ships with the project", "Apache-2.0", "yes")
@@ -103,7 +106,10 @@ def shown(component: Component) -> list[str]:
 
 def known_models() -> dict[str, Card]:
     """backend and preset -> card of every published model that a backend has by name."""
-    return {f"identities.diffusers {name}": preset.card for name, preset in PORTRAIT_MODELS.items()}
+    cards = {f"identities.diffusers {name}": preset.card for name, preset in PORTRAIT_MODELS.items()}
+    for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo):
+        cards[teacher.where] = teacher().card
+    return cards
 
 
 def listed() -> list[str]:

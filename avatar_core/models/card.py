@@ -18,7 +18,8 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Card:
-    """id: the hub's name of a model, or the project that publishes it; revision: the commit in use, "" where none is chosen.
+    """id: the hub's name of a model, or the project that publishes it; revision: the commit in use, "" where none is chosen; url:
+    where it comes from.
 
     training: may another model be trained on what it makes, as far as its licence says: yes, no, conditions or unknown; note: the
     clause behind that. gpu_gb: memory that its makers report, 0 where they say nothing. Licences are as their makers
@@ -31,6 +32,7 @@ class Card:
     note: str = ""
     gpu_gb: float = 0.0
     revision: str = ""
+    url: str = ""
 
     @property
     def row(self) -> dict[str, str]:
