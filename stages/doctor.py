@@ -24,6 +24,7 @@ from avatar_core.models.files import (
     verify_snapshot,
 )
 from avatar_core.teacher.echomimic import EchoMimicV2
+from avatar_core.teacher.ltx2 import LTX2Teacher
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
 from stages.params import Params
@@ -107,7 +108,7 @@ def shown(component: Component) -> list[str]:
 def known_models() -> dict[str, Card]:
     """backend and preset -> card of every published model that a backend has by name."""
     cards = {f"identities.diffusers {name}": preset.card for name, preset in PORTRAIT_MODELS.items()}
-    for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo):
+    for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo, LTX2Teacher):
         cards[teacher.where] = teacher().card
     return cards
 

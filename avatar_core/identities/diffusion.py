@@ -6,10 +6,8 @@ attributes (the procedural teacher) can follow it. Loaded once, on the run's dev
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +20,9 @@ from avatar_core.errors import UserError
 from avatar_core.identities import NewPerson
 from avatar_core.models.card import Card, failures, need_packages, start
 from avatar_core.models.files import check_pipeline, find_model, is_local, verify_folder
+from avatar_core.models.pipeline import DTYPES, OFFLOADS, PACKAGES, load_pipeline
 
 WHERE = "identities.diffusers"
-PACKAGES = ("diffusers", "transformers", "accelerate")
 SIDE_STEP = 32  # px: what the networks of all presets divide a picture into
 MOST_PIXELS = 2_400_000  # beyond what these models were trained on they draw people twice
 FLAT = 4.0  # of 255: less contrast than any photograph, as a half-precision decoder that overflowed gives
@@ -59,8 +57,6 @@ PRESETS = {
         40, ("guidance_scale", 6.0), negative=True, brief=True,
     ),
 }  # fmt: skip
-DTYPES = ("bf16", "fp16", "fp32")
-OFFLOADS = ("none", "model", "sequential")
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,9 @@ class DiffusionIdentities:
         folder = self._folder()
         if is_local(self._model):
             verify_folder(folder, self.sha256)
-        pipeline = _pipeline(folder, self.dtype, self.variant, self.offload, compute.device)
+        pipeline = load_pipeline(
+            "AutoPipelineForText2Image", folder, self.dtype, self.variant, self.offload, compute.device
+        )
         for first in range(0, len(people), self.batch):
             group = people[first : first + self.batch]
             for person, image in zip(group, self._draw(pipeline, group), strict=True):
@@ -195,27 +193,3 @@ class DiffusionIdentities:
             **options,
         ).images
         return (np.clip(np.nan_to_num(images), 0, 1) * 255).round().astype(np.uint8)
-
-
-@lru_cache(maxsize=1)
-def _pipeline(folder: Path, dtype: str, variant: str, offload: str, device: str) -> Any:
-    import torch
-
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
-    diffusers, transformers = (importlib.import_module(name) for name in PACKAGES[:2])
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-    try:
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-            str(folder), dtype=kind, variant=variant or None, use_safetensors=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise UserError(f"{folder}: expected a pipeline that loads, found: {str(error)[:300]}") from None
-    pipeline.set_progress_bar_config(disable=True)
-    if offload == "model" and device != "cpu":
-        pipeline.enable_model_cpu_offload(device=device)
-    elif offload == "sequential" and device != "cpu":
-        pipeline.enable_sequential_cpu_offload(device=device)
-    else:
-        pipeline.to(device)
-    return pipeline

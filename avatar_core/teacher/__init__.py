@@ -26,6 +26,7 @@ BACKENDS = {
     "omniavatar": "avatar_core.teacher.omniavatar:OmniAvatar",
     "echomimic_v2": "avatar_core.teacher.echomimic:EchoMimicV2",
     "wan_s2v": "avatar_core.teacher.wan_s2v:WanSpeechToVideo",
+    "ltx2": "avatar_core.teacher.ltx2:LTX2Teacher",
     "command": "avatar_core.teacher.command:CommandTeacher",
 }
 # models whose licence forbids to train others on what they make, by a part of their names -> the clause

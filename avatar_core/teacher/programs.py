@@ -28,6 +28,10 @@ from avatar_core.teacher import ClipRequest
 from avatar_core.teacher.collect import collect
 from avatar_core.teacher.picture import framed
 
+PROMPT = (
+    "A realistic video of a {person} speaking directly to the camera, with natural head movements and expressive hand gestures. "
+    "The camera is still, the background does not move."
+)
 TAIL_S = 0.4  # silence after the sound, so that a program that rounds down still covers it
 OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -63,10 +67,7 @@ class ProgramTeacher(ABC):
     launcher: list[str] = list_of("python")
     batch: int = ranged(1, 1, 1000)  # clips a start of the program
     minutes: float = ranged(60.0, 0.01, 100_000)
-    prompt: str = (
-        "A realistic video of a {person} speaking directly to the camera, with natural head movements and expressive hand "
-        "gestures. The camera is still, the background does not move."
-    )
+    prompt: str = PROMPT
 
     @property
     @abstractmethod
@@ -128,7 +129,7 @@ class ProgramTeacher(ABC):
         shutil.rmtree(work, ignore_errors=True)
 
     def _take(self, request: ClipRequest, work: Path) -> Take:
-        take = Take(request, work / request.name, self.prompt.format(person=_noun(request)))
+        take = Take(request, work / request.name, self.prompt.format(person=noun(request)))
         audio = request.speech.audio
         write_png(take.image, framed(request.portrait, request.framing, *self.size(request.framing)))
         write_wav(take.audio, np.concatenate([audio, np.zeros(round(TAIL_S * 16_000), np.float32)]))
@@ -144,7 +145,8 @@ class ProgramTeacher(ABC):
             )
 
 
-def _noun(request: ClipRequest) -> str:
+def noun(request: ClipRequest) -> str:
+    """man, woman, or person where the sex is not known."""
     return {"male": "man", "female": "woman"}.get(request.attributes.get("sex", ""), "person")
 
 
