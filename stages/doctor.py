@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avatar_core.audio.pretrained import Hubert, Wav2Vec2, Whisper
 from avatar_core.device import resolve
 from avatar_core.errors import UserError
 from avatar_core.identities.diffusion import PRESETS as PORTRAIT_MODELS
@@ -108,6 +109,8 @@ def shown(component: Component) -> list[str]:
 def known_models() -> dict[str, Card]:
     """backend and preset -> card of every published model that a backend has by name."""
     cards = {f"identities.diffusers {name}": preset.card for name, preset in PORTRAIT_MODELS.items()}
+    for features in (Wav2Vec2, Hubert, Whisper):
+        cards |= {f"{features.where} {card.id}": card for card in features.cards}
     for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo, LTX2Teacher):
         cards[teacher.where] = teacher().card
     return cards
@@ -142,7 +145,12 @@ def verified_folder(folder: Path) -> str:
 def verified(params: Params) -> list[str]:
     """Read every file of the published models in use; a line each. Raises UserError for the first that is not what it should be."""
     lines = []
-    sources = [params.identities.source, params.speech.source, *params.teacher.sources.values()]
+    sources = [
+        params.identities.source,
+        params.speech.source,
+        *params.teacher.sources.values(),
+        params.audio.features,
+    ]
     for source in (s for s in sources if isinstance(s, Published)):
         for line in source.lacking():
             raise UserError(line)
