@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, ablate for those who work on the pipeline.
+=======
+"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, doctor, models for work on the pipeline.
+>>>>>>> b09fe189dfb4f9ae5d1101bf75defcc6e7b8349d
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -270,6 +274,18 @@ def profile(context: typer.Context) -> None:
 def ablate(context: typer.Context) -> None:
     """Run the paper's ablations beside the full run, and write one table. Same as `python -m flows.ablate`."""
     _run_in_project("flows.ablate", *context.args)
+
+
+@app.command(context_settings=PASS_ON)
+def doctor(context: typer.Context) -> None:
+    """What a profile of the pipeline needs and lacks on this machine. Same as `python -m stages doctor`."""
+    _run_in_project("doctor", context.args)
+
+
+@app.command(context_settings=PASS_ON)
+def models(context: typer.Context) -> None:
+    """Published models: list them, verify their files. Same as `python -m stages models`."""
+    _run_in_project("models", context.args)
 
 
 def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar_core.config import list_of, ranged
 from avatar_core.errors import UserError
+from avatar_core.models.card import Card, failures, need_packages
 from avatar_core.speech.scripts import Line, load_scripts
 from avatar_core.speech.types import Speech
 from avatar_core.speech.voices import voice_names
@@ -31,6 +32,20 @@ class EspeakSpeech:
     languages: list[str] = list_of("en", "de", "es", "fr", "cmn")
     rate: int = ranged(165, 100, 300)
     rate_spread: float = ranged(0.2, 0, 0.2)
+
+    @property
+    def card(self) -> Card:
+        return Card(
+            "eSpeak NG", "GPL-3.0", "yes", "a separate program; what it says is not covered by its licence"
+        )
+
+    def folders(self) -> dict[Path, str]:
+        """None: it comes as a package."""
+        return {}
+
+    def lacking(self) -> list[str]:
+        """See `models.card.Published`."""
+        return failures(lambda: need_packages("speech.espeak", "espeak", "espeakng_loader"))
 
     def lines(self, wanted: Mapping[str, int]) -> list[Line]:
         """All sentences of the scripts in these languages."""
