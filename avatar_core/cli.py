@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, ablate for those who work on the pipeline.
-=======
-"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, doctor, models for work on the pipeline.
->>>>>>> b09fe189dfb4f9ae5d1101bf75defcc6e7b8349d
+"""The `avatar` command: speak, personalise, export, voices, ingest; for work on the pipeline inspect, profile, ablate, doctor, models.
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -279,13 +275,13 @@ def ablate(context: typer.Context) -> None:
 @app.command(context_settings=PASS_ON)
 def doctor(context: typer.Context) -> None:
     """What a profile of the pipeline needs and lacks on this machine. Same as `python -m stages doctor`."""
-    _run_in_project("doctor", context.args)
+    _run_in_project("stages", "doctor", *context.args)
 
 
 @app.command(context_settings=PASS_ON)
 def models(context: typer.Context) -> None:
     """Published models: list them, verify their files. Same as `python -m stages models`."""
-    _run_in_project("models", context.args)
+    _run_in_project("stages", "models", *context.args)
 
 
 def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:
