@@ -166,7 +166,7 @@ class Whisper(PretrainedFeatures):
 
     def _listen(self, audio: Tensor) -> tuple[Tensor, float]:
         import torch
-        from transformers import WhisperFeatureExtractor
+        from transformers import WhisperFeatureExtractor  # pyright: ignore[reportMissingImports]
 
         net, options = self._net(str(audio.device))
         ears = WhisperFeatureExtractor(feature_size=options.get("feature_size", 80))
@@ -190,7 +190,7 @@ class Whisper(PretrainedFeatures):
 @lru_cache(maxsize=2)
 def _load(folder: Path, sha256: str, device: str) -> tuple[Any, dict[str, Any]]:
     """The encoder of a folder on a device, and what its preprocessor's file says. Raises UserError: damaged, or not loadable."""
-    import transformers
+    import transformers  # pyright: ignore[reportMissingImports]
 
     if sha256:
         verify_folder(folder, sha256)

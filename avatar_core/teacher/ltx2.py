@@ -171,7 +171,7 @@ def audio_latents(pipeline: Any, audio: Any) -> Any:
 def log_mel(audio: Any, hop: int, bins: int) -> Any:
     """(S,) at 16 kHz -> (frames, bins) natural logarithm of mel magnitudes; frame k is centred at k hop."""
     import torch
-    from transformers.audio_utils import mel_filter_bank
+    from transformers.audio_utils import mel_filter_bank  # pyright: ignore[reportMissingImports]
 
     window = torch.hann_window(FFT_SIZE)
     spectrum = torch.stft(
