@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.fit.deform import camera_for
@@ -154,19 +155,21 @@ def _judge_clip(job: Job) -> Outcome:
         posed = Generator.from_tensors(*data.checkpoint("baseline", "generator")).to(device)
         coded = MotionCodec.from_tensors(*data.checkpoint("baseline", "codec")).to(device)
         students["pose_driven"] = (replace(student, generator=posed, codec=coded), audio)
-    mel = data.log_mel(row["id"])[:]
+    mel, masks = data.log_mel(row["id"])[:], data.masks(row)
     close = row["framing"] == "face"
     template = Clip(
         row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close,
-        person=row["identity"], mask=data.masks(row),
+        person=row["identity"], mask=masks,
     )  # fmt: skip
     metrics = stage.params.evaluate.chosen
     scored = {"ground_truth": score_clip(replace(template, row="ground_truth"), critics, metrics)}
     if job.take:
-        take = _fit_length(data.frames(job.take), len(truth))
-        scored["another_take"] = score_clip(
-            replace(template, row="another_take", frames=take, truth=truth), critics, metrics
+        take = data.frames(job.take)[: len(truth)]
+        n = len(take)  # over the frames that both have: a loop would cut in mid-motion
+        clip = replace(
+            template, row="another_take", frames=take, truth=truth[:n], log_mel=mel[: MEL_PER_FRAME * n]
         )
+        scored["another_take"] = score_clip(replace(clip, mask=masks[:n]), critics, metrics)
     driven: dict[str, DrivenClip] = {}
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
@@ -191,9 +194,9 @@ def _clip_seed(stage: Stage, row: Row) -> int:
     return stage.entropy("drive", row["id"]) % 2**31
 
 
-def _fit_length(values: np.ndarray, length: int) -> np.ndarray:
-    """The first `length` samples or frames, from the start again where there are fewer."""
-    return values[np.arange(length) % len(values)]
+def _fit_length(audio: np.ndarray, length: int) -> np.ndarray:
+    """The first `length` samples, from the start again where there are fewer."""
+    return np.resize(audio, length).astype(np.float32)
 
 
 def _particles(student: Student, canonical: Canonical, layout: ParticleLayout, x: torch.Tensor) -> np.ndarray:
