@@ -120,6 +120,13 @@ def cards() -> int:
     return torch.cuda.device_count()
 
 
+def card_memory(index: int) -> tuple[int, str]:
+    """Bytes that are free on a GPU, and its name."""
+    import torch
+
+    return torch.cuda.mem_get_info(index)[0], _card(index)
+
+
 def too_little_memory(error: RuntimeError) -> UserError | None:
     """In one line that a CUDA device ran out of memory; None where `error` says something else."""
     if type(error).__name__ != "OutOfMemoryError":

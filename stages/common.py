@@ -32,6 +32,7 @@ import numpy as np
 from avatar_core.device import Compute, cards, resolve, too_little_memory
 from avatar_core.errors import Interrupted, UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
+from stages.memory import check_memory
 from stages.params import PARAMS, Params, load_params
 from stages.progress import Bar
 from stages.workers import process_map
@@ -249,7 +250,8 @@ def run_stage(
             raise UserError(f"--shard: expected one of {params.run.shards}, found {shard}")
         stage = Stage(name, shard, params)
         if name in (*TRAINING, *RENDERING):  # nobody waits for hours to hear that there is no GPU
-            stage.resolve_compute(lambda line: print(line, file=sys.stderr))
+            compute = stage.resolve_compute(lambda line: print(line, file=sys.stderr))
+            check_memory(name, params, compute)
         if name in TRAINING:
             signal.signal(signal.SIGTERM, _interrupt)
         _execute(stage, main)
