@@ -24,6 +24,7 @@ from avatar_core.models.files import (
     verify_folder,
     verify_snapshot,
 )
+from avatar_core.speech.coqui import LICENCES as VOICE_MODELS
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.ltx2 import LTX2Teacher
 from avatar_core.teacher.omniavatar import OmniAvatar
@@ -109,6 +110,7 @@ def shown(component: Component) -> list[str]:
 def known_models() -> dict[str, Card]:
     """backend and preset -> card of every published model that a backend has by name."""
     cards = {f"identities.diffusers {name}": preset.card for name, preset in PORTRAIT_MODELS.items()}
+    cards |= {f"speech.coqui {name}": card for name, card in VOICE_MODELS.items()}
     for features in (Wav2Vec2, Hubert, Whisper):
         cards |= {f"{features.where} {card.id}": card for card in features.cards}
     for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo, LTX2Teacher):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from avatar_core import identities, speech, teacher
 from avatar_core.backends import (
@@ -67,8 +67,8 @@ class SpeechParams:
         return parse_choices(cls, {"backend": speech.BACKENDS}, raw, file, key)
 
     @property
-    def source(self) -> speech.SpeechBackend:
-        return cast(speech.SpeechBackend, self.chosen["backend"])
+    def source(self) -> speech.SpeechBackend | speech.VoiceModel:
+        return self.chosen["backend"]
 
 
 @dataclass(frozen=True)

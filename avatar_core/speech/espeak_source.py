@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,17 @@ from avatar_core.speech.types import Speech
 from avatar_core.speech.voices import voice_names
 
 SCRIPTS = Path("data/scripts")
+
+
+def script_lines(languages: Sequence[str], wanted: Mapping[str, int]) -> list[Line]:
+    """All sentences of the scripts in some languages. Raises UserError when a wanted split has none."""
+    lines = [line for line in load_scripts(SCRIPTS) if line.language in languages]
+    for split in wanted:
+        if not any(line.split == split for line in lines):
+            raise UserError(
+                f"{SCRIPTS}: expected sentences marked `{split}` in {list(languages)}, found none"
+            )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,7 @@ class EspeakSpeech:
 
     def lines(self, wanted: Mapping[str, int]) -> list[Line]:
         """All sentences of the scripts in these languages."""
-        lines = [line for line in load_scripts(SCRIPTS) if line.language in self.languages]
-        for split in wanted:
-            if not any(line.split == split for line in lines):
-                raise UserError(
-                    f"{SCRIPTS}: expected sentences marked `{split}` in {self.languages}, found none"
-                )
-        return lines
+        return script_lines(self.languages, wanted)
 
     def voices(self, split: str, sex: str | None) -> list[str]:
         """The speakers of a split."""
