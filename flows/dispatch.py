@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import flows.quiet  # noqa: F401  isort: skip
 from prefect import Task, get_client, task
@@ -33,8 +34,10 @@ from flows.processes import STOP
 KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted}
 RETRIES, RETRY_DELAY = 2, 10.0
 PREEMPTIONS = 100  # times that one stage may be told to end and goes out again
-POLL = 2.0  # seconds between looks at a run
+POLL = 2.0  # seconds between looks at a run, where few are waited for
+WIDTH_ASKED = 32  # runs that are waited for at the same time from which on each is looked at less often: a server has its limits
 HEARTBEAT, SILENCE = "prefect.flow-run.heartbeat", 100  # seconds without one after which a worker is given up
+_waiting: set[UUID] = set()
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -78,13 +81,17 @@ def dispatch(name: str, deployment: str, parameters: dict[str, Any], marks: list
 def wait_for(client: SyncPrefectClient, run: FlowRun, name: str) -> FlowRun:
     """Wait for the end of a run, with a line whenever its state changes. Raises StageLost when this run is interrupted."""
     start, said = time.monotonic(), ""
-    while not (run.state and run.state.is_final()):
-        if STOP.wait(POLL):
-            raise StageLost(f"{name}: interrupted")
-        run = client.read_flow_run(run.id)
-        if run.state and run.state.name != said:
-            said = run.state.name or ""
-            print(f"[{name}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
+    _waiting.add(run.id)
+    try:
+        while not (run.state and run.state.is_final()):
+            if STOP.wait(POLL * (1 + len(_waiting) / WIDTH_ASKED)):
+                raise StageLost(f"{name}: interrupted")
+            run = client.read_flow_run(run.id)
+            if run.state and run.state.name != said:
+                said = run.state.name or ""
+                print(f"[{name}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
+    finally:
+        _waiting.discard(run.id)
     return run
 
 
