@@ -19,7 +19,7 @@ FLOORS = (
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),
     ("generator", "ingest"),
-    ("cli_ingest", "cli_terminal", "distill", "speak", "recipes"),
+    ("cli_ingest", "cli_pipeline", "cli_terminal", "distill", "speak", "recipes"),
     ("cli_options",),
     ("cli", "stages"),
     ("flows",),
