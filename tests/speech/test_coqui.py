@@ -47,7 +47,9 @@ def test_no_two_splits_share_a_reference(tmp_path):
         write_wav(tmp_path / f"v{k}.wav", np.zeros(160, np.float32))
     source = CoquiSpeech("xtts-v2", "x", references=str(tmp_path))
     splits = {split: source.voices(split, None) for split in ("train", "val", "test")}
-    assert sorted(sum(splits.values(), [])) == [f"v{k}.wav" for k in range(7)] and all(splits.values())
+    assert sorted(name for names in splits.values() for name in names) == [
+        f"v{k}.wav" for k in range(7)
+    ] and all(splits.values())
     with pytest.raises(UserError, match=r"speech\.coqui\.references: expected a folder of recordings"):
         CoquiSpeech("xtts-v2", "x").voices("train", None)
 
