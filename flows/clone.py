@@ -10,13 +10,25 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.dvc import DVC, StageFailed, failure, stream
+import flows.quiet  # noqa: F401  isort: skip
+from prefect.concurrency.sync import concurrency
 
-CLONES = Path.home() / ".cache" / "audioavatar" / "clones"
+from avatar_core.errors import UserError
+from flows.artifacts import Progress
+from flows.code import make_ready
+from flows.dvc import DVC, environment, failure
+from flows.errors import StageFailed
+from flows.needs import Needs, needs_of
+from flows.processes import stream
+from flows.slots import GPU_LIMIT, Slots, this_machine
+from stages.params import PARAMS, load_params
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioavatar"
+CLONES = CACHE / "clones"
 MOST = 64  # clones of one repository on one machine
 
 
@@ -59,22 +71,51 @@ def run_in_clone(
         left.unlink()
     call(["git", "fetch", "--quiet", "origin"], workspace, say)
     call(["git", "checkout", "--quiet", "--force", "--detach", revision], workspace, say)
+    make_ready(workspace)
     take_from_remote(workspace, say)
-    call([*DVC, "repro", "--pull", stage], workspace, say)
+    needs = needs_here(stage, workspace)
+    with Slots(this_machine()).take(needs) as card, concurrency(GPU_LIMIT if needs.gpu else []):
+        hear = Progress(stage, say)
+        call([*DVC, "repro", "--pull", stage], workspace, hear, needs.hours * 3600, card)
     call([*DVC, "push", "--run-cache"], workspace, say)
 
 
 def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
     """Fetch what others have pushed. Outputs that nobody has made yet are missing, which is no error and not worth a line here."""
     lines: list[str] = []
-    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append)
+    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append, environment(workspace))
     if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
         for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
             say(line)
 
 
-def call(command: list[str], folder: Path, say: Callable[[str], None]) -> None:
-    """Run a command, each line to `say` as it comes; raises StageRefused when a stage ended with 2, StageFailed otherwise."""
-    code, lines = stream(command, folder, say)
+def url_of(path: Path, workspace: Path) -> str:
+    """Where DVC's remote has a file of the workspace; the file itself if it has none."""
+    from dvc.api import get_url
+    from dvc.exceptions import DvcException
+
+    try:
+        return get_url(str(path.relative_to(workspace)), repo=str(workspace))
+    except DvcException:
+        return path.resolve().as_uri()
+
+
+def needs_here(stage: str, workspace: Path) -> Needs:
+    """The needs of a stage with the workspace's parameters; bad ones are the stage's to refuse."""
+    try:
+        return needs_of(stage, load_params(workspace / PARAMS) if (workspace / PARAMS).is_file() else None)
+    except UserError:
+        return Needs()
+
+
+def call(
+    command: list[str],
+    folder: Path,
+    say: Callable[[str], None],
+    seconds: float | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command, each line to `say` as it comes; raises the StageFailed that says how it ended."""
+    code, lines = stream(command, folder, say, {**environment(folder), **(extra or {})}, seconds)
     if code:
         raise failure(" ".join(command[-3:]), code, lines)

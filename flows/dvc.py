@@ -10,59 +10,74 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+from avatar_core.errors import UserError
+from flows.code import code_of
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.processes import TIMED_OUT, stream
 
 DVC = [sys.executable, "-m", "dvc"]
 _NODE = re.compile(r'^"([^"]+)";?$')
 _EDGE = re.compile(r'^"([^"]+)" -> "([^"]+)";?$')
-
-
-# what DVC tells beginners after every stage
-_ADVICE = ("To track the changes", "\tgit add", "To enable auto staging", "\tdvc config", "Use `dvc push`")
-
-
-class StageFailed(RuntimeError):
-    """A stage ended with an error that another try may not meet (a killed worker, a full disk). The message is one line."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
-
-
-class StageRefused(StageFailed):
-    """A stage refused its input (exit code 2); trying again cannot help."""
+_ENDED = re.compile(r"exited with (-?\d+)")
+_PASSING = "No space left on device"
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:
     """{stage or stage@shard: the stages it needs}, in topological order. Raises StageFailed with DVC's message."""
     result = subprocess.run(
-        [*DVC, "dag", "--dot"], cwd=root, env=environment(), capture_output=True, text=True
+        [*DVC, "dag", "--dot"], cwd=root, env=environment(root), capture_output=True, text=True
     )
     if result.returncode:
         raise StageFailed(f"dvc dag: {result.stderr.strip() or result.stdout.strip()}")
     return parse_dot(result.stdout)
 
 
-def stale_stages(root: Path, graph: dict[str, set[str]]) -> set[str]:
-    """The stages that DVC finds changed, and all that come after one. Raises StageFailed with DVC's message."""
+def changed_stages(root: Path) -> set[str]:
+    """The stages that DVC finds changed. Raises StageFailed with DVC's message."""
     result = subprocess.run(
         [*DVC, "--wait-for-lock", "status", "--json"],
         cwd=root,
-        env=environment(),
+        env=environment(root),
         capture_output=True,
         text=True,
     )
     if result.returncode:
         raise StageFailed(f"dvc status: {result.stderr.strip() or result.stdout.strip()}")
-    stale = set(json.loads(result.stdout.strip().splitlines()[-1]))
-    for stage, needs in graph.items():  # in topological order
+    return set(json.loads(result.stdout.strip().splitlines()[-1]))
+
+
+def stale_stages(graph: dict[str, set[str]], changed: set[str]) -> set[str]:
+    """Of a graph in topological order: the `changed` stages and all that come after one."""
+    stale = set(changed)
+    for stage, needs in graph.items():
         if needs & stale:
             stale.add(stage)
     return stale & set(graph)
+
+
+def part_of(graph: dict[str, set[str]], wanted: Iterable[str]) -> dict[str, set[str]]:
+    """The part of the graph that ends with the `wanted` stages (`fit`: all its shards); all of it when none is named.
+
+    Raises UserError for a name that is none of the graph's.
+    """
+    names = list(wanted)
+    kept: set[str] = set()
+    for name in names:
+        found = {stage for stage in graph if name in (stage, stage.split("@")[0])}
+        if not found:
+            known = dict.fromkeys(stage.split("@")[0] for stage in graph)
+            raise UserError(f"stage: expected one of {', '.join(known)}; found {name!r}")
+        kept |= found
+    for stage in reversed(graph):
+        if stage in kept:
+            kept |= graph[stage]
+    return {stage: needs for stage, needs in graph.items() if not names or stage in kept}
 
 
 def parse_dot(text: str) -> dict[str, set[str]]:
@@ -77,60 +92,46 @@ def parse_dot(text: str) -> dict[str, set[str]]:
     return {name: graph[name] for name in TopologicalSorter(graph).static_order()}
 
 
-def run_dvc_stage(stage: str, root: Path, say: Callable[[str], None]) -> bool:
+def run_dvc_stage(
+    stage: str,
+    root: Path,
+    say: Callable[[str], None],
+    seconds: float | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> bool:
     """Run one stage; every line it prints goes to `say`. Returns whether it had to run (False: nothing had changed).
 
-    Raises StageRefused or StageFailed. Its processes end with it, also when this call is interrupted.
+    `seconds`: the time after which it is ended; `extra`: variables of its environment. Raises a StageFailed of the kind that says
+    whether to try again. Its processes end with it, also when this call is interrupted or this process killed.
     """
-    code, lines = stream([*DVC, "--wait-for-lock", "repro", "--single-item", stage], root, say)
+    command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    code, lines = stream(command, root, say, {**environment(root), **(extra or {})}, seconds)
     if code:
         raise failure(stage, code, lines)
     return not any("didn't change, skipping" in line or "cached - skipping" in line for line in lines)
 
 
-def stream(command: list[str], folder: Path, say: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Run a command in `folder`; each line goes to `say` as it comes, but for DVC's advice. Returns exit code and all lines.
-
-    The command and its children end when this call is interrupted.
-    """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(),
-        text=True,
-        errors="replace",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # DVC ignores an interrupt while a stage runs: the whole group must be ended
-    )
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if lines[-1] and not lines[-1].startswith(_ADVICE):
-                say(lines[-1])
-        return process.wait(), lines
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        process.stdout.close()
-
-
 def failure(what: str, code: int, lines: list[str]) -> StageFailed:
-    """The exception for a command that ended with `code` having printed `lines`: StageRefused when a stage refused its input."""
+    """The exception for a command that ended with `code` having printed `lines`, among them DVC's word on how its stage ended."""
     said = [line for line in lines if line.startswith(("error: ", "fatal: "))]
     said = said or [line for line in lines if line.startswith("ERROR: ")]
     said = said or [line for line in lines if line.strip() and "dvc.org/support" not in line]
     reason = said[-1].removeprefix("error: ") if said else f"exit code {code}"
-    kind = StageRefused if any("exited with 2" in line for line in lines) else StageFailed
+    ends = [int(match[1]) for line in lines if (match := _ENDED.search(line))]
+    kind = StageFailed
+    if code == TIMED_OUT:
+        kind = StageFailed
+    elif 2 in ends:
+        kind = StageRefused
+    elif 75 in ends:
+        kind = StagePreempted
+    elif not ends or any(end < 0 or end > 128 for end in ends) or any(_PASSING in line for line in lines):
+        kind = StageLost  # no stage's own end: DVC, git or the remote failed
     return kind(f"{what}: {reason}")
 
 
-def environment() -> dict[str, str]:
-    """The environment of a stage: this interpreter first, so that `python -m stages...` is ours."""
+def environment(root: Path) -> dict[str, str]:
+    """The environment of a stage in `root`: this interpreter first, so that `python -m stages...` is ours; the code of `root`."""
     here = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": here + os.pathsep + os.environ.get("PATH", ""), "DVC_NO_ANALYTICS": "1"}
+    path = here + os.pathsep + os.environ.get("PATH", "")
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **code_of(root)}

@@ -21,7 +21,7 @@ from torch import Tensor
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
-from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.io.checkpoints import has_checkpoint, load_checkpoint
 from avatar_core.io.images import read_image
 from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, Trajectories
@@ -185,6 +185,10 @@ class Artifacts:
         path = self.data / stage / f"{name}.safetensors"
         tensors, sidecar = load_checkpoint(path, hint=f"run `dvc repro {stage}`")
         return tensors, sidecar["config"]
+
+    def has_checkpoint(self, stage: str, name: str) -> bool:
+        """Whether there is one: a stage may have been told to make none."""
+        return has_checkpoint(self.data / stage / f"{name}.safetensors")
 
     @property
     def student_file(self) -> Path:

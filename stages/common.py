@@ -48,12 +48,19 @@ STAGES = (
     "fit",
     "embed",
     "generator",
+    "baseline",
     "distill",
     "evaluate",
     "report",
 )
 SHARDED = ("teacher", "fit")
-TRAINING = ("score", "embed", "generator", "distill")  # compute on `run.device`, in `run.precision`
+TRAINING = (
+    "score",
+    "embed",
+    "generator",
+    "baseline",
+    "distill",
+)  # compute on `run.device`, in `run.precision`
 RENDERING = ("fit", "distill", "evaluate")  # compute and draw on `run.device`
 HEADLINE = 12  # metrics of a stage that `dvc metrics` shows, at most
 

@@ -80,6 +80,11 @@ class GeneratorParams:
 
 
 @dataclass(frozen=True)
+class BaselineParams:
+    steps: int = ranged(400)  # as many as generator.train.steps for a fair row; 0 leaves the row out
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     """Which metrics; a section of a metric's name has its parameters (path, sha256 of a published network or its scores)."""
 
@@ -116,6 +121,7 @@ class Params:
     fit: FitConfig = section(FitConfig)
     embed: EmbedParams = section(EmbedParams)
     generator: GeneratorParams = section(GeneratorParams)
+    baseline: BaselineParams = section(BaselineParams)
     distill: DistillConfig = section(DistillConfig)
     sample: SampleConfig = section(SampleConfig)  # wherever motion is generated
     evaluate: EvaluateParams = section(EvaluateParams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,33 @@ def use_profile(name: str, root: Path = Path(".")) -> list[Path]:
         else:
             with open(temporary, "w") as file:
                 _yaml().dump(document, file)
-    keep = set(values["run"]["shards"])
+    return _drop_shards(root, set(values["run"]["shards"]))
+
+
+def change_params(changes: Mapping[str, Any], root: Path = Path(".")) -> list[Path]:
+    """Write `changes`, {"distill.weights.vsd": 0}, into params.yaml; returns the stale shards it removed.
+
+    Raises UserError for a key that is not there or a value that it cannot have; params.yaml then stays as it was.
+    """
+    path = root / PARAMS
+    load_params(path)
+    document = _yaml().load(path)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        node = document
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{path}: {key}: expected a section at {section}, found {node!r}")
+        node[last] = value
+    values = _plain(document)
+    parse_params(values, str(path))
+    with atomic_file(path) as temporary, open(temporary, "w") as file:
+        _yaml().dump(document, file)
+    return _drop_shards(root, set(values["run"]["shards"]))
+
+
+def _drop_shards(root: Path, keep: set[int]) -> list[Path]:
     stale = [
         p
         for stage in ("teacher", "truth", "fit", "reports/teacher", "reports/fit")

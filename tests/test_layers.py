@@ -14,7 +14,7 @@ FLOORS = (
     ("config", "device", "ranks"),
     ("backends", "geometry", "networks", "render"),
     ("io", "template"),
-    ("particles",),
+    ("models", "particles"),
     ("audio", "perception", "speech", "training"),
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),

@@ -80,7 +80,8 @@ class Cluster:
             "server", BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)
         )
         until(self.healthy, 180, "server")
-        self.run(BIN / "prefect", "work-pool", "create", "audioavatar", "--type", "process")
+        for pool in ("audioavatar-cpu", "audioavatar-gpu"):
+            self.run(BIN / "prefect", "work-pool", "create", pool, "--type", "process")
         self.run(
             BIN / "prefect",
             "deploy",
@@ -127,7 +128,7 @@ class Cluster:
         home = self.folder / name
         home.mkdir()
         return self.start(
-            name, BIN / "prefect", "worker", "start", "--pool", "audioavatar", "--limit", "1", home=home
+            name, BIN / "prefect", "worker", "start", "--pool", "audioavatar-cpu", "--limit", "1", home=home
         )
 
     def coordinator(self, name, origin, revision):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from flows.clone import free_clone, run_in_clone
-from flows.dvc import StageFailed, StageRefused
+from flows.errors import StageFailed, StageRefused
 from flows.remote import collect
 
 STAGES = """

@@ -22,7 +22,7 @@ SHARDS = (0, 1)
 
 def test_every_stage_leaves_metrics_a_picture_and_its_artifacts(smoke):
     data = smoke.root / "data"
-    plain = ("identities", "speech", "score", "embed", "generator", "distill", "evaluate")
+    plain = ("identities", "speech", "score", "embed", "generator", "baseline", "distill", "evaluate")
     folders = [*plain, *(f"{s}/shard-{k}" for s in ("teacher", "fit") for k in SHARDS)]
     for folder in folders:
         metrics, details = (
@@ -125,7 +125,7 @@ def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):
     result = other.run(sys.executable, "-m", "flows.pipeline", "--profile", "smoke", timeout=1500)
     assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
     first, second = (yaml.safe_load((p.root / "dvc.lock").read_text())["stages"] for p in (smoke, other))
-    assert set(first) == set(second) and len(first) == 12
+    assert set(first) == set(second) and len(first) == 13
     different = [
         name
         for stage in first

@@ -1,0 +1,73 @@
+"""Whose code a workspace runs: its own, also where `avatar_core` is installed from another checkout.
+
+A clone at a run's commit is useless if Python takes the library from the checkout that the environment was made in: DVC would put
+the clone's code into the lock and another one's results beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import avatar_core
+from avatar_core.io.atomic import atomic_file
+from flows.errors import StageLost
+
+INSTALLED = Path(avatar_core.__file__ or "").resolve().parents[1]
+SOURCES, KERNEL, PINS = (
+    Path("avatar_core/render/csrc"),
+    Path("avatar_core/render/_native.so"),
+    Path("requirements.lock"),
+)
+_FIND = "from avatar_core.render.native import _library_path as find; print(find() or '')"
+
+
+def make_ready(root: Path) -> None:
+    """Give the clone `root` the compiled kernel of its sources. Nothing to do for the installed checkout or another project.
+
+    Raises StageLost where this machine cannot run it: packages of another `requirements.lock`, a kernel that it cannot build.
+    """
+    if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
+        return
+    if (here := INSTALLED / PINS).is_file() and _digest(here) != _digest(root / PINS):
+        raise StageLost(
+            f"{root / PINS}: expected that of this environment ({here}), found another: make setup"
+        )
+    wanted, stamp = _digest(root / SOURCES), root / "build" / "kernel.of"
+    if (root / KERNEL).is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return
+    if _digest(INSTALLED / SOURCES) == wanted and (kernel := _run(INSTALLED, "-c", _FIND)):
+        with atomic_file(root / KERNEL) as temporary:
+            temporary.write_bytes(Path(kernel).read_bytes())
+    else:
+        (root / KERNEL).unlink(missing_ok=True)
+        _run(root, "-m", "avatar_core.render.build")
+    with atomic_file(stamp) as temporary:
+        temporary.write_text(wanted)
+
+
+def code_of(root: Path) -> dict[str, str]:
+    """The variables with which a process in `root` imports that folder's library."""
+    if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).with_name("own_code")), str(root.resolve())])}
+
+
+def _run(root: Path, *arguments: str) -> str:
+    environment = {**os.environ, **code_of(root)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or "failed").splitlines()[-1]
+        raise StageLost(f"{root / KERNEL}: expected that it can be had here, found: {said}")
+    return done.stdout.strip()
+
+
+def _digest(path: Path) -> str:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    parts = (f"{file.relative_to(path)}\n".encode() + file.read_bytes() for file in files if file.is_file())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()

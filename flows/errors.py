@@ -1,0 +1,20 @@
+"""How a stage ends when it does not end well; the kind says whether to try it again."""
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error of its own: trying again would meet it again. The message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class StageRefused(StageFailed):
+    """A stage refused its input (exit code 2)."""
+
+
+class StageLost(StageFailed):
+    """A stage was killed, or something around it failed (a remote, a lock, a full disk): another try may not meet it."""
+
+
+class StagePreempted(StageLost):
+    """A stage was told to end and has written its state (exit code 75): to be run again as soon as there is a place for it."""
