@@ -243,6 +243,7 @@ def run_stage(
         parser.add_argument("--shard", type=int, required=True, help="which shard, 0 .. len(run.shards) - 1")
     arguments = parser.parse_args(None if argv is None else list(argv))
     one_line_warnings()
+    heard = signal.getsignal(signal.SIGTERM)
     try:
         params = load_params(arguments.params)
         shard = getattr(arguments, "shard", None)
@@ -266,6 +267,8 @@ def run_stage(
             raise
         print(f"error: {name}: {line}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        signal.signal(signal.SIGTERM, heard)
 
 
 def _interrupt(*_: object) -> None:

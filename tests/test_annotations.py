@@ -16,7 +16,7 @@ MAY_BE_ANY = {
     ("metrics/clip.py", "measure", "return"): "what a metric keeps of a clip is its own affair",
     **{
         (file, method, "ctx"): "torch's context, which holds whatever forward leaves for backward"
-        for file in ("fit/losses.py", "fit/rig.py", "render/cpu.py")
+        for file in ("fit/losses.py", "fit/rig.py", "ranks.py", "render/cpu.py")
         for method in ("forward", "backward")
     },
 }

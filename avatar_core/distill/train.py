@@ -115,6 +115,8 @@ def train_student(
     rng = torch.Generator().manual_seed(config.seed + 1)
     device = compute.device
     person = lru_cache(MOST_PEOPLE)(lambda name: LocalFrames(canonicals[name], layout, device))
+    for name in sorted({c.identity for c in clips})[:MOST_PEOPLE]:
+        person(name)
     batches = Batches([c.motion for c in clips], codec, config.simple, audio)
     loss_of = MotionLoss(batches, codec, config.simple, compute)
     student = Student(generator, codec)

@@ -10,11 +10,11 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
 from numcodecs.blosc import Blosc
+from numpy.typing import DTypeLike
 
 from avatar_core.errors import UserError
 from avatar_core.io.store import Store
@@ -50,7 +50,7 @@ class Rows:
             out[a - start : b - start] = _chunks.get(self, number)[a - first : b - first]
         return out
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     def chunk(self, number: int) -> np.ndarray:
