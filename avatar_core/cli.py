@@ -1,4 +1,4 @@
-"""The `avatar` command: speak, personalise, export, voices, ingest; inspect, profile, ablate for those who work on the pipeline.
+"""The `avatar` command: speak, personalise, export, voices, ingest, and those of the pipeline (`cli_pipeline`).
 
 Thin: it reads files, calls the library and prints. What the user gave wrong is one line on stderr and exit code 2.
 """
@@ -6,8 +6,6 @@ Thin: it reads files, calls the library and prints. What the user gave wrong is 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import warnings
 from importlib.util import find_spec
@@ -31,6 +29,7 @@ from avatar_core.cli_options import (
     Voice,
     compute_of,
 )
+from avatar_core.cli_pipeline import add_pipeline_commands
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
 from avatar_core.errors import UserError
 
@@ -59,7 +58,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 # the arguments of these commands are those of `python -m stages`, which also prints their --help
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 @app.command()
@@ -254,22 +252,7 @@ def voices(
 app.command()(ingest)
 
 
-@app.command(context_settings=PASS_ON)
-def inspect(context: typer.Context) -> None:
-    """Print and open what a stage of the pipeline made. Same as `python -m stages inspect`."""
-    _run_in_project("stages", "inspect", *context.args)
-
-
-@app.command(context_settings=PASS_ON)
-def profile(context: typer.Context) -> None:
-    """Which parameters the pipeline runs with: smoke, laptop, studio, cluster. Same as `python -m stages profile`."""
-    _run_in_project("stages", "profile", *context.args)
-
-
-@app.command(context_settings=PASS_ON)
-def ablate(context: typer.Context) -> None:
-    """Run the paper's ablations beside the full run, and write one table. Same as `python -m flows.ablate`."""
-    _run_in_project("flows.ablate", *context.args)
+add_pipeline_commands(app)
 
 
 def _check_out(path: Path, suffixes: tuple[str, ...], *inputs: Path | None) -> None:
@@ -317,15 +300,6 @@ def _use_all_cores() -> None:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-
-
-def _run_in_project(*command: str) -> None:
-    """`python -m COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "stages").is_dir():
-            done = subprocess.run([sys.executable, "-m", *command], cwd=folder, check=False)
-            raise typer.Exit(done.returncode)
-    raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
 
 
 def main() -> None:

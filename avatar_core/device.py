@@ -104,13 +104,27 @@ def resolve(
         raise UserError(f"{where}: expected what {name} needs, found {lacking}; see docs/gpu.md, or give cpu")
     import torch
 
-    index, count = int(name.partition(":")[2] or 0), torch.cuda.device_count()
+    index, count = int(name.partition(":")[2] or 0), cards()
     if index >= count:
         raise UserError(f"{where}: expected cuda:N with N below {count}, found {name}")
     if precision == "bf16" and torch.cuda.get_device_capability(index) < (8, 0):
         raise UserError(f"{where}: expected a GPU that computes in bf16, found {_card(index)}; give fp32")
     torch.cuda.set_device(index)
     return Compute(f"cuda:{index}", precision == "bf16")
+
+
+def cards() -> int:
+    """How many GPUs torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def card_memory(index: int) -> tuple[int, str]:
+    """Bytes that are free on a GPU, and its name."""
+    import torch
+
+    return torch.cuda.mem_get_info(index)[0], _card(index)
 
 
 def too_little_memory(error: RuntimeError) -> UserError | None:

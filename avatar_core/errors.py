@@ -34,3 +34,7 @@ def one_line_warnings() -> None:
         return f"warning: {message}\n" if ours else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = show
+
+
+class Interrupted(BaseException):
+    """A training was told to end (SIGTERM) and has left a checkpoint: the same command goes on from there."""

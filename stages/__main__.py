@@ -1,9 +1,10 @@
-"""`python -m stages`: inspect and profile, for those who work on the pipeline (also `avatar inspect`, `avatar profile`)."""
+"""`python -m stages`: inspect, profile, doctor and models, for those who work on the pipeline (also `avatar inspect`, ...)."""
 
 from __future__ import annotations
 
 import sys
 import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from avatar_core.errors import UserError
+from stages.doctor import components, listed, shown, verified, verified_folder
 from stages.inspect import inspect_all, inspect_stage
 from stages.listing import PAGE, Wanted
-from stages.profiles import NAMES, active_profile, use_profile
+from stages.params import load_params, parse_params
+from stages.profiles import NAMES, active_profile, profile_values, use_profile
 
 app = typer.Typer(
     name="python -m stages",
@@ -26,6 +29,10 @@ profile_app = typer.Typer(
     help="Which parameters the pipeline runs with: smoke, laptop, studio, cluster.", no_args_is_help=True
 )
 app.add_typer(profile_app, name="profile")
+models_app = typer.Typer(
+    help="Published models: which there are, and whether their files are whole.", no_args_is_help=True
+)
+app.add_typer(models_app, name="models")
 console = Console()
 
 
@@ -83,6 +90,44 @@ def profile_use(name: Annotated[str, typer.Argument(help="smoke, laptop, studio 
         console.print(
             f"removed {len(stale)} outputs of shards that this profile does not have (DVC's cache keeps them)"
         )
+
+
+@app.command()
+def doctor(
+    profile: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(NAMES)}. None: what params.yaml holds.")
+    ] = None,
+) -> None:
+    """Say of every component of a profile whether it is ready, what is missing, its licence and the next step."""
+    params = parse_params(profile_values(profile), f"params/{profile}.yaml") if profile else load_params()
+    found = list(components(params))
+    for line in (line for component in found for line in shown(component)):
+        console.print(Text(line), soft_wrap=True)
+    missing = sum(not component.ready for component in found)
+    console.print(f"{len(found) - missing} of {len(found)} components are ready")
+    raise typer.Exit(1 if missing else 0)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Every published model that a backend knows by name: licence, memory, what is downloaded."""
+    for line in listed():
+        console.print(Text(line), soft_wrap=True)
+
+
+@models_app.command("verify")
+def models_verify(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A model's folder. None: the models that params.yaml uses.")
+    ] = None,
+) -> None:
+    """Read every byte of a model's files: print the digest of a folder, or compare with what was declared."""
+    if folder is not None:
+        console.print(Text(f"{verified_folder(folder)}  {folder}"), soft_wrap=True)
+        return
+    lines = verified(load_params()) or ["params.yaml: no published model is in use"]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 def main() -> None:

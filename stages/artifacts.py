@@ -21,13 +21,20 @@ from torch import Tensor
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
-from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.io.checkpoints import has_checkpoint, load_checkpoint
 from avatar_core.io.images import read_image
+from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, Trajectories
 from avatar_core.io.video import read_video
 from stages.common import Stage
 
 MAX_FRAMES = 4000
+POSE = (
+    "rotvecs",
+    "translation",
+    "actions",
+    "displacement",
+)  # of fit.pose.Pose, which loads much that others do not need
 Row = dict[str, Any]
 
 
@@ -138,6 +145,11 @@ class Artifacts:
         arrays = {n: a.astype(np.float32) for n, a in store.read_clip(row["id"]).items()}
         return arrays | {"confidence": arrays["confidence"][:, 0, 0]}
 
+    def pose(self, row: Row) -> dict[str, np.ndarray]:
+        """A fitted clip's bones and face actions, for `fit.pose.Pose.of`."""
+        store = self._store("fit", row, "poses.zarr")
+        return {name: store.read(f"{name}/{row['id']}") for name in POSE}
+
     def camera(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
         """viewmat (4,4) and K (3,3) that the fit found for a clip."""
         store = self._store("fit", row, "cameras.zarr")
@@ -149,15 +161,22 @@ class Artifacts:
 
     # embed
 
-    def log_mel(self, clip: str) -> np.ndarray:
+    def log_mel(self, clip: str) -> Rows:
         """Raw log-mel (4T,80) of any clip of the catalogue."""
-        return _opened(self.data / "embed" / "latents.zarr").read(f"log_mel/{clip}")
+        return Rows(self._latents, f"log_mel/{clip}")
 
-    def latents(self, clip: str) -> dict[str, np.ndarray]:
+    def latents(self, clip: str) -> dict[str, Rows]:
         """A fitted clip's x (T,D), confidence (T,), the features audio (4T,M) of its sound, takes (V,4T,M) if there are any."""
-        store = _opened(self.data / "embed" / "latents.zarr")
-        names = [n for n in ("audio", "takes", "x", "confidence") if n != "takes" or f"takes/{clip}" in store]
-        return {name: store.read(f"{name}/{clip}") for name in names}
+        names = [
+            n
+            for n in ("audio", "takes", "x", "confidence")
+            if n != "takes" or f"takes/{clip}" in self._latents
+        ]
+        return {name: Rows(self._latents, f"{name}/{clip}") for name in names}
+
+    @property
+    def _latents(self) -> Store:
+        return _opened(self.data / "embed" / "latents.zarr")
 
     # networks
 
@@ -166,6 +185,10 @@ class Artifacts:
         path = self.data / stage / f"{name}.safetensors"
         tensors, sidecar = load_checkpoint(path, hint=f"run `dvc repro {stage}`")
         return tensors, sidecar["config"]
+
+    def has_checkpoint(self, stage: str, name: str) -> bool:
+        """Whether there is one: a stage may have been told to make none."""
+        return has_checkpoint(self.data / stage / f"{name}.safetensors")
 
     @property
     def student_file(self) -> Path:

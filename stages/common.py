@@ -19,6 +19,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,9 +29,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from avatar_core.device import Compute, resolve, too_little_memory
-from avatar_core.errors import UserError, one_line_warnings
+from avatar_core.device import Compute, cards, resolve, too_little_memory
+from avatar_core.errors import Interrupted, UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
+from stages.memory import check_memory
 from stages.params import PARAMS, Params, load_params
 from stages.progress import Bar
 from stages.workers import process_map
@@ -46,12 +48,19 @@ STAGES = (
     "fit",
     "embed",
     "generator",
+    "baseline",
     "distill",
     "evaluate",
     "report",
 )
 SHARDED = ("teacher", "fit")
-TRAINING = ("score", "embed", "generator", "distill")  # compute on `run.device`, in `run.precision`
+TRAINING = (
+    "score",
+    "embed",
+    "generator",
+    "baseline",
+    "distill",
+)  # compute on `run.device`, in `run.precision`
 RENDERING = ("fit", "distill", "evaluate")  # compute and draw on `run.device`
 HEADLINE = 12  # metrics of a stage that `dvc metrics` shows, at most
 
@@ -81,7 +90,12 @@ class Stage:
     def resolve_compute(self, say: Callable[[str], None] | None) -> Compute:
         """As `compute`; `say` hears what auto chose."""
         run = self.params.run
-        return resolve(run.device, run.precision, where="run.device", renders=self.name in RENDERING, say=say)
+        compute = resolve(
+            run.device, run.precision, where="run.device", renders=self.name in RENDERING, say=say
+        )
+        if self.name in TRAINING and compute.on_card and run.processes > (count := cards()):
+            raise UserError(f"run.processes: expected {count} or less, a GPU for each, found {run.processes}")
+        return compute
 
     @property
     def out(self) -> Path:
@@ -127,13 +141,26 @@ class Stage:
         with self.progress(len(items), unit) as bar:
             return process_map(fn, items, self.params.run.workers, on_done=bar.advance)
 
+    def train(self, steps: int, train: Callable[..., R], *arguments: Any, **named: Any) -> R:
+        """`train(*arguments, **named, progress=..., compute=...)` in `run.processes` processes that share its batches: with one,
+        here. Raises Interrupted when a SIGTERM came."""
+        count = self.params.run.processes
+        if count == 1:
+            with self.progress(steps) as bar:
+                return train(*arguments, **named, progress=bar.reach, compute=self.compute)
+        from stages.processes import train_in_processes
+
+        return train_in_processes(count, self.label, steps, train, arguments, named, self.compute)
+
     def scratch(self, *inputs: Path) -> Path:
         """A folder for parts of the work that survive a kill: `data/work/<stage>/<fingerprint>/`.
 
-        The fingerprint covers the parameters, the code and the content of `inputs`: parts made from anything else are never
-        found (and are removed). The folder goes when the stage ends well.
+        The fingerprint covers the parameters (but for how many processes there are), the code and the content of `inputs`: parts
+        made from anything else are never found (and are removed). The folder goes when the stage ends well.
         """
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.params), sort_keys=True).encode())
+        alike = dataclasses.replace(self.params.run, workers=1, processes=1)
+        params = dataclasses.asdict(dataclasses.replace(self.params, run=alike))
+        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode())
         code = [p for folder in ("avatar_core", "stages") for p in Path(folder).rglob("*")]
         for path in sorted(p for p in code if p.suffix in (".py", ".cpp", ".h", ".safetensors", ".yaml")):
             digest.update(f"{path} {sha256_file(path)}\n".encode())
@@ -205,7 +232,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def run_stage(
     name: str, main: Callable[[Stage], None], *, sharded: bool = False, argv: Iterable[str] | None = None
 ) -> None:
-    """The command line of a stage. Ends the process: 0 when done, 2 with one line when the user's input cannot be used."""
+    """The command line of a stage. Ends the process: 0 when done, 2 with one line when the user's input cannot be used, 75
+    (EX_TEMPFAIL) when a SIGTERM came and the same command would go on from where it was."""
     assert name in STAGES and sharded == (name in SHARDED), name
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}", description=(main.__doc__ or "").strip() or None
@@ -222,8 +250,14 @@ def run_stage(
             raise UserError(f"--shard: expected one of {params.run.shards}, found {shard}")
         stage = Stage(name, shard, params)
         if name in (*TRAINING, *RENDERING):  # nobody waits for hours to hear that there is no GPU
-            stage.resolve_compute(lambda line: print(line, file=sys.stderr))
+            compute = stage.resolve_compute(lambda line: print(line, file=sys.stderr))
+            check_memory(name, params, compute)
+        if name in TRAINING:
+            signal.signal(signal.SIGTERM, _interrupt)
         _execute(stage, main)
+    except Interrupted as end:
+        print(f"interrupted: {end}; the same command goes on from there", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -232,6 +266,10 @@ def run_stage(
             raise
         print(f"error: {name}: {line}", file=sys.stderr)
         sys.exit(2)
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted("ended outside of training")
 
 
 def _execute(stage: Stage, main: Callable[[Stage], None]) -> None:

@@ -7,8 +7,10 @@ portrait. The sheet shows what fine-tuning did: teacher, before, after.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -19,13 +21,14 @@ from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.images import contact_sheet
-from avatar_core.io.store import Store
+from avatar_core.io.rows import Rows
+from avatar_core.io.store import Store, write_arrays
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.crop import read_window, whole_window
-from avatar_core.perception.tracks import bind_tracks
+from avatar_core.perception.tracks import TrackBinding, bind_tracks
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, save_student
 from avatar_core.training.loop import history_rows, mean_losses
@@ -34,11 +37,30 @@ from stages.common import Stage, run_stage
 
 
 @dataclass(frozen=True)
-class Mouths:
-    """How close clips are shown to the score teacher: through its windows, at its size in pixels."""
+class ClipJob:
+    """A clip to be seen: whole at `whole_size` px, or, where it is close, as the score teacher sees it, at `mouth_size` px."""
 
-    windows: Store
-    size: int
+    stage: Stage
+    row: Row
+    scratch: Path
+    whole_size: int
+    mouth_size: int
+
+
+class People(Mapping[str, Canonical]):
+    """The canonical avatars of the clips' people, each read when it is asked for."""
+
+    def __init__(self, data: Artifacts, rows: Sequence[Row]) -> None:
+        self.files = {row["identity"]: data.canonical_file(row) for row in rows}
+
+    def __getitem__(self, name: str) -> Canonical:
+        return load_canonical(self.files[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 def main(stage: Stage) -> None:
@@ -48,36 +70,27 @@ def main(stage: Stage) -> None:
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
     generator = Generator.from_tensors(*data.checkpoint("generator", "generator"))
     score = stage.params.score.teacher.load(*data.checkpoint("score", "score"))
-    mouths = Mouths(data.mouth_windows(), score.size)
     rows = data.fitted_clips("train")
-    canonicals = {row["identity"]: load_canonical(data.canonical_file(row)) for row in rows}
-    clips = [
-        DistillClip(
-            LatentClip(**data.latents(row["id"]), visible=VISIBLE[row["framing"]]),
-            row["identity"],
-            _view(data, row, canonicals[row["identity"]], layout, mouths, params.size),
-            data.log_mel(row["id"]),
-        )
-        for row in rows
-    ]
+    scratch = stage.scratch(stage.data / "generator", stage.data / "score")
+    stage.map(_see, [ClipJob(stage, row, scratch, params.size, score.size) for row in rows])
+    canonicals, clips = People(data, rows), [_clip(data, row, scratch) for row in rows]
     config = replace(params, seed=stage.entropy("train") % 2**31)
     compute = stage.compute
     before = (copy.deepcopy(generator).to(compute.device), copy.deepcopy(codec).to(compute.device))
     out = stage.fresh(stage.out)
-    with stage.progress(params.steps) as bar:
-        generator, codec, history = train_student(
-            clips,
-            canonicals,
-            layout,
-            generator,
-            codec,
-            score,
-            config,
-            audio=stage.params.audio.features,
-            checkpoint_dir=stage.scratch(stage.data / "generator", stage.data / "score"),
-            progress=bar.reach,
-            compute=compute,
-        )
+    generator, codec, history = stage.train(
+        params.steps,
+        train_student,
+        clips,
+        canonicals,
+        layout,
+        generator,
+        codec,
+        score,
+        config,
+        audio=stage.params.audio.features,
+        checkpoint_dir=scratch,
+    )
     student = Student(generator, codec, stage.params.avatar, stage.params.perception, stage.params.sample)
     save_student(out / "student.safetensors", student, config.seed)
     stage.write_csv("loss", history_rows(history))
@@ -92,31 +105,52 @@ def main(stage: Stage) -> None:
     _show(stage, rows, canonicals, layout, before, student)
 
 
-def _view(
-    data: Artifacts,
-    row: Row,
-    canonical: Canonical,
-    layout: ParticleLayout,
-    mouths: Mouths,
-    whole_size: int,
-) -> View:
-    """Close clips are seen through the score teacher's window, the others whole; both at the sizes that params ask for."""
+def _see(job: ClipJob) -> None:
+    """What the teacher shows of a clip, into the scratch folder: the fields of a `View`, and those of its tracks."""
+    path, row, data = job.scratch / f"{job.row['id']}.zarr", job.row, Artifacts.of(job.stage)
+    if path.is_dir():
+        return
+    canonical, layout = load_canonical(data.canonical_file(row)), make_layout(job.stage.params.particles)
     frames, masks = data.frames(row), data.masks(row)
     camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
-    close = mouths if row["framing"] == "face" else None
-    window = read_window(close.windows, row["id"]) if close else whole_window(frames.shape[:3])
-    size = close.size if close else whole_size
+    close = row["framing"] == "face"
+    window = read_window(data.mouth_windows(), row["id"]) if close else whole_window(frames.shape[:3])
+    size = job.mouth_size if close else job.whole_size
     tracks = window.points(data.tracks(row), size)
     splats = LocalFrames(canonical, layout).compose(Deformation.of(data.trajectory(row)))
     pixels, depth = camera.project(splats.means[:, : canonical.n_base].numpy())
     small = window.cut(frames, size)
-    return View(
-        camera.viewmat,
-        window.intrinsics(camera.K, size),
-        small,
-        _backdrop(small, window.cut(masks, size) < 8),
-        bind_tracks(tracks, window.points(pixels, size), depth, radius=3.0 * max(size / window.side, 0.5)),
-        scored=close is not None,
+    bound = bind_tracks(tracks, window.points(pixels, size), depth, radius=3.0 * max(size / window.side, 0.5))
+    write_arrays(
+        path,
+        {
+            "viewmat": camera.viewmat,
+            "Ks": window.intrinsics(camera.K, size),
+            "frames": small,
+            "background": _backdrop(small, window.cut(masks, size) < 8),
+            "particles": np.asarray(bound.particles),
+            "targets": np.asarray(bound.targets),
+        },
+    )
+
+
+def _clip(data: Artifacts, row: Row, scratch: Path) -> DistillClip:
+    store = Store(scratch / f"{row['id']}.zarr")
+    frames, Ks, background, particles, targets = (
+        Rows(store, name) for name in ("frames", "Ks", "background", "particles", "targets")
+    )
+    return DistillClip(
+        LatentClip(**data.latents(row["id"]), visible=VISIBLE[row["framing"]]),
+        row["identity"],
+        View(
+            store.read("viewmat"),
+            Ks,
+            frames,
+            background,
+            TrackBinding(particles[:], cast(np.ndarray, targets)),
+            row["framing"] == "face",
+        ),
+        data.log_mel(row["id"]),
     )
 
 

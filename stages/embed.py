@@ -7,7 +7,7 @@ that no later stage reads), with retrieval accuracies on the val person where th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import matplotlib
@@ -22,7 +22,7 @@ from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import Embedding, retrieval_accuracy, train_embedding
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_figure
-from avatar_core.io.store import write_arrays
+from avatar_core.io.store import array_writer
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 from avatar_core.particles.framing import VISIBLE
@@ -32,6 +32,7 @@ from stages.artifacts import Artifacts, Row
 from stages.common import Stage, run_stage
 
 MOST_OTHERS = 24
+FACES = [framing for framing, visible in VISIBLE.items() if visible["face"]]
 
 
 def main(stage: Stage) -> None:
@@ -46,24 +47,36 @@ def main(stage: Stage) -> None:
         layout,
         replace(params.codec, seed=stage.entropy("codec") % 2**31),
         compute,
+        [(row["t_len"], VISIBLE[row["framing"]]) for row in train],
     )
     out = stage.fresh(stage.out)
     tensors, about = codec.tensors()
     save_checkpoint(out / "codec.safetensors", tensors, config=about, seed=stage.seed)
 
-    clips, errors = encode_clips(data, codec, layout, features, train)
-    val_clips, val_errors = encode_clips(data, codec, layout, features, val)
-    clips = with_takes(stage, clips, features)
-    write_arrays(out / "latents.zarr", latent_arrays(data, {**clips, **val_clips}))
-    faces = [c for c in clips.values() if c.visible["face"]]
-    val_faces = [c for c in val_clips.values() if c.visible["face"]]
+    with array_writer(out / "latents.zarr") as add:
+        errors = encode_clips(data, codec, layout, features, train, add)
+        val_errors = encode_clips(data, codec, layout, features, val, add)
+        add_sounds(stage, data, features, [row["id"] for row in train], add)
+    faces, val_faces = (
+        [
+            LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]])
+            for r in rows
+            if r["framing"] in FACES
+        ]
+        for rows in (train, val)
+    )
     config = replace(
         params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
     )
-    with stage.progress(config.steps) as bar:
-        embedding, losses = train_embedding(
-            faces, codec.cpu(), config, features, stage.scratch(stage.data / "fit"), bar.reach, compute
-        )
+    embedding, losses = stage.train(
+        config.steps,
+        train_embedding,
+        faces,
+        codec.cpu(),
+        config,
+        features,
+        stage.scratch(stage.data / "fit"),
+    )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
     stage.write_csv("loss", history_rows(losses))
@@ -72,7 +85,7 @@ def main(stage: Stage) -> None:
     metrics |= {f"codec_{k}_mm": v for k, v in errors.items()}
     metrics |= {f"codec_{k}_mm_val": v for k, v in val_errors.items()}
     stage.write_metrics(
-        metrics | {"clips": len(clips)},
+        metrics | {"clips": len(train)},
         headline=(
             "codec_face_mm",
             "codec_hand_mm",
@@ -102,13 +115,19 @@ class FittedClips(Sequence[FittedClip]):
 
 
 def encode_clips(
-    data: Artifacts, codec: MotionCodec, layout: ParticleLayout, features: AudioFeatures, rows: Sequence[Row]
-) -> tuple[dict[str, LatentClip], dict[str, float | None]]:
-    """Sound and latents of fitted clips by id, and the codec's error: mean distance in mm between the fitted particles and what
+    data: Artifacts,
+    codec: MotionCodec,
+    layout: ParticleLayout,
+    features: AudioFeatures,
+    rows: Sequence[Row],
+    add: Callable[[str, np.ndarray], None],
+) -> dict[str, float | None]:
+    """Sound and latents of fitted clips, one after the other into latents.zarr: audio/<clip> (4T,M), what the generator hears,
+    x/<clip> (T,D), confidence/<clip> (T,). Returns the codec's error: mean distance in mm between the fitted particles and what
     comes back through the latents, every fifth frame, by region shown."""
     frames = {"face": (HEAD,), "hand": (WRIST_LEFT, WRIST_RIGHT), "body": (WORLD,)}
     sums: dict[str, list[float]] = {name: [] for name in frames}
-    clips, device = {}, codec.head_to_body.device
+    device = codec.head_to_body.device
     for row, clip in zip(rows, FittedClips(data, rows), strict=True):
         sound = torch.from_numpy(features.prepare(data.audio(row["id"]))).to(device)
         deformation, some = clip.deformation.to(device), clip.deformation[slice(None, None, 5)]
@@ -117,44 +136,35 @@ def encode_clips(
             x = codec.encode(deformation, clip.stature, clip.visible).cpu()
             again = codec.encode(some.to(device), clip.stature, clip.visible)
             back = codec.decode(again, clip.stature).mean_offset.cpu().numpy()
-        clips[row["id"]] = LatentClip(heard, x.numpy(), clip.visible, clip.confidence)
+        add(f"audio/{row['id']}", heard)
+        add(f"x/{row['id']}", x.numpy())
+        add(f"confidence/{row['id']}", np.asarray(clip.confidence, np.float32))
         error = np.linalg.norm(back - some.mean_offset.numpy(), axis=-1)
         for name, ids in frames.items():
             if clip.visible[name]:
                 sums[name].append(1000 * float(error[:, np.isin(layout.frame, ids)].mean()))
-    return clips, {name: float(np.mean(v)) if v else None for name, v in sums.items()}
+    return {name: float(np.mean(v)) if v else None for name, v in sums.items()}
 
 
-def with_takes(
-    stage: Stage, clips: Mapping[str, LatentClip], features: AudioFeatures
-) -> dict[str, LatentClip]:
-    """The clips with takes: each in other voices, rooms and noises, the babble of up to MOST_OTHERS clips among them."""
-    data = Artifacts.of(stage)
-    others = [data.audio(name) for name in list(clips)[:MOST_OTHERS]]
+def add_sounds(
+    stage: Stage,
+    data: Artifacts,
+    features: AudioFeatures,
+    trained: Sequence[str],
+    add: Callable[[str, np.ndarray], None],
+) -> None:
+    """Into latents.zarr: log_mel/<clip> (4T,80) of every planned clip; takes/<clip> (V,4T,M) float16 of training clips, where any
+    are made: each in other voices, rooms and noises, the babble of up to MOST_OTHERS clips among them."""
+    for row in data.planned_clips():
+        add(f"log_mel/{row['id']}", log_mel(torch.from_numpy(data.audio(row["id"]))).numpy())
+    others = [data.audio(name) for name in trained[:MOST_OTHERS]]
     with one_thread():
-        takes = {
-            name: features.hear_takes(
+        for name in trained:
+            takes = features.hear_takes(
                 data.audio(name), others, stage.rng("takes", name), stage.compute.device
             )
-            for name in clips
-        }
-    return {name: replace(clip, takes=takes[name].half().numpy()) for name, clip in clips.items()}
-
-
-def latent_arrays(data: Artifacts, clips: Mapping[str, LatentClip]) -> dict[str, np.ndarray]:
-    """latents.zarr: log_mel/<clip> (4T,80) of every planned clip; of fitted ones x/<clip> (T,D), confidence/<clip> (T,) and
-    audio/<clip> (4T,M), what the generator hears; of training clips takes/<clip> (V,4T,M) float16 where there are any."""
-    arrays = {}
-    for row in data.planned_clips():
-        clip = clips.get(row["id"])
-        arrays[f"log_mel/{row['id']}"] = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
-        if clip:
-            arrays[f"audio/{row['id']}"] = clip.audio
-            if clip.takes is not None and len(clip.takes):
-                arrays[f"takes/{row['id']}"] = clip.takes
-            arrays[f"x/{row['id']}"] = clip.x
-            arrays[f"confidence/{row['id']}"] = np.asarray(clip.confidence, np.float32)
-    return arrays
+            if len(takes):
+                add(f"takes/{name}", takes.half().numpy())
 
 
 def _retrieval(embedding: Embedding, clips: list[LatentClip], seed: int) -> dict[str, float | None]:

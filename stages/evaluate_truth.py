@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.stats import ks_2samp
 
 from avatar_core.clock import SAMPLE_RATE
 from avatar_core.generator.sampler import generate
@@ -82,6 +84,18 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
         "closure_segments": segments,
         "false_closures": float(np.mean(false)),
     }
+    # Whether the clips move as much as the teacher's as a distribution: a mean hides that some move twice as much, others half.
+    for part in ("head", "hand"):
+        energies = np.array(
+            [
+                (r[f"{part}_slow_energy"], r[f"{part}_slow_energy_teacher"])
+                for r in rows
+                if f"{part}_slow_energy" in r
+            ]
+        )
+        if len(energies) > 1:
+            test: Any = ks_2samp(energies[:, 0], energies[:, 1])
+            out[f"{part}_slow_energy_ks_p"] = float(test.pvalue)
     for key in sorted({k for row in rows for k in row}):
         values = [row[key] for row in rows if key in row and np.isfinite(row[key])]
         # Ratios of clips multiply; errors add.
@@ -114,14 +128,14 @@ def _vertex_rows(
     parts = {"head": mine.skull} if close else {"head": mine.skull, "hand": mine.hands}
     for name, chosen in parts.items():
         a, b = mine.points[:, chosen], mine.truth[:, chosen]
-        row[f"{name}_slow_energy_ratio"] = motion_metrics.ratio(
-            motion_metrics.slow_energy(a), motion_metrics.slow_energy(b)
-        )
+        energy, true_energy = motion_metrics.slow_energy(a), motion_metrics.slow_energy(b)
+        row |= {f"{name}_slow_energy": energy, f"{name}_slow_energy_teacher": true_energy}
+        row[f"{name}_slow_energy_ratio"] = motion_metrics.ratio(energy, true_energy)
         row[f"{name}_acceleration_ratio"] = motion_metrics.ratio(
             motion_metrics.acceleration(a), motion_metrics.acceleration(b)
         )
     if not close:
-        beats = motion_metrics.audio_beats(data.log_mel(clip.row["id"]))
+        beats = motion_metrics.audio_beats(data.log_mel(clip.row["id"])[:])
         row["beat_consistency"] = motion_metrics.beat_consistency(
             motion_metrics.motion_beats(mine.points[:, mine.hands]), beats
         )

@@ -1,7 +1,8 @@
 """Stage 5, fit: a canonical avatar of every person from the portrait alone, then the deformation dG of every training clip.
 
 Writes per shard `canonical/<identity>.safetensors` and `.ply` (opens in any splat viewer), `trajectories.zarr`,
-`cameras.zarr` (the camera found for each clip) and `catalog.parquet`. Monocular: the truth is not read here.
+`cameras.zarr` (the camera found for each clip), `poses.zarr` (its bones and face actions, for the pose-driven baseline alone) and
+`catalog.parquet`. Monocular: the truth is not read here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from avatar_core.particles.layout import make_layout
 from avatar_core.personalise.personalise import personalise
 from avatar_core.teacher import conventional_camera
 from avatar_core.template import load_template
-from stages.artifacts import Artifacts, PersonRecord, Row
+from stages.artifacts import POSE, Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
 
 TRAINING_WINDOW = 64  # frames a chunk of the trajectory store
@@ -77,17 +78,20 @@ def main(stage: Stage) -> None:
         "color": ("float16", count, 3),
         "confidence": ("float32", 1, 1),
     }
+    poses: dict[str, np.ndarray] = {}
     with write_trajectories(out / "trajectories.zarr", arrays, window=TRAINING_WINDOW) as writer:
         for row, metrics in zip(rows, clips, strict=True):
             store = Store(scratch / f"{row['id']}.zarr")
             values = {name: store.read(name) for name in arrays}
             row["t_start"], row["t_len"] = writer.append(row["id"], **values)
             cameras |= {f"{name}/{row['id']}": store.read(name) for name in ("viewmat", "K")}
+            poses |= {f"{name}/{row['id']}": store.read(name) for name in POSE}
             row["qc"] = {k: v for k, v in metrics.items() if np.isfinite(v)}
             if metrics["confidence"] < LEAST_CONFIDENCE:
                 row["status"] = "rejected"
                 row["reject_reason"] = f"mean confidence {metrics['confidence']:.2f} below {LEAST_CONFIDENCE}"
     write_arrays(out / "cameras.zarr", cameras)
+    write_arrays(out / "poses.zarr", poses)
     write_catalog(out / "catalog.parquet", rows)
     _report(stage, people, portraits, rows, clips, scratch)
 
@@ -143,6 +147,7 @@ def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path
             "rotation": np.asarray(deformation.rotation, np.float32),
             "color": np.asarray(deformation.color, np.float32),
             "confidence": fit.confidence[:, None, None].astype(np.float32),
+            **vars(fit.pose),
             "viewmat": fit.camera.viewmat,
             "K": fit.camera.K,
             "metrics": np.array(list(metrics.values()), np.float64),

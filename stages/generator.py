@@ -35,23 +35,22 @@ def main(stage: Stage) -> None:
     clips = [LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]]) for r in rows]
     config = replace(params.train, seed=stage.entropy("train") % 2**31)
     out = stage.fresh(stage.out)
-    with stage.progress(config.steps) as bar:
-        generator, curve = train_generator(
-            clips,
-            codec,
-            config,
-            replace(
-                params.model,
-                dit=replace(params.model.dit, dims=codec.dims, mels=audio.features.bands),
-                audio=audio.to_dict(),
-                body_dims=codec.config.body_dims,
-                face_dims=codec.config.face_dims,
-            ),
-            audio=audio.features,
-            checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
-            progress=bar.reach,
-            compute=stage.compute,
-        )
+    generator, curve = stage.train(
+        config.steps,
+        train_generator,
+        clips,
+        codec,
+        config,
+        replace(
+            params.model,
+            dit=replace(params.model.dit, dims=codec.dims, mels=audio.features.bands),
+            audio=audio.to_dict(),
+            body_dims=codec.config.body_dims,
+            face_dims=codec.config.face_dims,
+        ),
+        audio=audio.features,
+        checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
+    )
     calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
@@ -75,7 +74,7 @@ def compare_lips(
     figure, grid = plt.subplots(max(1, len(rows)), 1, figsize=(11, 1.9 * max(1, len(rows))), squeeze=False)
     correlations = []
     for row, axes in zip(rows, grid.flat, strict=False):
-        fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"])).detach().numpy()
+        fitted = codec.aperture(torch.from_numpy(data.latents(row["id"])["x"][:])).detach().numpy()
         made = generate(generator, data.audio(row["id"]), stage.seed, stage.params.sample)
         made = codec.aperture(made.cpu())
         made = made.detach().numpy()[: len(fitted)]

@@ -6,12 +6,14 @@ Who they are and what they look like comes from a backend: `avatar_core.identiti
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avatar_core.identities import IdentityBackend, NewPerson
+from avatar_core.identities import IdentityBackend, NewPerson, PortraitModel
 from avatar_core.io.atomic import sha256_file, write_json
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import contact_sheet, read_image, write_png
@@ -30,8 +32,12 @@ def main(stage: Stage) -> None:
         PersonRecord(person.id, split, k % shards, person.seed, person.attributes)
         for k, (person, split) in enumerate(zip(found, splits, strict=True))
     ]
-    items = [(params.source, p, params.portrait_size, out / "portraits" / f"{p.id}.png") for p in found]
-    portraits = stage.map(_portrait, items, "portrait")
+    source, model = params.source, {}
+    if isinstance(source, PortraitModel):
+        portraits, model = _drawn(stage, source, found, out / "portraits"), source.card.row
+    else:
+        items = [(source, p, params.portrait_size, out / "portraits" / f"{p.id}.png") for p in found]
+        portraits = stage.map(_portrait, items, "portrait")
     write_json(out / "identities.json", [vars(p) for p in people])
     write_catalog(
         out / "catalog.parquet",
@@ -45,6 +51,7 @@ def main(stage: Stage) -> None:
                 "backend": params.backend,
                 "sha256": sha256_file(path),
                 "qc": qc,
+                **model,
             }
             for p, (path, qc) in zip(people, portraits, strict=True)
         ],
@@ -71,6 +78,27 @@ def _portrait(item: tuple[IdentityBackend, NewPerson, int, Path]) -> tuple[Path,
     image, qc = backend.portrait(person, size)
     write_png(path, image)
     return path, qc
+
+
+def _drawn(
+    stage: Stage, source: PortraitModel, people: list[NewPerson], folder: Path
+) -> list[tuple[Path, dict[str, float]]]:
+    """Portraits by a published model; what a killed run has drawn is not drawn again."""
+    scratch = stage.scratch()
+    kept = {p.id: (scratch / f"{p.id}.png", scratch / f"{p.id}.json") for p in people}
+    todo = [p for p in people if not kept[p.id][1].is_file()]
+    with stage.progress(len(todo), "portrait") as bar:
+        for person, image, qc in source.portraits(todo, stage.compute) if todo else ():
+            write_png(kept[person.id][0], image)
+            write_json(kept[person.id][1], qc)
+            bar.advance()
+    folder.mkdir()
+    done = []
+    for picture, numbers in kept.values():
+        path = folder / picture.name
+        shutil.copyfile(picture, path)
+        done.append((path, json.loads(numbers.read_text())))
+    return done
 
 
 def _describe(attributes: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ PARAMS = Path("params.yaml")
 @dataclass(frozen=True)
 class RunParams:
     """Shared by all stages. `workers` processes change nothing in the results; `threads` of the training loops do, and so do the
-    device and the precision: both are dependencies of the stages that compute there, so that the lock says what made the bytes."""
+    device, the precision and (in the last digits) the processes of a training: dependencies of the stages that compute there, so
+    that the lock says what made the bytes."""
 
     seed: int = ranged(7)
     shards: list[int] = list_of(0, 1)  # a list because DVC's matrix is made from it; always 0, 1, 2, ...
@@ -47,6 +48,7 @@ class RunParams:
     threads: int = ranged(2, 1, 256)
     device: str = "cpu"  # auto, cpu, cuda or cuda:N
     precision: str = one_of(*PRECISIONS)  # of networks in training
+    processes: int = ranged(1, 1, 64)  # that share each batch of a training, on a GPU each
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class EmbedParams:
 class GeneratorParams:
     model: GeneratorConfig = section(GeneratorConfig)
     train: TrainConfig = section(TrainConfig)
+
+
+@dataclass(frozen=True)
+class BaselineParams:
+    steps: int = ranged(400)  # as many as generator.train.steps for a fair row; 0 leaves the row out
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ class Params:
     fit: FitConfig = section(FitConfig)
     embed: EmbedParams = section(EmbedParams)
     generator: GeneratorParams = section(GeneratorParams)
+    baseline: BaselineParams = section(BaselineParams)
     distill: DistillConfig = section(DistillConfig)
     sample: SampleConfig = section(SampleConfig)  # wherever motion is generated
     evaluate: EvaluateParams = section(EvaluateParams)
@@ -182,4 +190,30 @@ def check(params: Params, name: str) -> None:
         raise UserError(
             f"{name}: distill.vsd_tau: expected [least, most] within 0 to 1, found {params.distill.vsd_tau}"
         )
+    check_processes(params, name)
     check_backends(params.identities, params.speech, params.teacher, name)
+
+
+def check_processes(params: Params, name: str) -> None:
+    """Several processes of a training share each batch evenly, each on a GPU of its own."""
+    count = params.run.processes
+    if count == 1:
+        return
+    if params.run.device.startswith("cuda:"):
+        raise UserError(
+            f"{name}: run.device: expected cuda where run.processes is {count}, found {params.run.device}"
+        )
+    if params.distill.variational:
+        raise UserError(
+            f"{name}: distill.variational: expected false where run.processes is {count}, found true"
+        )
+    shared = {
+        f"score.{params.score.backend}.batch": getattr(params.score.teacher, "batch", count),
+        "embed.contrastive.batch": params.embed.contrastive.batch,
+        "generator.train.batch": params.generator.train.batch,
+        "distill.simple.batch": params.distill.simple.batch,
+        "distill.clips": params.distill.clips,
+    }
+    for key, found in shared.items():
+        if found % count:
+            raise UserError(f"{name}: {key}: expected a multiple of run.processes {count}, found {found}")

@@ -18,6 +18,7 @@ ABOUT = {
     "fit": "A canonical avatar from each portrait alone, then its particles followed through each clip: one camera, no truth.",
     "embed": "The motion code of body, face and hands, its decoder, and how well sound and motion agree (a diagnosis).",
     "generator": "The diffusion transformer from sound to motion, and the refiner of face and hands.",
+    "baseline": "The pose-driven way: bones and face actions of the fits, the same generator; a row of the last table.",
     "distill": "End-to-end fine-tuning through decoder and renderer, with video score distillation (VSD).",
     "evaluate": "Unseen people saying unseen sentences. Each number names its backend; what could not run says so.",
 }

@@ -16,6 +16,7 @@ BOXES = (
     ("fit", 3, 0, "particles over time"),
     ("embed", 4, 0, "motion code"),
     ("generator", 5, 0, "sound to motion"),
+    ("baseline", 6, 1, "pose-driven row"),
     ("distill", 6, 0, "end to end, VSD"),
     ("evaluate", 7, 0, "unseen people"),
 )
@@ -27,6 +28,8 @@ ARROWS = (
     ("fit", "embed"),
     ("embed", "generator"),
     ("generator", "distill"),
+    ("embed", "baseline"),
+    ("baseline", "evaluate"),
     ("score", "distill"),
     ("distill", "evaluate"),
 )

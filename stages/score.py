@@ -17,6 +17,7 @@ from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.errors import UserError
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
+from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.perception.crop import Window, read_window, window_arrays
 from avatar_core.perception.instruments import load_critics
@@ -46,14 +47,13 @@ def main(stage: Stage) -> None:
     scratch = stage.scratch(stage.data / "speech", *stage.shards("teacher"))
     windows = stage.map(_find_mouth, [ClipJob(stage, row, scratch) for row in rows])
     found = {row["id"]: window for row, window in zip(rows, windows, strict=True)}
-    clips = [_clip(data, row, scratch) for row in train]
-    with stage.progress(1) as bar, one_thread():  # on two, a busy machine was seen to change the last bits
-        model, losses = backend.train(clips, seed, scratch, bar.reach, stage.compute)
+    clips, tests = ([_clip(row, scratch) for row in part] for part in (train, held_out))
+    with one_thread():  # on two, a busy machine was seen to change the last bits
+        model, losses = stage.train(1, backend.train, clips, seed, scratch)
     out = stage.fresh(stage.out)
     write_arrays(out / "windows.zarr", window_arrays(found))
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=seed)
-    tests = [_clip(data, row, scratch) for row in held_out]
     with one_thread():
         measured = {f"{k}_train": v for k, v in backend.evaluate(model, clips, seed=stage.seed).items()}
         measured |= {f"{k}_held_out": v for k, v in backend.evaluate(model, tests, seed=stage.seed).items()}
@@ -66,11 +66,12 @@ def main(stage: Stage) -> None:
 
 
 def _find_mouth(job: ClipJob) -> Window:
-    """The window on a clip's mouth. The clip as it cuts it, at the network's size, waits in the scratch folder."""
+    """The window on a clip's mouth. The clip as it cuts it, at the network's size, and its sound wait in the scratch folder."""
     clip = job.row["id"]
     path = job.scratch / f"{clip}.zarr"
     if not path.is_dir():
-        frames = Artifacts.of(job.stage).frames(job.row)
+        data = Artifacts.of(job.stage)
+        frames = data.frames(job.row)
         try:
             window = mouth_window(frames, load_critics())
         except UserError as error:
@@ -80,14 +81,15 @@ def _find_mouth(job: ClipJob) -> Window:
             {
                 **window_arrays({clip: window}),
                 "frames": window.cut(frames, job.stage.params.score.teacher.size),
+                "log_mel": log_mel(torch.from_numpy(data.audio(clip))).numpy(),
             },
         )
     return read_window(Store(path), clip)
 
 
-def _clip(data: Artifacts, row: Row, scratch: Path) -> ScoreClip:
-    mel = log_mel(torch.from_numpy(data.audio(row["id"]))).numpy()
-    return ScoreClip(Store(scratch / f"{row['id']}.zarr").read("frames"), mel)
+def _clip(row: Row, scratch: Path) -> ScoreClip:
+    store = Store(scratch / f"{row['id']}.zarr")
+    return ScoreClip(Rows(store, "frames"), Rows(store, "log_mel"))
 
 
 def _show(stage: Stage, model: ScoreTeacher, clips: list[ScoreClip], names: list[str]) -> None:

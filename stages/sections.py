@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from avatar_core import identities, speech, teacher
 from avatar_core.backends import (
@@ -42,8 +42,8 @@ class IdentitiesParams:
         return parse_choices(cls, {"backend": identities.BACKENDS}, raw, file, key)
 
     @property
-    def source(self) -> identities.IdentityBackend:
-        return cast(identities.IdentityBackend, self.chosen["backend"])
+    def source(self) -> identities.IdentityBackend | identities.PortraitModel:
+        return self.chosen["backend"]
 
     @property
     def total(self) -> int:
@@ -67,8 +67,8 @@ class SpeechParams:
         return parse_choices(cls, {"backend": speech.BACKENDS}, raw, file, key)
 
     @property
-    def source(self) -> speech.SpeechBackend:
-        return cast(speech.SpeechBackend, self.chosen["backend"])
+    def source(self) -> speech.SpeechBackend | speech.VoiceModel:
+        return self.chosen["backend"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TeacherParams:
         return replace(values, backends=weights, chosen=chosen)
 
     @property
-    def sources(self) -> Mapping[str, teacher.TeacherBackend]:
+    def sources(self) -> Mapping[str, teacher.TeacherBackend | teacher.VideoModel]:
         """The teachers that share the clips, by name."""
         return self.chosen
 
@@ -102,6 +102,10 @@ def _weights(raw: Any, where: str) -> dict[str, float]:
     if not isinstance(raw, Mapping) or not raw:
         raise UserError(f"{where}: expected weights by name such as {{procedural: 1.0}}, found {raw!r}")
     for name, weight in raw.items():
+        if why := teacher.refusal(str(name)):
+            raise UserError(
+                f"{where}: expected a teacher whose output may train another model, found {name}: {why}"
+            )
         if name not in teacher.BACKENDS:
             raise UserError(f"{where}: expected one of {', '.join(teacher.BACKENDS)}; found {name!r}")
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)

@@ -27,8 +27,10 @@ from avatar_core.speech import (
     Phoneme,
     RecordedClip,
     RecordedSpeech,
+    SentenceSource,
     Speech,
     SpeechBackend,
+    VoiceModel,
     phonemes_from_json,
     phonemes_to_json,
 )
@@ -112,9 +114,15 @@ def main(stage: Stage) -> None:
     people = Artifacts.of(stage).people()
     out = stage.fresh(stage.out)
     plan = plan_clips(stage, people)
-    rows = stage.map(
-        _speak, [(clip, params.max_seconds, params.backend, params.source, out) for clip in plan]
-    )
+    source = params.source
+    if isinstance(source, VoiceModel):
+        said = _spoken(stage, source, plan)
+        rows: list[Row] = [
+            {**_written(clip, s, params.max_seconds, params.backend, out), **source.card.row}
+            for clip, s in zip(plan, said, strict=True)
+        ]
+    else:
+        rows = stage.map(_speak, [(clip, params.max_seconds, params.backend, source, out) for clip in plan])
     write_catalog(out / "catalog.parquet", rows)
     _draw(stage, [row["id"] for row in rows][:12])
     frames = {
@@ -134,7 +142,25 @@ def main(stage: Stage) -> None:
 
 def _speak(item: tuple[PlannedClip, float, str, SpeechBackend, Path]) -> Row:
     clip, max_seconds, backend, source, out = item
-    speech = _cut(source.speak(clip.line, clip.voice), max_seconds)
+    return _written(clip, source.speak(clip.line, clip.voice), max_seconds, backend, out)
+
+
+def _spoken(stage: Stage, source: VoiceModel, plan: list[PlannedClip]) -> list[Speech]:
+    """What a published model says; what a killed run has spoken is not spoken again."""
+    scratch = stage.scratch(stage.data / "identities")
+    todo = [clip for clip in plan if not (scratch / f"{clip.id}.json").is_file()]
+    with stage.progress(len(todo), "sentence") as bar:
+        said = source.spoken([(clip.line, clip.voice) for clip in todo], stage.compute) if todo else ()
+        for clip, speech in zip(todo, said, strict=True):
+            write_wav(scratch / f"{clip.id}.wav", speech.audio)
+            write_text(scratch / f"{clip.id}.json", phonemes_to_json(speech))
+            bar.advance()
+    files = [(scratch / f"{clip.id}.json", scratch / f"{clip.id}.wav") for clip in plan]
+    return [phonemes_from_json(text, read_audio(wav)) for text, wav in files]
+
+
+def _written(clip: PlannedClip, speech: Speech, max_seconds: float, backend: str, out: Path) -> Row:
+    speech = _cut(speech, max_seconds)
     wav = out / "wav" / f"{clip.id}.wav"
     write_wav(wav, speech.audio)
     write_text(out / "phonemes" / f"{clip.id}.json", phonemes_to_json(speech))
@@ -180,7 +206,7 @@ def _shuffled(stage: Stage, lines: list[Line], split: str) -> list[Line]:
     return [group[k] for k in stage.rng("sentences", split).permutation(len(group))]
 
 
-def _voices(source: SpeechBackend, group: list[PersonRecord], split: str) -> dict[str, Iterator[str]]:
+def _voices(source: SentenceSource, group: list[PersonRecord], split: str) -> dict[str, Iterator[str]]:
     """For each person the voices of its sex in turn, started at another one each."""
     voices = {}
     for k, person in enumerate(group):

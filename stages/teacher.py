@@ -8,7 +8,7 @@ Videos come from backends: `avatar_core.teacher`; several share the clips by wei
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
 from avatar_core.perception.backends import PerceptionConfig, clip_masks
 from avatar_core.speech.types import phonemes_from_json
-from avatar_core.teacher import MAX_FRAMES, ClipRequest, TeacherBackend, TeacherClip, deal_teacher
+from avatar_core.teacher import MAX_FRAMES, ClipRequest, TeacherBackend, TeacherClip, VideoModel, deal_teacher
+from avatar_core.teacher.folder import FolderTeacher
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
 
@@ -32,7 +33,7 @@ class Job:
     row: Row
     person: PersonRecord
     teacher: str
-    source: TeacherBackend
+    source: TeacherBackend | VideoModel
     size: int
     crf: int
     perception: PerceptionConfig
@@ -48,6 +49,9 @@ def main(stage: Stage) -> None:
     rows = [row for row in data.planned_clips() if row["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", stage.data / "speech")
     jobs = [_job(stage, row, people[row["identity"]], data, scratch) for row in rows]
+    models = {name: s for name, s in stage.params.teacher.sources.items() if isinstance(s, VideoModel)}
+    for name, model in models.items():
+        jobs = _filmed(stage, name, model, jobs, scratch / "videos" / name)
     done = stage.map(_make, jobs)
 
     out, truth = stage.fresh(stage.out), {}
@@ -69,7 +73,13 @@ def main(stage: Stage) -> None:
     write_catalog(
         out / "catalog.parquet",
         [
-            job.row | {"backend": job.teacher, "sha256": sha256_file(out / f"{job.row['id']}.mp4"), "qc": qc}
+            {
+                **job.row,
+                "backend": job.teacher,
+                "sha256": sha256_file(out / f"{job.row['id']}.mp4"),
+                "qc": qc,
+                **(models[job.teacher].card.row if job.teacher in models else {}),
+            }
             for job, (qc, _) in zip(jobs, done, strict=True)
         ],
     )
@@ -100,6 +110,20 @@ def _job(stage: Stage, row: Row, person: PersonRecord, data: Artifacts, scratch:
         data=data,
         scratch=scratch,
     )
+
+
+def _filmed(stage: Stage, name: str, model: VideoModel, jobs: list[Job], folder: Path) -> list[Job]:
+    """Let a published model make its clips, those left that a killed run has not made; its jobs then read them as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [
+        _request(job)
+        for job in jobs
+        if job.teacher == name and not (folder / f"{job.row['id']}.mp4").is_file()
+    ]
+    if todo:
+        with stage.progress(len(todo), f"clip of {name}") as bar:
+            model.videos(todo, folder, stage.compute, bar.advance)
+    return [replace(job, source=FolderTeacher(str(folder))) if job.teacher == name else job for job in jobs]
 
 
 def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
@@ -136,8 +160,21 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
 
 def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
     """The teacher's clip; ValueError when it is not what the backend declares: a programmer's error."""
+    assert not isinstance(job.source, VideoModel)
+    clip = job.source.make(_request(job, audio))
+    given = {kind for kind in ("masks", "truth") if getattr(clip, kind) is not None}
+    if given != job.source.provides - {"camera"} or len(clip.frames) != job.row["t_len"]:
+        raise ValueError(
+            f"teacher {job.teacher}: expected {job.row['t_len']} frames and {sorted(job.source.provides)} as declared, "
+            f"found {len(clip.frames)} and {sorted(given)}"
+        )
+    return clip
+
+
+def _request(job: Job, audio: np.ndarray | None = None) -> ClipRequest:
     name, person = job.row["id"], job.person
-    request = ClipRequest(
+    audio = job.data.audio(name) if audio is None else audio
+    return ClipRequest(
         name=name,
         identity=person.id,
         person_seed=person.seed,
@@ -148,14 +185,6 @@ def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
         size=job.size,
         seed=job.seed,
     )
-    clip = job.source.make(request)
-    given = {kind for kind in ("masks", "truth") if getattr(clip, kind) is not None}
-    if given != job.source.provides - {"camera"} or len(clip.frames) != job.row["t_len"]:
-        raise ValueError(
-            f"teacher {job.teacher}: expected {job.row['t_len']} frames and {sorted(job.source.provides)} as declared, "
-            f"found {len(clip.frames)} and {sorted(given)}"
-        )
-    return clip
 
 
 def _report(stage: Stage, rows: list[Row], done: list[tuple[dict[str, float], np.ndarray]]) -> None:

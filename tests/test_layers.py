@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of the floors below it. `avatar_core/render` and `flows` included; top-level modules by their names.
 FLOORS = (
     ("clock", "errors", "progress"),
-    ("config", "device"),
+    ("config", "device", "ranks"),
     ("backends", "geometry", "networks", "render"),
     ("io", "template"),
-    ("particles",),
+    ("models", "particles"),
     ("audio", "perception", "speech", "training"),
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),

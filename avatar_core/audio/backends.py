@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 BACKENDS = {
     "phonemes": "avatar_core.audio.phonemes:Phonemes",
     "log_mel": "avatar_core.audio.mel:LogMel",
+    "wav2vec2": "avatar_core.audio.pretrained:Wav2Vec2",
+    "hubert": "avatar_core.audio.pretrained:Hubert",
+    "whisper": "avatar_core.audio.pretrained:Whisper",
 }
 ROLES = {"backend": BACKENDS}
 

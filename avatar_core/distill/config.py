@@ -21,6 +21,7 @@ class DistillWeights:
 class DistillConfig:
     steps: int = ranged(150, 1)
     size: int = ranged(128, 32, 2048)  # px, clips seen whole
+    clips: int = ranged(1, 1)  # rendered a step
     learning_rate: float = ranged(1e-4, 1e-08, 1)
     weights: DistillWeights = section(DistillWeights)
     simple: MotionLossConfig = section(MotionLossConfig, batch=8)  # batches and terms of L_simple

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.clock import MEL_PER_FRAME
@@ -35,6 +38,7 @@ from avatar_core.errors import UserError
 from avatar_core.generator.model import Generator
 from avatar_core.generator.train import MotionLoss, diffusion_loss, draw_windows
 from avatar_core.geometry.camera import Camera, project
+from avatar_core.io.rows import Rows
 from avatar_core.networks.diffusion import add_noise
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import LocalFrames
@@ -47,19 +51,21 @@ from avatar_core.score.clips import AUDIO_CONTEXT, pad_mel, to_signed
 from avatar_core.training.loop import History, Loop, run_loop
 from avatar_core.training.state import fingerprint_of
 
+MOST_PEOPLE = 32  # whose avatars are kept at once
+
 
 @dataclass(frozen=True)
 class View:
     """What the teacher shows of a clip: viewmat (4,4), intrinsics Ks (T,3,3) (a window may follow the mouth), frames
-    (T,H,W,3) uint8, background (3,) or (H,W,3).
+    (T,H,W,3) uint8, background (3,) or (H,W,3). In memory, or on disk, where a step reads what it needs.
 
     tracks are in this view's pixels. scored: a window on the mouth as the score teacher knows it, so that VSD applies.
     """
 
     viewmat: np.ndarray
-    Ks: np.ndarray
-    frames: np.ndarray
-    background: np.ndarray
+    Ks: np.ndarray | Rows
+    frames: np.ndarray | Rows
+    background: np.ndarray | Rows
     tracks: TrackBinding | None = None
     scored: bool = False
 
@@ -74,7 +80,7 @@ class DistillClip:
     motion: LatentClip
     identity: str
     view: View
-    log_mel: np.ndarray  # (4T,80), what the score teacher hears
+    log_mel: np.ndarray | Rows  # (4T,80), what the score teacher hears
 
 
 class Student(nn.Module):
@@ -101,20 +107,19 @@ def train_student(
 ) -> tuple[Generator, MotionCodec, History]:
     """Fine-tune generator and codec in place, on the device; returns their averages and the loss terms of every step.
 
-    A step renders as many frames as the teacher sees, whether it is asked or not. canonicals: by identity.
+    A step renders as many frames of each of `config.clips` clips as the teacher sees, whether it is asked or not. canonicals: by
+    identity. Several processes need a multiple of clips, and no variational score.
     """
     weights = config.weights
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
     device = compute.device
-    people = {
-        name: LocalFrames(canonicals[name], layout, device) for name in sorted({c.identity for c in clips})
-    }
+    person = lru_cache(MOST_PEOPLE)(lambda name: LocalFrames(canonicals[name], layout, device))
     batches = Batches([c.motion for c in clips], codec, config.simple, audio)
     loss_of = MotionLoss(batches, codec, config.simple, compute)
     student = Student(generator, codec)
     mark = fingerprint_of(
-        config, *(np.asarray(c.motion.x) for c in clips), *(v.numpy() for v in student.state_dict().values())
+        config, arrays=chain((c.motion.x for c in clips), (v.numpy() for v in student.state_dict().values()))
     )
     student.to(device)
     teacher = teacher.to(device)
@@ -122,12 +127,24 @@ def train_student(
     fake = _fake_score(teacher, config) if config.variational else None
 
     def losses() -> dict[str, Tensor]:
-        drawn = compute.put(*draw_windows(batches, audio, student.noise, config.simple, rng))
-        terms = {"simple": diffusion_loss(generator, loss_of, drawn, config.simple, compute)}
-        clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
-        terms |= rendered_terms(clip, people[clip.identity], student, teacher, fake, config, rng, compute)
-        total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-        return {"loss": total, **terms}
+        with ranks.share(*draw_windows(batches, audio, student.noise, config.simple, rng)) as part:
+            simple = diffusion_loss(generator, loss_of, compute.put(*part), config.simple, compute)
+        rendered: list[dict[str, Tensor]] = []
+        for k in range(config.clips):
+            clip = clips[int(torch.randint(len(clips), (1,), generator=rng, device="cpu"))]
+            mine = k % ranks.count() == ranks.number()
+            found = rendered_terms(
+                clip, person(clip.identity), student, teacher, fake, config, rng, compute, mine
+            )
+            rendered += [found] if mine else []
+        parts = [(name, value) for terms in rendered for name, value in terms.items()]
+        means = {
+            n: torch.stack([v for m, v in parts if m == n]).mean() for n in dict.fromkeys(n for n, _ in parts)
+        }
+        total = torch.stack(
+            [weights.simple * simple, *(getattr(weights, n) * v / len(rendered) for n, v in parts)]
+        ).sum()
+        return {"loss": total, "simple": simple, **means}
 
     history = run_loop(
         Loop(
@@ -154,8 +171,12 @@ def rendered_terms(
     config: DistillConfig,
     rng: torch.Generator,
     compute: Compute = CPU,
+    mine: bool = True,
 ) -> dict[str, Tensor]:
-    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap. rng: of the CPU."""
+    """The terms that need F consecutive frames of one clip, rendered: l1, vsd, trajectory, arap. rng: of the CPU.
+
+    A clip that is another process's (not mine) is drawn all the same, and only that: none.
+    """
     view, weights = clip.view, config.weights
     total, count = len(clip.motion.x), teacher.frames
     start = int(torch.randint(max(1, total - count + 1), (1,), generator=rng, device="cpu"))
@@ -163,7 +184,10 @@ def rendered_terms(
     # The score's draws come from a seed of their own: with or without it, everything else is drawn the same.
     seed = int(torch.randint(2**31 - 1, (1,), generator=rng, device="cpu"))
     score_draws = torch.Generator().manual_seed(seed)
-    latents = predict_window(student, clip.motion, frames, rng, compute)
+    with torch.set_grad_enabled(mine):
+        latents = predict_window(student, clip.motion, frames, rng, compute)
+    if not mine:
+        return {}
     splats = person.compose(student.codec.decode(latents, person.canonical.stature))
     means, n = splats.means, person.n_base
     camera = view.camera(frames)
@@ -172,7 +196,7 @@ def rendered_terms(
         terms["arap"] = arap_loss(means[:, :n], person.knn, person.rest.means[:n])
     if view.tracks is not None and len(view.tracks.particles) and weights.trajectory > 0:
         particles, targets = compute.put(
-            torch.from_numpy(view.tracks.particles), torch.from_numpy(view.tracks.targets[frames])
+            torch.from_numpy(np.asarray(view.tracks.particles)), torch.from_numpy(view.tracks.targets[frames])
         )
         points = project(means[:, particles], camera)
         terms["trajectory"] = trajectory_loss(points, targets, float(camera.width))

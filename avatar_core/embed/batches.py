@@ -1,5 +1,7 @@
 """What the networks of motion are trained on: windows of sound and latents, drawn from clips and from a bank of silence.
 
+A window is read when it is drawn: clips may lie on disk (`io.rows`), and memory does not grow with their number.
+
 Few clips hold enough silence for the mouth to learn to stay shut, so a share of the windows is silence, noise or music with
 shut lips as the target.
 
@@ -22,7 +24,9 @@ from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.embed.config import BatchConfig
 from avatar_core.errors import UserError
+from avatar_core.io.rows import Rows
 
+STATISTICS_FRAMES = 12_000  # that means and deviations are taken over, 8 minutes
 UNTOUCHED = 0.25  # share of windows that come from the recording itself where there are takes of it
 
 
@@ -33,11 +37,23 @@ class LatentClip:
     takes (V,4T,M): features of the same words in other voices and rooms, for training; None as well as V = 0 mean none.
     """
 
-    audio: np.ndarray
-    x: np.ndarray
+    audio: np.ndarray | Rows
+    x: np.ndarray | Rows
     visible: Mapping[str, bool]
-    confidence: np.ndarray | None = None
-    takes: np.ndarray | None = None
+    confidence: np.ndarray | Rows | None = None
+    takes: np.ndarray | Rows | None = None
+
+
+def some_clips(clips: Sequence[LatentClip], most_frames: int = STATISTICS_FRAMES) -> list[LatentClip]:
+    """Clips from all over the sequence, with at most so many frames together, and at least one: all of few."""
+    total, chosen, frames = sum(len(clip.x) for clip in clips), [], 0
+    every = max(1, -(-total // most_frames))
+    for clip in clips[::every]:
+        frames += len(clip.x)
+        if frames > most_frames and chosen:
+            break
+        chosen.append(clip)
+    return chosen
 
 
 class Batches:
@@ -68,18 +84,8 @@ class Batches:
         self.loss_metrics = torch.stack(metrics)  # (ids,D,D)
         self.latent_masks = torch.stack(masks)  # (ids,D)
         self.has_lips = torch.tensor([True, *(bool(dict(k)["face"]) for k in ids)], device="cpu")
+        self.clips = clips
         self.lengths = [len(c.x) for c in clips]
-        self.audio, self.x, self.weight = [], [], []
-        pad = config.edge
-        for clip in clips:
-            short = max(
-                0, config.window - len(clip.x) - 2 * pad
-            )  # clips shorter than a window hold their last frame
-            confidence = np.ones(len(clip.x)) if clip.confidence is None else clip.confidence
-            heard = [clip.audio, *([] if clip.takes is None else clip.takes)]
-            self.audio.append([_hold(a, MEL_PER_FRAME * pad, MEL_PER_FRAME * (pad + short)) for a in heard])
-            self.x.append(_hold(clip.x, pad, pad + short))
-            self.weight.append(_hold(np.asarray(confidence)[:, None], pad, pad + short)[:, 0])
         self.share = torch.tensor([float(n) for n in self.lengths], device="cpu")
         self.neutral = codec.neutral()
         self.silence = silence_bank(config.window, config.seed, features)
@@ -106,14 +112,27 @@ class Batches:
                 weights.append(torch.ones(window, device="cpu"))
                 ids.append(0)
                 continue
-            start = int(where * (len(self.x[clip]) - window + 1))
-            recording, *takes = self.audio[clip]
-            heard = recording if is_untouched or not takes else takes[int(which * len(takes))]
-            mels.append(heard[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + window)])
-            xs.append(self.x[clip][start : start + window])
-            weights.append(self.weight[clip][start : start + window])
+            found = self._window(clip, where, None if is_untouched else which)
+            for values, value in zip((mels, xs, weights), found, strict=True):
+                values.append(value)
             ids.append(self.visibility_ids[clip])
         return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids, device="cpu")
+
+    def _window(self, number: int, where: float, which: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (4W,M), x (W,D) and weight (W,) at a share of a clip; of a share of its takes, or of the recording itself."""
+        clip, pad, window = self.clips[number], self.config.edge, self.config.window
+        # clips shorter than a window hold their last frame
+        start = int(where * (max(window, self.lengths[number] + 2 * pad) - window + 1)) - pad
+        takes = () if clip.takes is None or which is None else clip.takes
+        heard = takes[int((which or 0.0) * len(takes))] if len(takes) else clip.audio
+        weight = torch.ones(window, device="cpu")
+        if clip.confidence is not None:
+            weight = _held(clip.confidence, start, window)
+        return (
+            _held(heard, MEL_PER_FRAME * start, MEL_PER_FRAME * window),
+            _held(clip.x, start, window),
+            weight,
+        )
 
 
 def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 60) -> Tensor:
@@ -136,5 +155,7 @@ def silence_bank(window: int, seed: int, features: AudioFeatures, count: int = 6
     return torch.stack(bank)
 
 
-def _hold(values: np.ndarray, before: int, after: int) -> Tensor:
-    return torch.from_numpy(np.pad(np.asarray(values, np.float32), ((before, after), (0, 0)), mode="edge"))
+def _held(values: np.ndarray | Rows, start: int, count: int) -> Tensor:
+    """Rows start .. start + count as float32; before the first and after the last these are held."""
+    rows = np.clip(np.arange(start, start + count), 0, len(values) - 1)
+    return torch.from_numpy(np.asarray(values[int(rows[0]) : int(rows[-1]) + 1], np.float32)[rows - rows[0]])

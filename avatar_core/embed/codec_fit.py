@@ -1,4 +1,4 @@
-"""Fitting the motion codec: bases from subsampled frames of many clips, read once and one at a time.
+"""Fitting the motion codec: bases from subsampled frames of many clips, read once and one at a time; only those frames are kept.
 
 Noise of monocular fits is met by least squares over many frames, few components, lower weight on depth and per-frame
 confidences. Shapes: n sampled frames, T frames of a clip, P particles of a region.
@@ -26,10 +26,12 @@ def fit_codec(
     layout: ParticleLayout,
     config: CodecConfig | None = None,
     compute: Compute = CPU,
+    shown: Sequence[tuple[int, Mapping[str, bool]]] | None = None,
 ) -> MotionCodec:
     """Basis, whitening and channel maps from clips (read once, one at a time), then the residual networks; on the device, in fp32.
 
-    `clips` may be any sequence that loads a clip when indexed. A region that no clip shows raises UserError.
+    `clips` may be any sequence that loads a clip when indexed; then give `shown`, how many frames each has and what is visible. A
+    region that no clip shows raises UserError.
     """
     config = config or CodecConfig()
     frame = np.asarray(layout.frame)
@@ -48,7 +50,8 @@ def fit_codec(
     codec.lips_upper.copy_(torch.from_numpy(lips["lips_upper"][:n_lips]))
     codec.lips_lower.copy_(torch.from_numpy(lips["lips_lower"][:n_lips]))
 
-    samples = _collect(codec, clips, index, config)
+    shown = shown or [(len(clip.deformation), clip.visible) for clip in clips]
+    samples = _collect(codec, clips, shown, index, config)
     codec.to(compute.device)
     positions = torch.from_numpy(np.asarray(layout.template_positions)).float().to(compute.device)
     for region in REGIONS:
@@ -79,22 +82,28 @@ def fit_codec(
     return codec.eval()
 
 
-def _collect(codec: MotionCodec, clips: Sequence[FittedClip], index: Mapping, config: CodecConfig) -> dict:
+def _collect(
+    codec: MotionCodec,
+    clips: Sequence[FittedClip],
+    shown: Sequence[tuple[int, Mapping[str, bool]]],
+    index: Mapping,
+    config: CodecConfig,
+) -> dict:
     """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight."""
     found: dict = {
         r: {"mean_offset": [], "clip": [], "weight": []} | {c: [] for c in config.channels} for r in REGIONS
     }
-    for number in range(len(clips)):
+    chosen = {r: _choose([n if v[r] else 0 for n, v in shown], config.max_frames) for r in REGIONS}
+    for number in range(len(shown)):
+        wanted = {region: frames[number] for region, frames in chosen.items() if len(frames[number])}
+        if not wanted:
+            continue
         clip = clips[number]
         total = len(clip.deformation)
         confidence = (
             np.ones(total, np.float32) if clip.confidence is None else np.asarray(clip.confidence, np.float32)
         )
-        for region in REGIONS:
-            if not clip.visible[region]:
-                continue
-            quota = max(8, 2 * config.max_frames // max(1, len(clips)))
-            frames = np.unique(np.linspace(0, total - 1, min(total, quota)).round().astype(int))
+        for region, frames in wanted.items():
             values = found[region]
             for name in ("mean_offset", *config.channels):
                 value = getattr(clip.deformation, name)
@@ -108,10 +117,25 @@ def _collect(codec: MotionCodec, clips: Sequence[FittedClip], index: Mapping, co
     out = {}
     for region, values in found.items():
         n = sum(len(w) for w in values["weight"])
-        keep = torch.linspace(0, max(n - 1, 0), min(n, config.max_frames), device="cpu").round().long()
         full = {k: torch.cat(v) for k, v in values.items() if v and sum(map(len, v)) == n}
-        out[region] = {k: v[keep] for k, v in full.items()} or {"mean_offset": torch.zeros(0, device="cpu")}
+        out[region] = full or {"mean_offset": torch.zeros(0, device="cpu")}
     return out
+
+
+def _choose(totals: Sequence[int], most: int) -> list[np.ndarray]:
+    """Which frames of each clip are used where clips show `totals` frames of a region: evenly spread, `most` in all."""
+    quota = max(8, 2 * most // max(1, len(totals)))
+    frames = [
+        np.unique(np.linspace(0, total - 1, min(total, quota)).round().astype(int))
+        if total
+        else np.zeros(0, int)
+        for total in totals
+    ]
+    ends = np.cumsum([len(f) for f in frames], dtype=int)
+    n = int(ends[-1]) if len(ends) else 0
+    keep = torch.linspace(0, max(n - 1, 0), min(n, most), device="cpu").round().long().numpy()
+    parts = np.split(keep, np.searchsorted(keep, ends[:-1]))
+    return [f[part - (end - len(f))] for f, end, part in zip(frames, ends, parts, strict=True)]
 
 
 def _weights(codec: MotionCodec, region: str, positions: Tensor, offsets: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
@@ -24,6 +25,7 @@ from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_w
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import Pictures, frame_psnr, make_pictures
+from avatar_core.fit.pose import Pose
 from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
 from avatar_core.fit.track import Track, keypoint_weights, track_clip
 from avatar_core.geometry.camera import Camera
@@ -43,7 +45,7 @@ DEFAULT = FitConfig()
 @dataclass(frozen=True)
 class ClipFit:
     """deformation (T frames) and the constant camera; visible: which regions the framing shows well enough to learn from;
-    confidence (T,) in 0..1; metrics, flat; frames (T,H,W,3) uint8: the fit, rendered; means (T,N,3) m."""
+    confidence (T,) in 0..1; metrics, flat; frames (T,H,W,3) uint8: the fit, rendered; means (T,N,3) m; pose: bones and actions."""
 
     deformation: Deformation
     camera: Camera
@@ -52,7 +54,7 @@ class ClipFit:
     metrics: dict[str, float]
     frames: np.ndarray
     means: np.ndarray
-    face_weights: np.ndarray
+    pose: Pose
 
 
 def fit_clip(
@@ -99,7 +101,7 @@ def fit_clip(
     clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
     config = config if hold_head else replace(config, **vars(config.body_rates))
     motion = refine_clip(seen, curves, track, clip, config, progress)
-    return _finish(rig, motion, track, pictures, layout, framing, keypoints_confidence, config)
+    return _finish(rig, motion, track, pictures, layout, framing, keypoints_confidence, config, shift)
 
 
 def camera_for(
@@ -127,6 +129,7 @@ def _finish(
     framing: str,
     confidence: np.ndarray,
     config: FitConfig,
+    displacement: Tensor,
 ) -> ClipFit:
     """Render the result in windows, measure it, and express it as a Deformation."""
     images, means, quats = [], [], []
@@ -166,7 +169,9 @@ def _finish(
         metrics=metrics,
         frames=(image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy(),
         means=base.cpu().numpy(),
-        face_weights=motion.weights.detach().cpu().numpy(),
+        pose=Pose(
+            *(t.detach().cpu().numpy() for t in (*motion.curves(), motion.weights, displacement.contiguous()))
+        ),
     )
 
 

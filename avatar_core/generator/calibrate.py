@@ -29,6 +29,7 @@ from avatar_core.generator.config import SampleConfig
 from avatar_core.generator.model import UNBOUNDED, Generator
 from avatar_core.generator.sampler import encode_audio, sample
 from avatar_core.geometry.filters import low_pass, slow_velocity
+from avatar_core.io.rows import Rows
 
 SIGMAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # frames, standard deviation of the Gaussian filter
 TEMPO_HZ = 4.0  # above it fits are mostly noise
@@ -148,5 +149,5 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
     return (vectors * np.maximum(values, 1e-18) ** exponent) @ vectors.T
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def _tensor(values: np.ndarray | Rows) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32))

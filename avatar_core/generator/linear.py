@@ -12,14 +12,14 @@ P = (2R+1) M.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avatar_core.clock import MEL_PER_FRAME
-from avatar_core.embed.batches import LatentClip
+from avatar_core.embed.batches import LatentClip, some_clips
 from avatar_core.generator.config import LinearConfig
 
 
@@ -64,33 +64,35 @@ def fit_linear(
     Equation: W = argmin sum_n w_n |y_n - W p_n|^2 + ridge N |W|^2, p and y about their means, N = sum w_n.
     Locked by test_the_linear_reading_is_the_ridge_solution.
     """
-    device = reading.weight.device
-    rows = [
-        (
-            torch.from_numpy(np.asarray(clip.audio, np.float32)).to(device),
-            torch.from_numpy(np.asarray(clip.x[:, face], np.float64)).to(device),
-            torch.from_numpy(np.ones(len(clip.x)) if clip.confidence is None else clip.confidence)
-            .double()
-            .to(device),
-        )
-        for clip in clips
-        if clip.visible["face"]
-    ]
-    if not rows:
+    device, faces = reading.weight.device, [clip for clip in clips if clip.visible["face"]]
+    if not faces:
         return
-    spoken = torch.cat([heard for heard, *_ in rows])
+
+    spoken = torch.cat(
+        [torch.from_numpy(np.asarray(clip.audio, np.float32)) for clip in some_clips(faces)]
+    ).to(device)
     reading.mean.copy_(spoken.mean(0))
     reading.deviation.copy_(spoken.std(0) + 1e-3)
     window = silence.shape[1] // MEL_PER_FRAME
-    each = sum(float(w.sum()) for *_, w in rows) * config.silence / (len(silence) * window)
     rest = neutral[face].double().to(device).expand(window, -1)
-    rows += [(heard, rest, rest.new_full((window,), each)) for heard in silence.to(device)]
-    total = sum(float(w.sum()) for *_, w in rows)
-    middle = torch.stack([w @ y for _, y, w in rows]).sum(0) / total
+    total = sum(float(_weight(clip).sum()) for clip in faces)
+    quiet = rest.new_full((window,), total * config.silence / (len(silence) * window))
+    for _ in silence:
+        total += float(quiet.sum())
+
+    def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Features (4T,M), y (T,F) and weights (T,) of one clip after the other: read anew for every sum over them."""
+        for clip in faces:
+            heard = torch.from_numpy(np.asarray(clip.audio, np.float32)).to(device)
+            y = torch.from_numpy(np.asarray(clip.x, np.float64)[:, face]).to(device)
+            yield heard, y, _weight(clip).to(device)
+        yield from ((heard, rest, quiet) for heard in silence.to(device))
+
+    middle = torch.stack([w @ y for _, y, w in rows()]).sum(0) / total
     size = len(reading.weight)
     gram, mean = spoken.new_zeros(size, size), middle.new_zeros(size)
     cross = middle.new_zeros(size, len(middle))
-    for heard, y, w in rows:
+    for heard, y, w in rows():
         p = reading.windows(heard[None])[0]
         gram += p.T @ (p * w[:, None].float())
         cross += p.double().T @ ((y - middle) * w[:, None])
@@ -101,3 +103,9 @@ def fit_linear(
     solved = torch.linalg.solve(gram, cross)
     reading.weight.copy_(solved)
     reading.bias.copy_(middle - mean @ solved)
+
+
+def _weight(clip: LatentClip) -> Tensor:
+    """(T,) double"""
+    given = np.ones(len(clip.x)) if clip.confidence is None else np.asarray(clip.confidence)
+    return torch.from_numpy(given).double()

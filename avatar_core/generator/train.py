@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.device import CPU, Compute
-from avatar_core.embed.batches import Batches, LatentClip
+from avatar_core.embed.batches import Batches, LatentClip, some_clips
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
 from avatar_core.generator.linear import fit_linear
@@ -78,7 +79,7 @@ def train_generator(
     loss_of = MotionLoss(batches, codec, config, compute)
     with torch.device("cpu"):
         model = Generator(model_config)
-    model.dit.trunk.fit_normalisation(c.audio for c in clips)
+    model.dit.trunk.fit_normalisation(c.audio for c in some_clips(clips))
     model.noise_velocity.copy_(latent_speed(clips, codec))
     noise = model.noise_maker()
     model.to(compute.device)
@@ -88,8 +89,8 @@ def train_generator(
         )
 
     def losses() -> dict[str, Tensor]:
-        drawn = compute.put(*draw_windows(batches, audio, noise, config, rng))
-        return {"loss": diffusion_loss(model, loss_of, drawn, config, compute)}
+        with ranks.share(*draw_windows(batches, audio, noise, config, rng)) as part:
+            return {"loss": diffusion_loss(model, loss_of, compute.put(*part), config, compute)}
 
     with one_thread():
         history = run_loop(
@@ -103,7 +104,7 @@ def train_generator(
             ),
             rng,
             losses,
-            fingerprint=fingerprint_of(config, model.config, *(np.asarray(c.x) for c in clips)),
+            fingerprint=fingerprint_of(config, model.config, arrays=(c.x for c in clips)),
             checkpoint_dir=checkpoint_dir,
             progress=progress,
         )  # fmt: skip

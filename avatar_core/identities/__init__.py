@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from avatar_core.device import Compute
+    from avatar_core.models.card import Card
 
 BACKENDS = {
     "procedural": "avatar_core.identities.procedural:ProceduralIdentities",
     "folder": "avatar_core.identities.folder:FolderIdentities",
+    "diffusers": "avatar_core.identities.diffusion:DiffusionIdentities",
 }
 
 
@@ -24,8 +30,8 @@ class NewPerson:
     photo: Path | None = None
 
 
-class IdentityBackend(Protocol):
-    """Where people come from. `provides` "attributes" when `NewPerson.attributes` says what a person looks like."""
+class PeopleSource(Protocol):
+    """Where people come from. `provides` "attributes" when `NewPerson.attributes` says exactly what a person looks like."""
 
     @property
     def provides(self) -> frozenset[str]: ...
@@ -36,6 +42,24 @@ class IdentityBackend(Protocol):
         """`count` different people; the same for the same seed. Raises UserError when there are not so many."""
         ...
 
+
+class IdentityBackend(PeopleSource, Protocol):
+    """People whose portraits are made one by one, in the stage's workers."""
+
     def portrait(self, person: NewPerson, size: int) -> tuple[np.ndarray, dict[str, float]]:
         """Picture (H,W,3), uint8 or float in [0, 1], and numbers for quality control. `size` px is asked for, not promised."""
+        ...
+
+
+@runtime_checkable
+class PortraitModel(PeopleSource, Protocol):
+    """People whose portraits come from a published model, which is loaded once."""
+
+    @property
+    def card(self) -> Card: ...
+
+    def portraits(
+        self, people: Sequence[NewPerson], compute: Compute
+    ) -> Iterator[tuple[NewPerson, np.ndarray, dict[str, float]]]:
+        """Each of the people with picture (H,W,3) uint8 and numbers for quality control. UserError before the model is loaded."""
         ...

@@ -38,6 +38,10 @@ SCHEMA = pa.schema(
     metadata={"schema_version": SCHEMA_VERSION},
 )
 
+# of what published models made: id, commit or digest, licence; only in catalogues where a row has them
+MODEL = pa.schema([pa.field(name, pa.string()) for name in ("model", "revision", "licence")])
+WITH_MODEL = pa.schema([*SCHEMA, *MODEL], metadata=SCHEMA.metadata)
+
 DEFAULTS: dict[str, Any] = {"fps": 25.0, "status": "ok", "qc": {}}
 
 
@@ -46,12 +50,14 @@ def write_catalog(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) ->
 
     Raises ValueError for an unknown column, a missing one, a doubled id or an unknown split: programmers' errors.
     """
+    rows = list(rows)
+    schema = WITH_MODEL if any(row.get(name) for row in rows for name in MODEL.names) else SCHEMA
     table_rows: list[dict[str, Any]] = []
     for row in rows:
-        unknown = sorted(set(row) - set(SCHEMA.names))
+        unknown = sorted(set(row) - set(WITH_MODEL.names))
         if unknown:
             raise ValueError(f"catalogue row {row.get('id')!r}: unknown columns {unknown}")
-        full = {name: row.get(name, DEFAULTS.get(name)) for name in SCHEMA.names}
+        full = {name: row.get(name, DEFAULTS.get(name)) for name in schema.names}
         missing = [f.name for f in SCHEMA if not f.nullable and full[f.name] is None]
         if missing or full["split"] not in SPLITS:
             raise ValueError(
@@ -65,7 +71,7 @@ def write_catalog(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) ->
     ids = [r["id"] for r in table_rows]
     if len(set(ids)) != len(ids):
         raise ValueError(f"catalogue {path}: doubled ids")
-    table = pa.Table.from_pylist(table_rows, schema=SCHEMA)
+    table = pa.Table.from_pylist(table_rows, schema=schema)
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -79,7 +85,7 @@ def read_catalog(path: str | os.PathLike) -> list[dict[str, Any]]:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: expected a Parquet catalogue, found a damaged file ({error})") from None
-    if not table.schema.equals(SCHEMA):
+    if not any(table.schema.equals(schema) for schema in (SCHEMA, WITH_MODEL)):
         raise UserError(
             f"{path}: expected the columns of schema {SCHEMA_VERSION}, found {table.schema.names}"
         )

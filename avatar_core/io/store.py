@@ -9,6 +9,7 @@ T frames, N particles, C components; `trajectories`: all clips of a shard concat
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,20 @@ def _create(
     )
 
 
+@contextmanager
+def array_writer(
+    path: str | os.PathLike, attrs: Mapping[str, Any] | None = None
+) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """`with array_writer(path) as add: add(name, array)`: one array after the other, so that none waits in memory for the rest."""
+    with _new_store(Path(path), attrs or {}) as group:
+        yield lambda name, array: _add(group, name, array)
+
+
+def _add(group: zarr.Group, name: str, array: np.ndarray, chunks: Sequence[int] | None = None) -> None:
+    array = np.ascontiguousarray(array)  # a scalar becomes (1,)
+    _create(group, name, array.shape, array.dtype, tuple(chunks or _auto_chunks(array)))[...] = array
+
+
 def write_arrays(
     path: str | os.PathLike,
     arrays: Mapping[str, np.ndarray],
@@ -76,9 +91,7 @@ def write_arrays(
     """Write a whole store at once. Names may be nested ("masks/clip"); `chunks` by name, else about 4 MB along the first axis."""
     with _new_store(Path(path), attrs or {}) as group:
         for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])  # a scalar becomes (1,)
-            chosen = tuple(chunks[name]) if chunks and name in chunks else _auto_chunks(array)
-            _create(group, name, array.shape, array.dtype, chosen)[...] = array
+            _add(group, name, arrays[name], (chunks or {}).get(name))
 
 
 def _auto_chunks(array: np.ndarray) -> tuple[int, ...]:
@@ -136,6 +149,14 @@ class Store:
         """Shape of an array. Raises UserError when there is none of that name."""
         return tuple(self._array(name).shape)
 
+    def layout(self, name: str) -> tuple[tuple[int, ...], np.dtype, int]:
+        """Shape, dtype and rows a chunk of an array that is cut into chunks along its first axis alone."""
+        array = self._array(name)
+        assert array.chunks[1:] == tuple(max(1, n) for n in array.shape[1:]), (
+            f"{name}: chunks of {array.chunks}"
+        )
+        return tuple(array.shape), array.dtype, array.chunks[0]
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start..stop of array `name`. Raises UserError when the array is absent or a chunk it needs is damaged."""
         array = self._array(name)
@@ -162,14 +183,11 @@ class Store:
             ) from None
 
     def _chunk_files(self, name: str, start: int, stop: int) -> list[tuple[str, int]]:
-        prefix = f"{name}/c/"
-        window = self._array(name).chunks[0]
-        return [
-            (file, size)
-            for file, size in self.files.items()
-            if file.startswith(prefix)
-            and start // window <= int(file[len(prefix) :].split("/")[0]) <= max(start, stop - 1) // window
-        ]
+        array = self._array(name)
+        along = [range(-(-n // max(1, step))) for n, step in zip(array.shape, array.chunks, strict=True)]
+        along[0] = along[0][start // array.chunks[0] : max(start, stop - 1) // array.chunks[0] + 1]
+        files = ("/".join((name, "c", *map(str, place))) for place in itertools.product(*along))
+        return [(file, self.files[file]) for file in files if file in self.files]
 
     def _find_damage(self, name: str, start: int, stop: int) -> Path:
         array = self._array(name)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from avatar_core.perception.warp import as_float
 if TYPE_CHECKING:
     from avatar_core.perception.instruments import Critics
 
+RIM = 0.03  # of a picture's height
 FRAME_STEP = 3  # every third frame for what is measured frame by frame: neighbours say the same
 
 
@@ -26,7 +28,8 @@ FRAME_STEP = 3  # every third frame for what is measured frame by frame: neighbo
 class Clip:
     """One clip to score. frames (T,H,W,3), log_mel (4T,M) or None, truth frames of the same shape or None, portrait
     (H,W,3) or None; images float [0,1] or uint8. `mouth_seen`, `hands_seen`: whether the framing shows them. `row`: of the table,
-    e.g. ours or ground_truth, by which the scores of published tools are looked up."""
+    e.g. ours or ground_truth, by which the scores of published tools are looked up. `person`: who is in it, for intervals;
+    `mask` (T,H,W), not 0 where the true frames show the person, or None for everywhere: what SSIM and PSNR look at."""
 
     id: str
     frames: NDArray
@@ -36,11 +39,13 @@ class Clip:
     mouth_seen: bool = True
     hands_seen: bool = True
     row: str = "ours"
+    person: str = ""
+    mask: NDArray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A metric's value with its 95% interval over clips; `value` is None when `status` is "unavailable"."""
+    """A metric's value with its 95% interval over people; `value` is None when `status` is "unavailable"."""
 
     metric: str
     value: float | None
@@ -82,12 +87,17 @@ class Look:
         return sync_scores(*self.critics.sync(self.clip.frames, self.clip.log_mel, self.keypoints[0]))
 
     @cached_property
-    def pairs(self) -> list[tuple[NDArray, NDArray]]:
-        """Frames and true frames in [0,1]."""
+    def pairs(self) -> list[tuple[NDArray, NDArray, NDArray | None]]:
+        """Frames and true frames in [0,1], and where the person is, RIM of the height wider: what spills over counts."""
         clip = self.clip
         if clip.truth is None or clip.truth.shape != clip.frames.shape:
             raise ValueError("no ground-truth frames of the same size and length")
-        return [(as_float(a), as_float(b)) for a, b in zip(clip.frames, clip.truth, strict=True)]
+        masks: Sequence[NDArray | None] = [None] * len(clip.frames)
+        if clip.mask is not None:
+            side = 2 * round(RIM * clip.frames.shape[1]) + 1
+            rim = np.ones((side, side), np.uint8)
+            masks = [cv2.dilate((m > 0).astype(np.uint8), rim) for m in clip.mask]
+        return [(as_float(a), as_float(b), m) for a, b, m in zip(clip.frames, clip.truth, masks, strict=True)]
 
 
 class Metric(Protocol):
@@ -108,6 +118,8 @@ class Metric(Protocol):
         """What is kept of a clip. ValueError or UserError where the clip cannot be measured, with the reason."""
         ...
 
-    def summarise(self, name: str, measured: Sequence[Any], draws: int, seed: int) -> Value:
-        """A row's value from what `measure` gave, at least one clip. ValueError where they are too few."""
+    def summarise(
+        self, name: str, measured: Sequence[Any], people: Sequence[str], draws: int, seed: int
+    ) -> Value:
+        """A row's value from what `measure` gave and who each clip shows, at least one clip. ValueError where they are too few."""
         ...

@@ -3,7 +3,8 @@
 Definitions: IQA, ASE mean image quality and aesthetics per frame (Q-Align's 1..5 scale; `embedded` are regressors of known damage);
 SyncC, SyncD see `sync`; HKC mean confidence of the hand keypoints (CyberHost, Lin et al. 2024); CSIM mean likeness of portrait and
 frames: the cosine of ArcFace's embeddings where the user brings that network, else 1 - distance / 1.2 of dlib's descriptors (1 the
-same picture, above .5 the same person), 0 for a frame without a face; SSIM, PSNR see `image`.
+same picture, above .5 the same person), 0 for a frame without a face; SSIM, PSNR see `image`, over the person
+where a clip says where that is.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ class ClipMetric(Referenced):
             return read_score(self.reference, look.clip.row, look.clip.id)
         return self.score(look)
 
-    def summarise(self, name: str, measured: Sequence[float], draws: int, seed: int) -> Value:
-        interval = bootstrap(list(measured), draws=draws, seed=seed)
+    def summarise(
+        self, name: str, measured: Sequence[float], people: Sequence[str], draws: int, seed: int
+    ) -> Value:
+        interval = bootstrap(list(measured), draws=draws, seed=seed, groups=people)
         return Value(name, interval.value, interval.low, interval.high, interval.samples, self.backend, "ok")
 
 
@@ -132,14 +135,14 @@ class SSIM(ClipMetric):
     formula = True
 
     def score(self, look: Look) -> float:
-        return float(np.mean([ssim(a, b) for a, b in look.pairs]))
+        return float(np.mean([ssim(a, b, mask) for a, b, mask in look.pairs]))
 
 
 class PSNR(ClipMetric):
     formula = True
 
     def score(self, look: Look) -> float:
-        return float(np.mean([psnr(a, b) for a, b in look.pairs]))
+        return float(np.mean([psnr(a, b, mask) for a, b, mask in look.pairs]))
 
 
 def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:

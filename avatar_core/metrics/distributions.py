@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from avatar_core.metrics.bootstrap import bootstrap
 from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.frechet import frechet_distance
 from avatar_core.metrics.reference import OnnxFeatures, Referenced
@@ -17,12 +18,17 @@ from avatar_core.perception.warp import as_float
 if TYPE_CHECKING:
     from avatar_core.perception.instruments import Critics
 
+MOST_DRAWS = 200  # of the bootstrap: each is a decomposition
 WINDOW = 16  # frames of a clip that FVD sees at once
 
 
 @dataclass(frozen=True)
 class FrechetMetric(Referenced):
-    """Features of ours and of the true clips; the value is the distance between the two sets. Subclasses give `features`."""
+    """Features of ours and of the true clips; the value is the distance between the two sets. Subclasses give `features`.
+
+    The interval draws people for both sets at once. Drawing some twice biases the distance upward, so it may lie above the
+    value: it says how far the distance depends on who was tested.
+    """
 
     higher_is_better: ClassVar[bool] = False
 
@@ -35,13 +41,36 @@ class FrechetMetric(Referenced):
         return ours, None if truth is None else self.features(truth, look.critics)
 
     def summarise(
-        self, name: str, measured: Sequence[tuple[NDArray, NDArray | None]], draws: int, seed: int
+        self,
+        name: str,
+        measured: Sequence[tuple[NDArray, NDArray | None]],
+        people: Sequence[str],
+        draws: int,
+        seed: int,
     ) -> Value:
-        truths = [truth for _, truth in measured if truth is not None]
-        if not truths:
-            raise ValueError("no ground-truth frames")
-        result = frechet_distance(np.concatenate([ours for ours, _ in measured]), np.concatenate(truths))
-        return Value(name, result.value, None, None, min(result.samples), self.backend, "ok", result.warning)
+        pairs = [(ours, truth) for ours, truth in measured if truth is not None]
+        note = ""
+        if (
+            not pairs
+        ):  # the true clips themselves: every other one against its neighbour, the floor of every other row
+            if len(measured) < 2:
+                raise ValueError("no ground-truth frames")
+            clips = [ours for ours, _ in measured]
+            pairs = list(zip(clips[::2], clips[1::2], strict=False))
+            people = people[: 2 * len(pairs) : 2]
+            note = "floor: half of the true clips against the other half; "
+
+        def distance(chosen: NDArray) -> float:
+            sides = zip(*(pairs[int(k)] for k in chosen), strict=True)
+            return frechet_distance(*(np.concatenate(side) for side in sides)).value
+
+        sides = zip(*pairs, strict=True)
+        result = frechet_distance(*(np.concatenate(side) for side in sides))
+        spread = bootstrap(np.arange(len(pairs)), distance, min(draws, MOST_DRAWS), seed, groups=people)
+        few = min(result.samples)
+        return Value(
+            name, result.value, spread.low, spread.high, few, self.backend, "ok", note + result.warning
+        )
 
 
 class FID(FrechetMetric):

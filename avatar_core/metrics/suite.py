@@ -39,11 +39,14 @@ def all_metrics() -> dict[str, Metric]:
 
 @dataclass(frozen=True)
 class ClipScores:
-    """What is kept of a clip: by metric what it measured, or why it could not."""
+    """What is kept of a clip: by metric what it measured, or why it could not; `offset`: of the sound in frames (> 0: late), where
+    the mouth was seen."""
 
     id: str
+    person: str
     parts: dict[str, Any]
     missing: dict[str, str]
+    offset: int | None
 
 
 def score_clip(clip: Clip, critics: Critics, metrics: Mapping[str, Metric]) -> ClipScores:
@@ -54,22 +57,32 @@ def score_clip(clip: Clip, critics: Critics, metrics: Mapping[str, Metric]) -> C
             parts[name] = metric.measure(look)
         except (ValueError, UserError) as error:
             missing[name] = str(error)
-    return ClipScores(clip.id, parts, missing)
+    try:
+        offset = look.sync.offset if {"SyncC", "SyncD"} & parts.keys() else None
+    except ValueError:
+        offset = None
+    return ClipScores(clip.id, clip.person or clip.id, parts, missing, offset)
 
 
 def summarise(
-    measured: Sequence[ClipScores], metrics: Mapping[str, Metric], *, draws: int = 1000, seed: int = 0
+    measured: Sequence[ClipScores],
+    metrics: Mapping[str, Metric],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    why: str | None = None,
 ) -> dict[str, Value]:
-    """Clips of one row (ours, ground truth, mismatched audio...) -> metric -> Value."""
+    """Clips of one row (ours, ground truth, mismatched audio...) -> metric -> Value. why: there are none."""
     values: dict[str, Value] = {}
     for name, metric in metrics.items():
         parts = [j.parts[name] for j in measured if name in j.parts]
-        why = "; ".join(sorted({j.missing[name] for j in measured if name in j.missing})) or "no clips"
+        people = [j.person for j in measured if name in j.parts]
+        reasons = sorted({j.missing[name] for j in measured if name in j.missing})
         try:
             values[name] = (
-                metric.summarise(name, parts, draws, seed)
+                metric.summarise(name, parts, people, draws, seed)
                 if parts
-                else unavailable(name, metric.backend, why)
+                else unavailable(name, metric.backend, "; ".join(reasons) or why or "no clips")
             )
         except ValueError as error:
             values[name] = unavailable(name, metric.backend, str(error))

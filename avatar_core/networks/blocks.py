@@ -11,8 +11,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from avatar_core.ranks import Dropout
 
 
 class AudioTrunk(nn.Module):
@@ -30,7 +33,7 @@ class AudioTrunk(nn.Module):
         self.down = nn.Conv1d(c, c, 6, stride=4, padding=1)
         self.blocks = nn.ModuleList([ConvBlock(c, kernel, dropout) for _ in range(blocks)])
 
-    def fit_normalisation(self, log_mels: Iterable[np.ndarray]) -> None:
+    def fit_normalisation(self, log_mels: Iterable[ArrayLike]) -> None:
         """Set mean and deviation from training clips (T,80)."""
         for own, value in zip((self.mel_mean, self.mel_std), mel_statistics(log_mels), strict=True):
             own.copy_(value)
@@ -43,7 +46,7 @@ class AudioTrunk(nn.Module):
         return h
 
 
-def mel_statistics(log_mels: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+def mel_statistics(log_mels: Iterable[ArrayLike]) -> tuple[Tensor, Tensor]:
     """Mean and deviation (80,) of each band over all frames of training clips (T,80); 0.1 keeps a silent band finite."""
     frames = np.concatenate([np.asarray(mel, np.float32) for mel in log_mels])
     return torch.from_numpy(frames.mean(0)), torch.from_numpy(frames.std(0) + 0.1)
@@ -59,7 +62,7 @@ class ConvBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(channels, 2 * channels),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(2 * channels, channels),
         )
 

@@ -17,6 +17,7 @@ MOUTH_SIDE = 1.3  # of the distance between eyes and mouth: nose and chin are in
 MOUTH_HEIGHT = 0.45  # of the window: a little more room below the mouth than above, the jaw drops
 EVERY = 4  # frames between two looks for the mouth
 STEADY = 3.0  # frames, standard deviation of the filter over the window's way
+GRID = 64  # steps a pixel of the window's place: the last bits of what the detectors said, which say nothing, end here
 TRUSTED = 0.3  # mean confidence of the lips from which a frame counts
 
 
@@ -39,4 +40,5 @@ def window_round_mouth(xy: np.ndarray, confidence: np.ndarray, at: np.ndarray, t
     side = max(8.0, MOUTH_SIDE * float(np.median(np.linalg.norm(eye - mouth, axis=-1))))
     way = np.stack([np.interp(np.arange(total), at[seen], mouth[:, k]) for k in (0, 1)], 1)
     way = gaussian_filter1d(way, STEADY, axis=0, mode="nearest")
-    return Window(way - [0.5 * side, MOUTH_HEIGHT * side], side)
+    side = round(GRID * side) / GRID
+    return Window(np.round(GRID * (way - [0.5 * side, MOUTH_HEIGHT * side])) / GRID, side)

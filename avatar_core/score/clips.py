@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.io.rows import Rows
 
 AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
 
 
 @dataclass(frozen=True)
 class ScoreClip:
-    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80)."""
+    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80); in memory, or on disk and read in training."""
 
-    frames: np.ndarray
-    log_mel: np.ndarray
+    frames: np.ndarray | Rows
+    log_mel: np.ndarray | Rows
 
 
 def to_signed(frames: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def to_signed(frames: Tensor) -> Tensor:
     return (frames.float() / 127.5 - 1).movedim(-1, -3)
 
 
-def pad_mel(log_mel: np.ndarray) -> Tensor:
+def pad_mel(log_mel: np.ndarray | Rows) -> Tensor:
     """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
     edge = MEL_PER_FRAME * AUDIO_CONTEXT
     return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar_core import ranks
 from avatar_core.clock import MEL_PER_FRAME
 from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
@@ -22,6 +23,8 @@ from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
+
+STATISTICS_CLIPS = 100  # at least, where there are as many, for the normalisation of sound and pictures
 
 
 def train_score(
@@ -39,19 +42,18 @@ def train_score(
     rng = torch.Generator().manual_seed(config.seed + 1)
     with torch.device("cpu"):
         model = ScoreNetwork(config)
-    data = _prepare(clips, config)
-    mel = np.concatenate([np.asarray(c.log_mel, np.float32) for c in clips])
-    mean, std = mel_statistics([mel])
+    data, every = _prepare(clips, config), max(1, len(clips) // STATISTICS_CLIPS)
+    mean, std = mel_statistics(c.log_mel for c in clips[::every])
     model.mel_mean.copy_(mean)
     model.mel_std.copy_(std)
-    model.spread.copy_(_spread(data))
+    model.spread.copy_(_spread(data[:: max(1, len(data) // STATISTICS_CLIPS)]))
     model.to(compute.device)
 
     def losses() -> dict[str, Tensor]:
         clips = _varied(*_draw(data, config, rng), rng)
-        drawn = compute.put(*clips, *_draw_noise(clips[0].shape, config.drop, rng))
-        frames, log_mel, reference, timesteps, noise, dropped = drawn
-        with compute.autocast():
+        drawn = (*clips, *_draw_noise(clips[0].shape, config.drop, rng))
+        with ranks.share(*drawn) as part, compute.autocast():
+            frames, log_mel, reference, timesteps, noise, dropped = compute.put(*part)
             return {"loss": model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)}
 
     with one_thread():
@@ -63,7 +65,9 @@ def train_score(
             compute.adamw(model.parameters(), lr=config.learning_rate, weight_decay=0.01),
             rng,
             losses,
-            fingerprint=fingerprint_of(config, mel, *(np.asarray(c.frames[0]) for c in clips)),
+            fingerprint=fingerprint_of(
+                config, mean.numpy(), std.numpy(), arrays=(c.frames[0] for c in clips)
+            ),
             checkpoint_dir=checkpoint_dir,
             progress=progress,
         )
@@ -106,38 +110,45 @@ def evaluate_score(
 
 
 def _draw(
-    data: Sequence[tuple[Tensor, Tensor]], config: ScoreConfig, generator: torch.Generator
+    data: Sequence[ScoreClip], config: ScoreConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """frames (B,F,3,H,W) in [-1,1], log_mel (B,4(F+2 context),80), reference (B,3,H,W)."""
     frames, mels, references = [], [], []
     first = int(torch.randint(len(data), (1,), generator=generator, device="cpu"))
     for number in range(config.batch):
         # consecutive clips: no clip twice in a batch (where there are enough), so rolled sound is mismatched
-        clip, mel = data[(first + number) % len(data)]
-        start = int(torch.randint(len(clip) - config.frames + 1, (1,), generator=generator, device="cpu"))
-        frames.append(to_signed(clip[start : start + config.frames]))
-        mels.append(mel[MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)])
-        other = int(torch.randint(len(clip), (1,), generator=generator, device="cpu"))
-        references.append(to_signed(clip[other]))
+        clip = data[(first + number) % len(data)]
+        total = len(clip.frames)
+        start = int(torch.randint(total - config.frames + 1, (1,), generator=generator, device="cpu"))
+        frames.append(to_signed(torch.from_numpy(clip.frames[start : start + config.frames])))
+        mels.append(
+            pad_mel(clip.log_mel)[
+                MEL_PER_FRAME * start : MEL_PER_FRAME * (start + config.frames + 2 * AUDIO_CONTEXT)
+            ]
+        )
+        other = int(torch.randint(total, (1,), generator=generator, device="cpu"))
+        references.append(to_signed(torch.from_numpy(clip.frames[other])))
     return torch.stack(frames), torch.stack(mels), torch.stack(references)
 
 
-def _prepare(clips: Sequence[ScoreClip], config: ScoreConfig) -> list[tuple[Tensor, Tensor]]:
-    data = []
+def _prepare(clips: Sequence[ScoreClip], config: ScoreConfig) -> list[ScoreClip]:
+    """The clips that are long enough."""
     for clip in clips:
-        if clip.frames.shape[1:] != (config.size, config.size, 3):
+        if tuple(clip.frames.shape[1:]) != (config.size, config.size, 3):
             raise UserError(f"score: expected crops of {config.size} px, found {clip.frames.shape[1:]}")
-        if len(clip.frames) >= config.frames:
-            data.append((torch.from_numpy(np.ascontiguousarray(clip.frames)), pad_mel(clip.log_mel)))
+    data = [clip for clip in clips if len(clip.frames) >= config.frames]
     if not data:
         raise UserError(f"score: expected clips of {config.frames} frames or more, found none")
     return data
 
 
-def _spread(data: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _spread(data: Sequence[ScoreClip]) -> Tensor:
     """Root mean square difference between two frames of a clip, in the units of frames in [-1, 1]."""
-    frames = [to_signed(clip[:: max(1, len(clip) // 12)]) for clip, _ in data]
-    return torch.stack([2 * f.var(0, correction=0).mean() for f in frames]).mean().sqrt().clamp_min(0.02)
+    spreads = []
+    for clip in data:
+        frames = to_signed(torch.from_numpy(clip.frames[:: max(1, len(clip.frames) // 12)]))
+        spreads.append(2 * frames.var(0, correction=0).mean())
+    return torch.stack(spreads).mean().sqrt().clamp_min(0.02)
 
 
 def _varied(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from avatar_core.speech.scripts import Line, RecordedClip, load_scripts
 from avatar_core.speech.types import Phoneme, Speech, phonemes_from_json, phonemes_to_json
 from avatar_core.speech.voices import LANGUAGES, SPLITS, VOICES, Voice, find_voice, voice_names
 
+if TYPE_CHECKING:
+    from avatar_core.device import Compute
+    from avatar_core.models.card import Card
+
 BACKENDS = {
     "espeak": "avatar_core.speech.espeak_source:EspeakSpeech",
     "folder": "avatar_core.speech.folder:FolderSpeech",
+    "coqui": "avatar_core.speech.coqui:CoquiSpeech",
 }
 
 
-class SpeechBackend(Protocol):
-    """Where sentences and their sound come from. `provides` "phonemes" when each `Speech` has their times."""
+class SentenceSource(Protocol):
+    """Where sentences and their speakers come from. `provides` "phonemes" when each `Speech` has their times."""
 
     @property
     def provides(self) -> frozenset[str]: ...
@@ -34,8 +39,24 @@ class SpeechBackend(Protocol):
         """Names of the speakers of a split, of one sex where it is known; at least one."""
         ...
 
+
+class SpeechBackend(SentenceSource, Protocol):
+    """Sentences that are spoken one by one, in the stage's workers."""
+
     def speak(self, line: Line, voice: str) -> Speech:
         """The sound of one sentence; the same bytes every time."""
+        ...
+
+
+@runtime_checkable
+class VoiceModel(SentenceSource, Protocol):
+    """Sentences spoken by a published model, which is loaded once."""
+
+    @property
+    def card(self) -> Card: ...
+
+    def spoken(self, sentences: Sequence[tuple[Line, str]], compute: Compute) -> Iterator[Speech]:
+        """Each (sentence, voice) in order. UserError before the model is loaded."""
         ...
 
 
@@ -57,9 +78,11 @@ __all__ = [
     "Phoneme",
     "RecordedClip",
     "RecordedSpeech",
+    "SentenceSource",
     "Speech",
     "SpeechBackend",
     "Voice",
+    "VoiceModel",
     "find_voice",
     "load_scripts",
     "phonemes_from_json",

@@ -5,22 +5,34 @@ Legend: T frames at 25 fps, H height, W width, Q truth vertices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from avatar_core.backends import backend_class
 
 if TYPE_CHECKING:
+    from avatar_core.device import Compute
     from avatar_core.geometry.camera import Camera
+    from avatar_core.models.card import Card
     from avatar_core.speech.types import Speech
 
 BACKENDS = {
     "procedural": "avatar_core.teacher.procedural:ProceduralTeacher",
     "folder": "avatar_core.teacher.folder:FolderTeacher",
+    "omniavatar": "avatar_core.teacher.omniavatar:OmniAvatar",
+    "echomimic_v2": "avatar_core.teacher.echomimic:EchoMimicV2",
+    "wan_s2v": "avatar_core.teacher.wan_s2v:WanSpeechToVideo",
+    "ltx2": "avatar_core.teacher.ltx2:LTX2Teacher",
+    "command": "avatar_core.teacher.command:CommandTeacher",
+}
+# models whose licence forbids to train others on what they make, by a part of their names -> the clause
+REFUSED = {
+    "hunyuan": "the Tencent Hunyuan community licence, clause 5(b), forbids to use the works or any output of them to improve any "
+    "other AI model; it may serve as a baseline in evaluation alone",
 }
 MAX_FRAMES = 1500  # a clip's frames are held in memory at once
 
@@ -84,6 +96,31 @@ class TeacherBackend(Protocol):
     def make(self, request: ClipRequest) -> TeacherClip:
         """`request.num_frames` frames, in step with the sound; the same for the same request."""
         ...
+
+
+@runtime_checkable
+class VideoModel(Protocol):
+    """A teacher that runs a published model: it makes its clips one after the other, as files that `folder` then reads."""
+
+    @property
+    def provides(self) -> frozenset[str]: ...
+    @property
+    def needs(self) -> frozenset[str]: ...
+    @property
+    def card(self) -> Card: ...
+
+    def videos(
+        self, requests: Sequence[ClipRequest], folder: Path, compute: Compute, advance: Callable[[], None]
+    ) -> None:
+        """Write `<folder>/<name>.mp4`, in step with the sound, for each request; `advance` is called after each. UserError before
+        work for what is missing."""
+        ...
+
+
+def refusal(name: str) -> str:
+    """Why a model of that name cannot be a teacher; empty where nothing is known against it."""
+    plain = "".join(c for c in name.lower() if c.isalnum())
+    return next((why for part, why in REFUSED.items() if part in plain), "")
 
 
 def deal_teacher(weights: Mapping[str, float], seed: int) -> str:

@@ -4,6 +4,8 @@ A caller brings its model, its optimizer and a function that draws a batch and g
 torch's global generators or from the one given: they are part of the checkpoint, so that stopping and going on gives
 the same bytes as not stopping (on a CPU).
 
+Several processes may share each batch (`avatar_core.ranks`); SIGTERM ends a training after the step in work, with a checkpoint.
+
 On a CUDA device nothing is read back within a step, which would make the CPU wait and the device idle: the optimizer itself leaves
 out a step that is not finite, and losses are read every `READ_EVERY` steps.
 """
@@ -11,6 +13,8 @@ out a step that is not finite, and losses are read every `READ_EVERY` steps.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avatar_core.errors import UserError
+from avatar_core import ranks
+from avatar_core.errors import Interrupted, UserError
 from avatar_core.progress import Progress
 from avatar_core.training.state import TrainingState, load_latest, save_state
 
@@ -61,8 +66,10 @@ def run_loop(
     """Train `model` in place and leave the averaged weights in it, in eval mode; returns the losses of every step.
 
     losses() draws a batch and returns scalars by name; the one called "loss" is what the step descends. A step that is not
-    finite is left out; UserError after PATIENCE of them. fingerprint: only checkpoints with the same one are resumed.
+    finite is left out; UserError after PATIENCE of them. fingerprint: only checkpoints with the same one are resumed. Raises
+    Interrupted when a SIGTERM came.
     """
+    ranks.start_alike(model)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     fused = bool(optimizer.defaults.get("fused"))
     reader = _Reader(loop, READ_EVERY if fused else 1)
@@ -70,32 +77,56 @@ def run_loop(
     history: History = []
     state = TrainingState(model, optimizer, average, rng, history, fingerprint)
     start = load_latest(checkpoint_dir, state) if checkpoint_dir else 0
-    for step in range(start, loop.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = loop.learning_rate * rate(step, loop.steps, loop.warmup, loop.floor)
-        model.train()
-        terms = losses()
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(trained, loop.clip_norm)
-        finite = torch.isfinite(norm) & torch.isfinite(terms["loss"].detach())
-        if fused:  # as a GradScaler says it
-            optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
-            optimizer.step()
-        elif bool(finite):
-            optimizer.step()
-        _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
-        done = step + 1
-        saved = bool(checkpoint_dir) and done % loop.checkpoint_every == 0
-        history += reader(step, terms, finite, now=saved or done == loop.steps)
-        if done % loop.report_every == 0 or done == loop.steps:
-            latest = mean_losses(history[-loop.report_every :])
-            progress(done, loop.steps, " ".join(f"{name} {value:.4g}" for name, value in latest.items()))
-        if checkpoint_dir and (saved or done == loop.steps):
-            save_state(checkpoint_dir, done, state)
+    with _Asked() as asked:
+        for step in range(start, loop.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = loop.learning_rate * rate(step, loop.steps, loop.warmup, loop.floor)
+            model.train()
+            terms = losses()
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            terms, stop = ranks.agree(terms, trained, asked.to_stop)
+            norm = nn.utils.clip_grad_norm_(trained, loop.clip_norm)
+            finite = torch.isfinite(norm) & torch.isfinite(terms["loss"].detach())
+            if fused:  # as a GradScaler says it
+                optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
+                optimizer.step()
+            elif bool(finite):
+                optimizer.step()
+            _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
+            done = step + 1
+            saved = bool(checkpoint_dir) and done % loop.checkpoint_every == 0
+            history += reader(step, terms, finite, now=saved or stop or done == loop.steps)
+            if done % loop.report_every == 0 or done == loop.steps:
+                latest = mean_losses(history[-loop.report_every :])
+                progress(done, loop.steps, " ".join(f"{name} {value:.4g}" for name, value in latest.items()))
+            if checkpoint_dir and ranks.number() == 0 and (saved or stop or done == loop.steps):
+                save_state(checkpoint_dir, done, state)
+            if stop:
+                raise Interrupted(f"{loop.stage}: ended after step {done} of {loop.steps}")
     model.load_state_dict(average)
     model.eval()
     return history
+
+
+class _Asked:
+    """`to_stop` once a SIGTERM has come, within the block; only the main thread hears of them."""
+
+    def __init__(self) -> None:
+        self.to_stop = False
+
+    def __enter__(self) -> _Asked:
+        self.listens = threading.current_thread() is threading.main_thread()
+        if self.listens:
+            self.before = signal.signal(signal.SIGTERM, self._hear)
+        return self
+
+    def _hear(self, *_: object) -> None:
+        self.to_stop = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.listens:
+            signal.signal(signal.SIGTERM, self.before)
 
 
 class _Reader:

@@ -6,11 +6,13 @@ One safetensors file a checkpoint (`train-00000400.safetensors`), the last two k
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from avatar_core.errors import UserError
@@ -87,13 +89,13 @@ def _card(state: TrainingState) -> torch.device | None:
     return device if device.type == "cuda" else None
 
 
-def fingerprint_of(*parts: object) -> str:
-    """SHA-256 over configurations (by repr) and arrays (by bytes): equal only for the same run."""
+def fingerprint_of(*parts: object, arrays: Iterable[ArrayLike] = ()) -> str:
+    """SHA-256 over configurations (by repr) and arrays (by bytes, read one at a time): equal only for the same run."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(
-            np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
-        )
+        digest.update(repr(part).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

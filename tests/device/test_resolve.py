@@ -116,9 +116,12 @@ def test_parameters_name_devices_and_precisions():
 def test_the_lock_says_what_made_the_bytes():
     """Device and precision are dependencies of exactly the stages that ask for them."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    asking = {n for n in stages if "stage.compute" in _code_of(n)}
+    training = {n for n in stages if "stage.train(" in _code_of(n)}
+    asking = {n for n in stages if "stage.compute" in _code_of(n)} | training
     on_device = {n for n, s in stages.items() if "run.device" in s["params"]}
     trained = {n for n, s in stages.items() if "run.precision" in s["params"]}
+    shared = {n for n, s in stages.items() if "run.processes" in s["params"]}
+    assert shared == training == set(TRAINING)
     assert on_device == asking == {*TRAINING, *RENDERING}
     assert trained == {*TRAINING}
 

@@ -53,7 +53,7 @@ def test_commands_exist(page):
         elif program == "avatar" and words[0] == "ablate":
             wrong += [f"{line}: {w}" for w in words if w.startswith("--") and w not in ABLATE]
         elif program == "avatar":
-            group = STAGES if words[0] in ("inspect", "profile") else AVATAR
+            group = STAGES if words[0] in ("inspect", "profile", "doctor", "models") else AVATAR
             wrong += [f"{line}: {w}" for w in unknown(group, words)]
         elif program.endswith("python") and find_spec(words[1].rstrip(":")) is None:
             wrong.append(line)

@@ -13,6 +13,7 @@ from avatar_core.fit.clip_refine import FlooredAdam, windows
 from avatar_core.fit.config import FitConfig, FitWeights, SkeletonTrackConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.pose import Pose, pose_deformation
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.deformation import LocalFrames
@@ -69,6 +70,21 @@ def test_frames_and_lips(parts, fitted):
 def test_refinement_improves_the_picture(parts, fitted):
     start = _fit(parts, dataclasses.replace(CONFIG, iterations=0))
     assert fitted.metrics["psnr_foreground"] > start.metrics["psnr_foreground"] + 0.2
+
+
+def test_pose_is_the_fit_without_its_nodes(parts, fitted):
+    template, layout, nodes = parts
+    canonical = scene().canonical
+
+    def posed(fit):
+        return pose_deformation(Pose.of(vars(fit.pose)), canonical, layout, template, "face", nodes)
+
+    # Before the first step no node has moved: the whole fit is its pose.
+    start = _fit(parts, dataclasses.replace(CONFIG, iterations=0))
+    np.testing.assert_allclose(posed(start).mean_offset, start.deformation.mean_offset, atol=1e-6)
+    np.testing.assert_allclose(posed(start).rotation, start.deformation.rotation, atol=1e-5)
+    moved = (posed(fitted).mean_offset - fitted.deformation.mean_offset).norm(dim=-1)
+    assert 1e-4 < float(moved.max()) < 0.02
 
 
 def test_deformation_composes_back(parts, fitted):

@@ -215,3 +215,15 @@ def test_bootstrap_covers_and_is_repeatable():
     assert bootstrap([2.0]).low == 2.0
     assert bootstrap([np.nan, 3.0]).samples == 1
     assert np.isnan(bootstrap([]).value)
+
+
+def test_bootstrap_over_groups_is_wider():
+    """Ten people with six like clips each say as much as ten clips, not sixty."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(10), 6)
+    x = rng.normal(5, 1, 10)[people] + rng.normal(0, 0.1, 60)
+    clips, grouped = bootstrap(x), bootstrap(x, groups=list(people))
+    assert clips.value == grouped.value and grouped.samples == 60
+    assert grouped.high - grouped.low > 1.8 * (clips.high - clips.low)
+    one = bootstrap(x, groups=["same"] * 60)
+    assert one.low == one.high == one.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -73,6 +74,41 @@ def test_truth_scores_best_and_damage_costs(clip: Clip):
         assert (a < b) if metric in ("FID", "FVD") else (a > b), metric
     assert truth["CSIM"].backend == "embedded"
     assert truth["PSNR"].backend == "formula"
+
+
+def test_a_mask_looks_at_the_person_and_a_rim(clip: Clip):
+    """What is wrong far from the person costs nothing, what spills over the outline does; intervals are over people."""
+    chosen = {name: ALL[name] for name in ("SSIM", "PSNR")}
+    mask = np.zeros(clip.frames.shape[:3], np.uint8)
+    mask[:, 64:128, 64:128] = 255
+    far, spilt = clip.frames.copy(), clip.frames.copy()
+    far[:, :, :32] = 255 - far[:, :, :32]
+    spilt[:, 64:128, 129:131] = 255 - spilt[:, 64:128, 129:131]
+    critics = load_critics()
+
+    def value(frames: np.ndarray, name: str, masks: np.ndarray | None = mask) -> float:
+        seen = dataclasses.replace(clip, frames=frames, truth=clip.frames, mask=masks, person="Ann")
+        scores = score_clip(seen, critics, chosen)
+        assert scores.person == "Ann"
+        found = summarise([scores], chosen, draws=20)[name].value
+        assert found is not None
+        return found
+
+    assert value(far, "PSNR") == 100.0 and value(far, "SSIM") == pytest.approx(1.0)
+    assert value(far, "PSNR", None) < 30
+    assert value(spilt, "PSNR") < 40 and value(spilt, "SSIM") < 0.99
+
+
+def test_half_of_the_true_clips_against_the_other_is_the_floor(clip: Clip):
+    """Without truth FID compares the clips with each other: far below what damage costs, and said to be the floor."""
+    chosen, critics = {"FID": ALL["FID"]}, load_critics()
+    halves = [dataclasses.replace(clip, truth=None, frames=clip.frames[k : k + 24]) for k in (0, 24)]
+    floor = summarise([score_clip(c, critics, chosen) for c in halves], chosen, draws=20)["FID"]
+    bad = np.stack([cv2.GaussianBlur(f, (0, 0), 2.5) for f in clip.frames])
+    damaged = dataclasses.replace(clip, frames=bad, truth=clip.frames)
+    worse = summarise([score_clip(damaged, critics, chosen)], chosen, draws=20)["FID"]
+    assert floor.value is not None and worse.value is not None
+    assert 0 < floor.value < worse.value and "floor" in floor.note and "floor" not in worse.note
 
 
 def test_what_cannot_run_is_unavailable_never_zero(clip: Clip):

@@ -334,11 +334,11 @@ def test_teachers_are_dealt_by_weight():
         ),
         (
             {"identities": {"backend": "magic"}},
-            "identities.backend: expected one of procedural, folder; found 'magic'",
+            "identities.backend: expected one of procedural, folder, diffusers; found 'magic'",
         ),
         (
             {"teacher": {"backends": {"magic": 1}}},
-            "teacher.backends: expected one of procedural, folder; found 'magic'",
+            "teacher.backends: expected one of procedural, folder, omniavatar, echomimic_v2, wan_s2v, ltx2, command; found 'magic'",
         ),
         ({"teacher": {"backends": {"folder": 0}}}, "teacher.backends: expected a weight above 0, found none"),
         (

@@ -48,12 +48,43 @@ if __name__ == "__main__":
     run_stage("fit", main, sharded=True)
 '''
 
+TRAIN = """
+import time, torch
+from avatar_core.io.atomic import write_text
+from avatar_core.training.loop import Loop, run_loop
+from stages.common import run_stage
+
+def train(folder, progress, compute):
+    model = torch.nn.Linear(1, 1)
+
+    def losses():
+        time.sleep(0.05)
+        with open("calls.txt", "a") as log:
+            print("step", file=log)
+        return {"loss": model.weight.square().sum()}
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return run_loop(
+        Loop("score", 40, 0.1, 0.9, 5), model, optimizer, torch.Generator(), losses, fingerprint="", checkpoint_dir=folder,
+        progress=progress,
+    )
+
+def main(stage):
+    history = stage.train(40, train, stage.scratch())
+    write_text(stage.fresh(stage.out) / "steps.txt", str(len(history)))
+    stage.write_metrics({"total": 1}, headline=("total",))
+
+if __name__ == "__main__":
+    run_stage("score", main)
+"""
+
 
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "params.yaml").write_text((ROOT / "params" / "laptop.yaml").read_text())
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "refuse.py").write_text(TOY)
+    (tmp_path / "train.py").write_text(TRAIN)
     (tmp_path / "input.txt").write_text("1")
     return tmp_path
 
@@ -99,6 +130,26 @@ def test_users_mistakes_end_with_code_2_and_one_line(project, arguments, words):
     assert code == 2 and out == "" and len(err.strip().splitlines()) == 1
     assert all(word in err for word in words) and "Traceback" not in err
     assert not (project / "data" / "fit").exists()
+
+
+def test_a_training_that_is_told_to_end_ends_with_code_75_and_goes_on(project):
+    process, work = command(project, "train.py"), project / "data/work/score"
+    while not (kept := sorted(work.glob("*/train-*.safetensors"))):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    code, out, err = finish(process)
+    assert (
+        code == 75 and out == "" and "interrupted: score: ended after step" in err and "Traceback" not in err
+    )
+    reached = sorted(work.glob("*/train-*.safetensors"))[-1]
+    assert reached.name > kept[0].name and not (project / "data/score").exists()
+    (project / "params.yaml").write_text(
+        (project / "params.yaml").read_text().replace("  workers: 2", "  workers: 1")
+    )
+    code, _, err = finish(command(project, "train.py"))
+    assert code == 0 and (project / "data/score/steps.txt").read_text() == "40"
+    assert len((project / "calls.txt").read_text().split()) == 40 and not work.exists()
 
 
 def test_killed_stage_goes_on_where_it_was(project):

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ SHARDS = (0, 1)
 
 def test_every_stage_leaves_metrics_a_picture_and_its_artifacts(smoke):
     data = smoke.root / "data"
-    plain = ("identities", "speech", "score", "embed", "generator", "distill", "evaluate")
+    plain = ("identities", "speech", "score", "embed", "generator", "baseline", "distill", "evaluate")
     folders = [*plain, *(f"{s}/shard-{k}" for s in ("teacher", "fit") for k in SHARDS)]
     for folder in folders:
         metrics, details = (
@@ -102,17 +103,35 @@ def test_dvc_shows_metrics_and_plots(smoke):
     assert "details" not in shown.stdout
 
 
+def different_files(root: Path, twin: Path, path: str) -> list[str]:
+    """Files at or below `path` that differ between two clones; the largest difference of those that hold tensors."""
+    files = {
+        p.relative_to(r) for r in (root, twin) for p in [r / path, *(r / path).rglob("*")] if p.is_file()
+    }
+    found = []
+    for file in sorted(files):
+        a, b = root / file, twin / file
+        if not (a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes()):
+            found.append(str(file))
+            if a.suffix == ".safetensors" and a.is_file() and b.is_file():
+                ours, theirs = load_checkpoint(a)[0], load_checkpoint(b)[0]
+                far = [float((ours[k] - theirs[k]).abs().max()) for k in ours if k in theirs]
+                found[-1] += f": {sum(map(bool, far))} of {len(far)} tensors, by at most {max(far):.3g}"
+    return found
+
+
 def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):
     other = clone("flow")
     result = other.run(sys.executable, "-m", "flows.pipeline", "--profile", "smoke", timeout=1500)
     assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
     first, second = (yaml.safe_load((p.root / "dvc.lock").read_text())["stages"] for p in (smoke, other))
-    assert set(first) == set(second) and len(first) == 12
+    assert set(first) == set(second) and len(first) == 13
     different = [
-        (stage, out["path"])
+        name
         for stage in first
         for out, twin in zip(first[stage].get("outs", []), second[stage].get("outs", []), strict=True)
         if out["md5"] != twin["md5"]
+        for name in different_files(smoke.root, other.root, out["path"])
     ]
     assert different == []
     assert first == second

@@ -1,0 +1,164 @@
+"""Teacher `ltx2` with a tiny model of the published classes: the sound is held, the pictures follow it, the stage makes clips."""
+
+import copy
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytestmark = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
+    reason="extra `models` is not installed",
+)
+
+from avatar_core.device import CPU  # noqa: E402
+from avatar_core.errors import UserError  # noqa: E402
+from avatar_core.identities.procedural import ProceduralIdentities  # noqa: E402
+from avatar_core.io.audio import read_audio, write_wav  # noqa: E402
+from avatar_core.io.catalog import read_catalog  # noqa: E402
+from avatar_core.io.images import write_png  # noqa: E402
+from avatar_core.io.video import read_video  # noqa: E402
+from avatar_core.models.files import folder_digest  # noqa: E402
+from avatar_core.models.pipeline import load_pipeline  # noqa: E402
+from avatar_core.speech import Speech  # noqa: E402
+from avatar_core.teacher import ClipRequest  # noqa: E402
+from avatar_core.teacher.ltx2 import LTX2Teacher, audio_latents, log_mel  # noqa: E402
+from stages import identities, speech, teacher  # noqa: E402
+from stages.common import Stage  # noqa: E402
+from stages.params import parse_params  # noqa: E402
+from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = save_tiny_ltx2(tmp_path_factory.mktemp("ltx") / "tiny")
+    return LTX2Teacher(
+        model=str(folder), sha256=folder_digest(folder), side=256, dtype="fp32", offload="none"
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline(source):
+    return load_pipeline("LTX2DFRPipeline", Path(source.model), "fp32", "", "none", "cpu")
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory):
+    backend = ProceduralIdentities()
+    path = tmp_path_factory.mktemp("portrait") / "person.png"
+    write_png(path, backend.portrait(backend.people(1, 3)[0], 400)[0])
+    return path
+
+
+def noise(frames, seed=0):
+    return (0.2 * np.random.default_rng(seed).normal(size=640 * frames)).astype(np.float32)
+
+
+def request_of(portrait, audio, framing="face", seed=3):
+    return ClipRequest("c", "p", 0, {}, portrait, Speech(audio, [], "", "", ""), framing, 128, seed)
+
+
+def test_the_sound_and_the_seed_decide_the_pictures(source, pipeline, portrait):
+    first = request_of(portrait, noise(12))
+    frames = source.film(pipeline, first)
+    assert frames.shape == (12, 256, 256, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames, source.film(pipeline, first))
+    for other in (request_of(portrait, noise(12, 1) * 0), replace(first, seed=4)):
+        assert np.abs(frames.astype(float) - source.film(pipeline, other)).mean() > 1
+    assert source.film(pipeline, request_of(portrait, noise(3), "full_body")).shape == (3, 256, 128, 3)
+
+
+def test_our_recording_is_what_the_pictures_attend_to_at_every_step(source, pipeline, portrait):
+    heard = []
+
+    def keep(module, arguments, options):
+        heard.append((options["audio_hidden_states"].clone(), float(options["audio_timestep"].max())))
+
+    handle = pipeline.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        source.film(pipeline, request_of(portrait, noise(12)))
+    finally:
+        handle.remove()
+    assert len(heard) == 8 and {step for _, step in heard} == {0.0}
+    assert all((latents == heard[0][0]).all() for latents, _ in heard)
+
+
+def test_sound_is_prepared_as_the_model_was_trained_to_hear_it(pipeline):
+    import torch
+
+    tone = torch.sin(2 * np.pi * 1000 * torch.arange(16000) / 16000)
+    mel = log_mel(tone, 160, 64)
+    assert mel.shape == (101, 64)
+    # Slaney's mels: linear below 1 kHz (15 of them), logarithmic above; 64 bands between 0 and 8 kHz
+    top = 15 + np.log(8) / (np.log(6.4) / 27)
+    assert abs(int(mel[50].argmax()) - (15 / top * 65 - 1)) <= 1
+    assert log_mel(torch.zeros(16000), 160, 64).max() == pytest.approx(np.log(1e-5))
+    latents = audio_latents(pipeline, torch.from_numpy(noise(20)))
+    assert latents.shape[0] == 1 and latents.shape[1] == 2 and abs(latents.shape[2] - 20) <= 1  # 25 a second
+
+
+def test_the_stage_makes_clips_with_model_revision_and_licence(source, portrait, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(
+        "stages.common.process_map", lambda fn, items, workers, on_done: [fn(item) for item in items]
+    )
+    from avatar_core.io.images import read_image
+
+    image = read_image(portrait)
+    for k in range(3):
+        write_png(tmp_path / "photos" / f"{k}.png", image * (1 - 0.1 * k))
+        write_wav(tmp_path / "sounds" / f"s{k}.wav", noise(9, k))
+    raw = copy.deepcopy(yaml.safe_load((ROOT / "params" / "laptop.yaml").read_text()))
+    raw["run"] |= {"shards": [0]}
+    raw["identities"] |= {
+        "backend": "folder",
+        "train": 1,
+        "val": 1,
+        "test": 1,
+        "folder": {"path": str(tmp_path / "photos")},
+    }
+    raw["speech"] |= {"backend": "folder", "folder": {"path": str(tmp_path / "sounds")}, "face_clips": 1, "waist_up_clips": 0,
+                      "full_body_clips": 0, "val_clips": 1, "test_clips": 1}  # fmt: skip
+    raw["teacher"] |= {"backends": {"ltx2": 1.0}, "ltx2": vars(source), "size": 128}
+    raw["perception"] |= {"masks": "grabcut"}
+    params, data = parse_params(raw), tmp_path / "data"
+    identities.main(Stage("identities", None, params, data))
+    speech.main(Stage("speech", None, params, data))
+    stage = Stage("teacher", 0, params, data)
+    teacher.main(stage)
+    rows = read_catalog(stage.out / "catalog.parquet")
+    assert len(rows) == 4
+    for row in rows:
+        assert (row["backend"], row["model"], row["revision"]) == ("ltx2", "tiny", source.sha256)
+        assert row["licence"] == "LTX-2 community licence"
+        video = read_video(stage.out / f"{row['id']}.mp4")
+        assert video.shape == (row["t_len"], 128, 128, 3)
+        ours, theirs = (
+            read_audio(p)
+            for p in (data / "speech" / "wav" / f"{row['id']}.wav", stage.out / f"{row['id']}.mp4")
+        )
+        assert np.corrcoef(ours, theirs[: len(ours)])[0, 1] > 0.7
+
+
+def test_what_cannot_be_made_is_refused_before_the_model_is_loaded(source, portrait, tmp_path):
+    long = request_of(portrait, np.zeros(640 * 25 * 21, np.float32))
+    cases = {
+        "expected clips of 20 s at most, found 21.0 s": (source, long),
+        "teacher.ltx2.side: expected a multiple of 32, found 300": (
+            replace(source, side=300),
+            request_of(portrait, noise(3)),
+        ),
+        "expected the digest 0{12}": (replace(source, sha256="0" * 64), request_of(portrait, noise(3))),
+        r"hf download Lightricks/LTX-2\.5-Diffusers": (
+            LTX2Teacher(revision="a" * 40),
+            request_of(portrait, noise(3)),
+        ),
+    }
+    for line, (backend, request) in cases.items():
+        with pytest.raises(UserError, match=line):
+            backend.videos([request], tmp_path, CPU, lambda: None)
