@@ -59,4 +59,4 @@ lock: ## new pins in requirements.lock, from pyproject.toml
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 
 clean: ## removes the environment and unfinished work; artifacts stay
-	rm -rf $(VENV) build data/work data/logs demo
+	rm -rf $(VENV) build data/work data/logs demo ablations

@@ -132,8 +132,8 @@ def listing(known: Mapping[str, dict[str, Any] | str]) -> str:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+def command_line() -> argparse.ArgumentParser:
+    """The options of `avatar ablate`."""
     parser = argparse.ArgumentParser(prog="avatar ablate", description=ablate.__doc__)
     parser.add_argument(
         "names", nargs="*", help="ablations of the paper, see --list (default: all that can be run)"
@@ -144,7 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="the paper's ablations and what they change")
     parser.add_argument("--out", default="ablations", help="the folder for table.md and table.csv")
     parser.add_argument("--parallel", type=int, help="stages at the same time at most")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    arguments = command_line().parse_args(argv)
     try:
         params = load_params(PARAMS)
         if arguments.list:

@@ -74,7 +74,10 @@ def run_in_clone(
     make_ready(workspace)
     take_from_remote(workspace, say)
     needs = needs_here(stage, workspace)
-    with Slots(this_machine()).take(needs) as card, concurrency(GPU_LIMIT if needs.gpu else []):
+    with (
+        Slots(this_machine()).take(needs) as card,
+        concurrency(GPU_LIMIT if needs.gpus else [], max(1, needs.gpus)),
+    ):
         hear = Progress(stage, say)
         call([*DVC, "repro", "--pull", stage], workspace, hear, needs.hours * 3600, card)
     call([*DVC, "push", "--run-cache"], workspace, say)

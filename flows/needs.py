@@ -10,12 +10,12 @@ from stages.params import Params
 
 @dataclass(frozen=True)
 class Needs:
-    """cores at work, memory at the peak, whether it computes on a GPU (and on which, if the parameters name one), and the hours
-    after which it is taken to hang."""
+    """cores at work, memory at the peak, the number of GPUs (and which, if the parameters name one), and the hours after which it
+    is taken to hang."""
 
     cores: int = 1
     memory_gb: float = 1.0
-    gpu: bool = False
+    gpus: int = 0
     card: int | None = None
     hours: float = 24.0
 
@@ -30,6 +30,7 @@ _PROCESS = {
     "embed": (2.1, 120),
     "generator": (0.9, 240),
     "distill": (1.4, 240),
+    "baseline": (0.9, 240),
     "evaluate": (1.8, 120),
     "report": (0.4, 4),
 }
@@ -51,10 +52,12 @@ def needs_of(stage: str, params: Params | None) -> Needs:
     memory, hours = _PROCESS[name]
     run = params.run
     processes = run.workers if name in _POOLS else 1
-    cores = max(processes, run.threads if name in TRAINING else 1)
-    gpu = run.device != "cpu" and name in (*TRAINING, *RENDERING)
+    together = run.processes if name in TRAINING else 1  # share each batch, a GPU each
+    cores = max(processes, run.threads * together if name in TRAINING else 1)
+    gpus = together if run.device != "cpu" and name in (*TRAINING, *RENDERING) else 0
     _, _, card = run.device.partition(":")
-    return Needs(cores, memory * processes, gpu, int(card) if gpu and card else None, hours)
+    peak = memory * max(processes, together)
+    return Needs(cores, peak, gpus, int(card) if gpus and card else None, hours)
 
 
 def longest_way(graph: dict[str, set[str]], params: Params | None) -> dict[str, float]:

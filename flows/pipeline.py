@@ -67,7 +67,10 @@ def run_stage(title: str, stage: str, root: str, rank: float, params: Params | N
     """Run one DVC stage in the workspace `root` when there is room for it; returns "ran" or "up to date"."""
     needs, say = needs_of(stage, params), teller(title)
     for _ in range(PREEMPTIONS):
-        with slots.take(needs, rank) as card, concurrency(GPU_LIMIT if needs.gpu else []):
+        with (
+            slots.take(needs, rank) as card,
+            concurrency(GPU_LIMIT if needs.gpus else [], max(1, needs.gpus)),
+        ):
             start = time.monotonic()
             try:
                 ran = run_dvc_stage(stage, Path(root), Progress(stage, say), needs.hours * 3600, card)
@@ -109,7 +112,7 @@ def submit_stages(
     way = longest_way({stage: set(needs) for stage, needs in stale.items()}, params)
     futures: dict[str, PrefectFuture] = {}
     for stage, needs in stale.items():
-        kind = "gpu" if needs_of(stage, params).gpu else "cpu"
+        kind = "gpu" if needs_of(stage, params).gpus else "cpu"
         one = run_stage.with_options(tags={kind, f"stage:{stage.split('@')[0]}"})
         upstream, title = [futures[n] for n in needs], name.format(stage)
         futures[stage] = one.submit(title, stage, root, way[stage], params, slots, wait_for=upstream)  # pyright: ignore[reportCallIssue]

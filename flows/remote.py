@@ -64,7 +64,7 @@ def coordinate(repository: str, revision: str, cpu: str = "cpu", gpu: str = "gpu
     params = load_params(Path(root) / PARAMS) if (Path(root) / PARAMS).is_file() else None
     futures: dict[str, PrefectFuture] = {}
     for stage, needs in stage_graph(Path(root)).items():
-        kind = "gpu" if needs_of(stage, params).gpu else "cpu"
+        kind = "gpu" if needs_of(stage, params).gpus else "cpu"
         one = dispatch.with_options(tags={kind, f"stage:{stage.split('@')[0]}"})
         upstream = [futures[n] for n in sorted(needs)]
         deployment = f"{worker.name}/{gpu if kind == 'gpu' else cpu}"

@@ -81,28 +81,30 @@ class Slots:
                     self._turn.notify_all()
                 self._running.append(needs)
             held.callback(self._give_back, needs)
-            if card:
-                held.enter_context(card[1])
+            for file in card.values():
+                held.enter_context(file)
             # a stage told to take cuda:N counts the cards as they are
-            yield {"CUDA_VISIBLE_DEVICES": card[0]} if card and needs.card is None else {}
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(card)} if card and needs.card is None else {}
 
-    def _card(self, own: tuple[float, Needs]) -> tuple[str, IO[str]] | tuple[()] | None:
-        # None: not yet. (): it may start without a card.
+    def _card(self, own: tuple[float, Needs]) -> dict[str, IO[str]] | None:
+        # None: not yet. Empty: it may start without a card.
         needs = own[1]
-        rivals = (n for rank, n in self._waiting if rank > own[0] and n.gpu == needs.gpu)
+        rivals = (n for rank, n in self._waiting if rank > own[0] and bool(n.gpus) == bool(needs.gpus))
         if not self._fits(needs) or any(map(self._fits, rivals)):
             return None
         gpus = self.machine.gpus
-        if needs.gpu and needs.card is not None:
+        if needs.gpus and needs.card is not None:
             gpus = gpus[needs.card : needs.card + 1]
-        return lock_gpu(gpus, self.locks) if needs.gpu and gpus else ()
+        return lock_gpus(
+            gpus, min(needs.gpus, len(gpus)), self.locks
+        )  # too few of them is the stage's to refuse
 
     def _fits(self, needs: Needs) -> bool:
         if self.most is not None and len(self._running) >= self.most:
             return False
-        if needs.gpu and self.machine.gpus and sum(n.gpu for n in self._running) >= len(self.machine.gpus):
-            return False
         both = [*self._running, needs]
+        if needs.gpus and self._running and sum(n.gpus for n in both) > len(self.machine.gpus) > 0:
+            return False
         return not self._running or (
             sum(n.cores for n in both) <= self.machine.cores
             and sum(n.memory_gb for n in both) <= self.machine.memory_gb
@@ -114,15 +116,21 @@ class Slots:
             self._turn.notify_all()
 
 
-def lock_gpu(gpus: tuple[str, ...], folder: Path = LOCKS) -> tuple[str, IO[str]] | None:
-    """The first card that nobody on this machine holds, and the open file whose closing gives it back; None: all are held."""
+def lock_gpus(gpus: tuple[str, ...], count: int, folder: Path = LOCKS) -> dict[str, IO[str]] | None:
+    """`count` cards that nobody on this machine holds, each with the open file whose closing gives it back; None: not so many."""
     folder.mkdir(exist_ok=True)
+    held: dict[str, IO[str]] = {}
     for gpu in gpus:
+        if len(held) == count:
+            break
         file = open(folder / f"{gpu.replace('/', '-')}.lock", "w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held[gpu] = file
         except BlockingIOError:
             file.close()
-            continue
-        return gpu, file
+    if len(held) == count:
+        return held
+    for file in held.values():
+        file.close()
     return None

@@ -41,7 +41,7 @@ AT_ONCE = 20  # recordings of one portrait in one piece of work at most: its ava
 @flow(name="audioavatar-speaker", flow_run_name="{name}", log_prints=True)
 def speaker(job: Job, name: str = "speak") -> State[None] | None:
     """A worker's part of a batch. How it ended, where that matters, is the name of a state."""
-    needs = dataclasses.replace(SPEAKING, gpu=job.how.device != "cpu")
+    needs = dataclasses.replace(SPEAKING, gpus=int(job.how.device != "cpu"))
     try:
         with Slots(this_machine()).take(needs) as card:
             # looked up now: Prefect puts its own `print` in place while a flow runs
@@ -60,7 +60,7 @@ def speaker(job: Job, name: str = "speak") -> State[None] | None:
 )
 def speak_here(name: str, job: Job, slots: Slots) -> int:
     """The videos of one job on this machine; returns how many were made."""
-    with slots.take(dataclasses.replace(SPEAKING, gpu=job.how.device != "cpu")) as card:
+    with slots.take(dataclasses.replace(SPEAKING, gpus=int(job.how.device != "cpu"))) as card:
         return make_videos(job, teller(name), card)
 
 

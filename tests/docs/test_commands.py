@@ -12,11 +12,13 @@ import typer
 import yaml
 
 from avatar_core.cli import app
+from flows.ablate import command_line
 from stages.__main__ import app as stages_app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 AVATAR, STAGES = typer.main.get_command(app), typer.main.get_command(stages_app)
+ABLATE = {option for action in command_line()._actions for option in action.option_strings}
 
 
 def commands(page: Path) -> list[str]:
@@ -48,6 +50,8 @@ def test_commands_exist(page):
         program, *words = line.split()
         if program == "make":
             wrong += [f"make {w}" for w in words if w.isalpha() and w not in targets]
+        elif program == "avatar" and words[0] == "ablate":
+            wrong += [f"{line}: {w}" for w in words if w.startswith("--") and w not in ABLATE]
         elif program == "avatar":
             group = STAGES if words[0] in ("inspect", "profile", "doctor", "models") else AVATAR
             wrong += [f"{line}: {w}" for w in unknown(group, words)]

@@ -1,5 +1,6 @@
 """What stages need, and who may start when."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import time
 from pathlib import Path
 
 from flows.needs import Needs, longest_way, needs_of
-from flows.slots import Machine, Slots, lock_gpu, visible_gpus
+from flows.slots import Machine, Slots, lock_gpus, visible_gpus
 from stages.common import RENDERING, STAGES, TRAINING
 from stages.params import parse_params
 from stages.profiles import profile_values
@@ -23,11 +24,13 @@ def params_of(profile, **run):
 
 def test_every_stage_has_its_needs():
     cpu, gpu = params_of("laptop"), params_of("cluster")
-    assert needs_of("fit@1", cpu) == Needs(2, 4.0, False, None, 120)
+    assert needs_of("fit@1", cpu) == Needs(2, 4.0, 0, None, 120)
     assert needs_of("fit@1", gpu).cores == 16 and needs_of("report", gpu).cores == 1
-    assert {s for s in STAGES if needs_of(s, gpu).gpu} == {*TRAINING, *RENDERING}
-    assert not any(needs_of(s, cpu).gpu for s in STAGES)
+    assert {s for s in STAGES if needs_of(s, gpu).gpus} == {*TRAINING, *RENDERING}
+    assert not any(needs_of(s, cpu).gpus for s in STAGES)
     assert needs_of("distill", params_of("studio", device="cuda:3")).card == 3
+    four = dataclasses.replace(gpu, run=dataclasses.replace(gpu.run, processes=4))
+    assert needs_of("distill", four).gpus == 4 and needs_of("fit@0", four).gpus == 1
     assert needs_of("copy@1", None) == Needs()
 
 
@@ -78,27 +81,31 @@ def test_the_higher_rank_goes_first():
 
 
 def test_each_card_has_one_stage_and_cpu_stages_need_none(tmp_path):
-    gpu, cpu = Needs(gpu=True), Needs()
+    gpu, cpu = Needs(gpus=1), Needs()
     slots = Slots(Machine(8, 8, ("0", "1")), locks=tmp_path)
     started, most = run_all(slots, [(k, gpu, 5) for k in "abcd"] + [("cpu", cpu, 0)])
     assert most == 3 and dict(started)["cpu"] is None
     assert sorted(card for name, card in started if name != "cpu") == ["0", "0", "1", "1"]
     assert [name for name, _ in started].index("cpu") == 2
+    # a training in two processes has two cards, and waits until both are free
+    started, most = run_all(slots, [("one", gpu, 5), ("two", Needs(gpus=2), 1), ("next", gpu, 0)])
+    assert dict(started)["two"] == "0,1" and most == 2
     # a stage that names its card sees all of them
-    assert run_all(slots, [("named", Needs(gpu=True, card=1), 0)])[0] == [("named", None)]
+    assert run_all(slots, [("named", Needs(gpus=1, card=1), 0)])[0] == [("named", None)]
 
 
 def test_a_card_is_held_over_processes_and_freed_by_a_kill(tmp_path):
     folder = tmp_path / "locks"
-    hold = f"from flows.slots import *; held = lock_gpu(('0',), Path({str(folder)!r})); print(held[0], flush=True); input()"
+    hold = f"from flows.slots import *; held = lock_gpus(('0',), 1, Path({str(folder)!r})); print(*held, flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"0\n"
-    assert lock_gpu(("0",), folder) is None and lock_gpu(("0", "1"), folder)[0] == "1"
+    assert lock_gpus(("0",), 1, folder) is None and list(lock_gpus(("0", "1"), 1, folder)) == ["1"]
+    assert lock_gpus(("0", "1"), 2, folder) is None
     other.kill()
     other.wait()
-    assert lock_gpu(("0",), folder)[0] == "0"
+    assert list(lock_gpus(("0", "1"), 2, folder)) == ["0", "1"]
 
 
 def test_cards_are_those_that_are_visible(monkeypatch):
