@@ -22,8 +22,8 @@ class Card:
     where it comes from.
 
     training: may another model be trained on what it makes, as far as its licence says: yes, no, conditions or unknown; note: the
-    clause behind that. gpu_gb: memory that its makers report, 0 where they say nothing. Licences are as their makers
-    state them; read them before you rely on it.
+    clause behind that. gpu_gb: memory that its makers report, or an estimate from its weights' size (docs/full.md says which), 0 where
+    neither is known. Licences are as their pages stated them; read them before you rely on it.
     """
 
     id: str
@@ -78,7 +78,7 @@ def need_packages(where: str, extra: str, *modules: str) -> None:
 
 
 def need_memory(where: str, gpu_gb: float, compute: Compute) -> None:
-    """Raises UserError when the GPU in use has less memory than a model's makers ask for; a CPU is not looked at."""
+    """Raises UserError when the GPU in use has less memory than a model is said to need; a CPU is not looked at."""
     if not (compute.on_card and gpu_gb):
         return
     import torch
