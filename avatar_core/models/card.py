@@ -22,7 +22,7 @@ class Card:
     where it comes from.
 
     training: may another model be trained on what it makes, as far as its licence says: yes, no, conditions or unknown; note: the
-    clause behind that. gpu_gb: memory that its makers report, or an estimate from its weights' size (docs/full.md says which), 0 where
+    clause behind that. gpu_gb: memory that its makers report, or an estimate from its weights' size (docs/full.md says), 0 where
     neither is known. Licences are as their pages stated them; read them before you rely on it.
     """
 
