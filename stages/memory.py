@@ -61,7 +61,7 @@ def _trained(stage: str, params: Params, particles: int) -> tuple[float, float]:
     net = params.generator.model.dit
     blocks = net.audio_blocks + net.motion_blocks
     trained = 12 * net.channels**2 * blocks
-    batch = params.generator.train if stage == "generator" else params.distill.simple
+    batch = params.distill.simple if stage == "distill" else params.generator.train
     kept = share * batch.batch * batch.window * net.channels * (420 + 52 * blocks)
     if stage == "distill":
         frames = getattr(params.score.teacher, "frames", 16)

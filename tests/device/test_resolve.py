@@ -122,7 +122,7 @@ def test_the_lock_says_what_made_the_bytes():
     trained = {n for n, s in stages.items() if "run.precision" in s["params"]}
     shared = {n for n, s in stages.items() if "run.processes" in s["params"]}
     assert shared == training == set(TRAINING)
-    assert on_device == asking == {*TRAINING, *RENDERING}
+    assert on_device == asking == {*TRAINING, *RENDERING, "identities", "speech", "teacher"}
     assert trained == {*TRAINING}
 
 
