@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from avatar_core.models.files import check_pipeline, find_model, is_local, verif
 from avatar_core.models.pipeline import DTYPES, OFFLOADS, PACKAGES, load_pipeline
 from avatar_core.teacher import ClipRequest
 from avatar_core.teacher.programs import PROMPT, noun
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL = "Lightricks/LTX-2.5-Diffusers"
 FFT_SIZE = 1024  # of the audio autoencoder's spectrograms
@@ -149,7 +152,7 @@ class LTX2Teacher:
             raise UserError(f"{self.where}.model: expected a pipeline LTX2..., found {index['_class_name']}")
 
 
-def audio_latents(pipeline: Any, audio: Any) -> Any:
+def audio_latents(pipeline: Any, audio: Tensor) -> Tensor:
     """A recording (S,), a tensor -> latents (1,C,L,M) of the pipeline's audio autoencoder, as the pipeline takes them.
 
     As Lightricks' own code prepares sound: magnitudes of 1024-sample Hann windows, Slaney's mel filters, natural logarithm, both
@@ -168,7 +171,7 @@ def audio_latents(pipeline: Any, audio: Any) -> Any:
         return vae.encode(mel.to(pipeline._execution_device, vae.dtype)).latent_dist.mode().float()
 
 
-def log_mel(audio: Any, hop: int, bins: int) -> Any:
+def log_mel(audio: Tensor, hop: int, bins: int) -> Tensor:
     """(S,) at 16 kHz -> (frames, bins) natural logarithm of mel magnitudes; frame k is centred at k hop."""
     import torch
     from transformers.audio_utils import mel_filter_bank  # pyright: ignore[reportMissingImports]
