@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from avatar_core.embed.codec import FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.pose import Pose, pose_deformation
+from avatar_core.fit.rig import FitRig, make_rig
 from avatar_core.generator.calibrate import calibrate_motion
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
@@ -48,7 +51,8 @@ def main(stage: Stage) -> None:
     metrics: dict[str, float | None] = dict.fromkeys(HEADLINE)
     if steps:
         codec_config = replace(stage.params.embed.codec, seed=stage.entropy("codec") % 2**31)
-        codec = fit_codec(clips, clips.layout, codec_config, stage.compute)
+        shown = [(row["t_len"], VISIBLE[row["framing"]]) for row in rows]
+        codec = fit_codec(clips, clips.layout, codec_config, stage.compute, shown)
         generator = _train(stage, codec, clips, steps)
         metrics["lip_correlation_to_pose"] = _lip_correlation(stage, generator, codec)
         for name, (tensors, about) in {"codec": codec.tensors(), "generator": generator.tensors()}.items():
@@ -73,12 +77,14 @@ class PosedClips(Sequence[FittedClip]):
 
     def __getitem__(self, k: int) -> FittedClip:  # type: ignore[override]
         row = self.rows[k]
-        canonical = load_canonical(self.data.canonical_file(row))
-        deformation = pose_deformation(
-            Pose.of(self.data.pose(row)), canonical, self.layout, self.template, row["framing"], self.nodes
-        )
+        rig = self._rig(self.data.canonical_file(row), row["framing"])
+        deformation = pose_deformation(Pose.of(self.data.pose(row)), rig, self.layout)
         confidence = self.data.trajectory(row)["confidence"]
-        return FittedClip(deformation, VISIBLE[row["framing"]], float(canonical.stature), confidence)
+        return FittedClip(deformation, VISIBLE[row["framing"]], rig.stature, confidence)
+
+    @lru_cache(maxsize=4)  # noqa: B019 - clips come sorted by person, and there are few of these objects
+    def _rig(self, canonical: Path, framing: str) -> FitRig:
+        return make_rig(load_canonical(canonical), self.layout, self.template, framing, self.nodes)
 
 
 def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> Generator:

@@ -15,13 +15,10 @@ import numpy as np
 import torch
 
 from avatar_core.fit.align import displaced
-from avatar_core.fit.nodes import NodeGraph
-from avatar_core.fit.rig import bones, make_rig, orient, place
+from avatar_core.fit.rig import FitRig, bones, orient, place
 from avatar_core.geometry.rotations import quat_mul
-from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.layout import ParticleLayout
-from avatar_core.template import Template
 
 
 @dataclass(frozen=True)
@@ -41,24 +38,15 @@ class Pose:
 
 
 @torch.no_grad()
-def pose_deformation(
-    pose: Pose,
-    canonical: Canonical,
-    layout: ParticleLayout,
-    template: Template,
-    framing: str,
-    nodes: NodeGraph | None = None,
-) -> Deformation:
-    """dG of a clip's T frames as bones and face actions alone make it; colours stay. `nodes` as in `fit.rig.make_rig`.
+def pose_deformation(pose: Pose, rig: FitRig, layout: ParticleLayout) -> Deformation:
+    """dG of a clip's T frames as bones and face actions alone make it; colours stay. rig: of the person under the clip's framing.
 
     Locked by test_pose_is_the_fit_without_its_nodes.
     """
-    rig = displaced(
-        make_rig(canonical, layout, template, framing, nodes), torch.from_numpy(pose.displacement)
-    )
+    rig = displaced(rig, torch.from_numpy(pose.displacement))
     actions = torch.from_numpy(pose.actions)
     transforms, quats = bones(rig, torch.from_numpy(pose.rotvecs), torch.from_numpy(pose.translation))
     means = place(rig, transforms, actions, points=slice(0, rig.n_base))
     turned = torch.nn.functional.normalize(orient(rig, quats, actions), dim=-1)
-    deformation = LocalFrames(canonical, layout).decompose(means, quat_mul(turned, rig.quats))
+    deformation = LocalFrames(rig.canonical, layout).decompose(means, quat_mul(turned, rig.quats))
     return Deformation(deformation.mean_offset, deformation.rotation, torch.zeros_like(means))

@@ -14,6 +14,7 @@ from avatar_core.fit.config import FitConfig, FitWeights, SkeletonTrackConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.pose import Pose, pose_deformation
+from avatar_core.fit.rig import make_rig
 from avatar_core.metrics.truth import truth_report
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.deformation import LocalFrames
@@ -74,10 +75,10 @@ def test_refinement_improves_the_picture(parts, fitted):
 
 def test_pose_is_the_fit_without_its_nodes(parts, fitted):
     template, layout, nodes = parts
-    canonical = scene().canonical
+    rig = make_rig(scene().canonical, layout, template, "face", nodes)
 
     def posed(fit):
-        return pose_deformation(Pose.of(vars(fit.pose)), canonical, layout, template, "face", nodes)
+        return pose_deformation(Pose.of(vars(fit.pose)), rig, layout)
 
     # Before the first step no node has moved: the whole fit is its pose.
     start = _fit(parts, dataclasses.replace(CONFIG, iterations=0))
