@@ -3,7 +3,8 @@
 Rows: `ours`, `before_distill` (the generator without fine-tuning), `pose_driven` (stage baseline: the same sound moves bones and 52
 face actions). Bounds: `ground_truth` (the teacher's own video; for FID and FVD half of the videos against the other half),
 `mismatched_audio` (ours driven by another sentence, judged with the clip's own) and `another_take` (the same person's own video of
-another sentence): what knows nothing of the sound, as ours and as the teacher look. A metric that does not tell a bound from ours
+another sentence; as a set the same videos, so FID and FVD are 0): what knows nothing of the sound, as ours and as the teacher look.
+A metric that does not tell a bound from ours
 says nothing here. Per row the ten metrics of the paper, with intervals over people; lips, motion and vertex errors against the true
 surface, where the teacher keeps one; the fits of the training clips against their truth. Writes `videos/<clip>.mp4` (teacher left,
 ours right), `table.csv` and metrics.
