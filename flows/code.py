@@ -50,14 +50,19 @@ def make_ready(root: Path) -> None:
 
 
 def code_of(root: Path) -> dict[str, str]:
-    """The variables with which a process in `root` imports that folder's library."""
+    """The variables with which a process in `root` imports that folder's library, which is made ready. Raises as `make_ready`."""
+    make_ready(root)
+    return _variables(root)
+
+
+def _variables(root: Path) -> dict[str, str]:
     if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
         return {}
     return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).with_name("own_code")), str(root.resolve())])}
 
 
 def _run(root: Path, *arguments: str) -> str:
-    environment = {**os.environ, **code_of(root)}
+    environment = {**os.environ, **_variables(root)}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
     )
