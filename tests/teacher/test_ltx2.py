@@ -123,7 +123,7 @@ def test_the_stage_makes_clips_with_model_revision_and_licence(source, portrait,
         "folder": {"path": str(tmp_path / "photos")},
     }
     raw["speech"] |= {"backend": "folder", "folder": {"path": str(tmp_path / "sounds")}, "face_clips": 1, "waist_up_clips": 0,
-                      "full_body_clips": 0, "val_clips": 1, "test_clips": 1}  # fmt: skip
+                      "full_body_clips": 0, "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1}  # fmt: skip
     raw["teacher"] |= {"backends": {"ltx2": 1.0}, "ltx2": vars(source), "size": 128}
     raw["perception"] |= {"masks": "grabcut"}
     params, data = parse_params(raw), tmp_path / "data"

@@ -192,7 +192,7 @@ def test_the_stage_mixes_teachers_and_says_whose_each_clip_is(tmp_path, portrait
         "folder": {"path": str(tmp_path / "photos")},
     }
     raw["speech"] |= {"backend": "folder", "folder": {"path": str(tmp_path / "sounds")}, "face_clips": 2, "waist_up_clips": 0,
-                      "full_body_clips": 0, "val_clips": 1, "test_clips": 1}  # fmt: skip
+                      "full_body_clips": 0, "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1}  # fmt: skip
     wan, omni = checkout(tmp_path / "wan", WanSpeechToVideo), checkout(tmp_path / "omni", OmniAvatar)
     raw["teacher"] |= {
         "backends": {"wan_s2v": 1.0, "omniavatar": 1.0},
