@@ -98,7 +98,7 @@ class MotionLossConfig(BatchConfig):
     velocity: float = ranged(1.0)
     aperture: float = ranged(1.0)
     aperture_unit: float = ranged(0.004, 1e-06)  # m
-    closed: float = ranged(2.0)  # added to the aperture's weight where the lips are shut
+    closed: float = ranged(6.0)  # added to the aperture's weight where the lips are shut
     prior: float = ranged(0.5)  # loss of the audio-only prior inside F
     refiner: float = ranged(1.0)
     drop_audio: float = ranged(0.1, 0, 1)
