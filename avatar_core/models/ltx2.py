@@ -14,6 +14,7 @@ from avatar_core.models.card import Card
 from avatar_core.models.files import is_local
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MODEL = "Lightricks/LTX-2.5-Diffusers"
@@ -32,7 +33,7 @@ def card_of(model: str, revision: str, sha256: str) -> Card:
     )  # fmt: skip
 
 
-def encode_sound(vae: Any, mel: Tensor, device: Any) -> Tensor:
+def encode_sound(vae: Any, mel: Tensor, device: torch.device | str) -> Tensor:
     """`log_mel` (B,K,M) -> latents (B,C,L,M/4) of an AutoencoderKLLTX2Audio that runs on a device, K = 4 L; not normalised.
 
     Both channels are the same.

@@ -130,7 +130,9 @@ class LTX2Score:
         if self.checkpointing:
             transformer.enable_gradient_checkpointing()
             vae.enable_gradient_checkpointing()
-        return LTX2Network(self, transformer, vae, audio_vae, prompts)
+        return LTX2Network(
+            transformer, vae, audio_vae, prompts, self.frames, self.size, self.text_guidance, self.card.row
+        )
 
     def _checked(self) -> Path:
         for line in self.lacking():

@@ -6,7 +6,7 @@ Shapes: B clips, x (B,C,f,h,w) latents of pictures, n = f h w tokens, L latents 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch import Tensor
 from avatar_core.clock import FPS
 from avatar_core.models.ltx2 import encode_sound
 from avatar_core.score.flow import FlowScore
-
-if TYPE_CHECKING:
-    from avatar_core.score.ltx2 import LTX2Score
 
 STEPS = 1000  # of the scale in which the denoiser is told how noisy its tokens are
 PROMPTS = ("video", "audio", "mask")  # (2,S,..) each: the prompt, then the negative one
@@ -30,15 +27,20 @@ class LTX2Network(FlowScore):
     mask: Tensor
 
     def __init__(
-        self, config: LTX2Score, transformer: Any, vae: Any, audio_vae: Any, prompts: Mapping[str, Tensor]
+        self,
+        transformer: Any,
+        vae: Any,
+        audio_vae: Any,
+        prompts: Mapping[str, Tensor],
+        frames: int,
+        size: int,
+        text_guidance: float,
+        about: Mapping[str, Any],
     ) -> None:
-        super().__init__(transformer, vae, config.frames, config.size, config.text_guidance)
+        """prompts: of `prompt_tensors`; about: whose the weights are, for the checkpoint."""
+        super().__init__(transformer, vae, frames, size, text_guidance)
         self.audio_vae = audio_vae.eval().requires_grad_(False)
-        self.about = {
-            "model": config.card.id,
-            "revision": config.card.revision,
-            "licence": config.card.licence,
-        }
+        self.about = dict(about)
         for name in PROMPTS:
             self.register_buffer(name, prompts[name])
 

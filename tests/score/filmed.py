@@ -17,7 +17,7 @@ from stages.common import Stage
 from stages.params import parse_params
 
 
-def film(raw: dict[str, Any], root: Path, seconds: float) -> Path:
+def film(raw: dict[str, Any], root: Path, seconds: float, perception: dict[str, Any] | None = None) -> Path:
     """Run the first stages with `raw` changed in place to read files; the data folder. Its clips: a portrait that shakes."""
     rng, portrait = np.random.default_rng(0), np.full((256, 256, 3), 0.8, np.float32)
     cv2.ellipse(portrait, (128, 120), (40, 60), 0, 0, 360, (0.7, 0.5, 0.4), -1)
@@ -40,7 +40,7 @@ def film(raw: dict[str, Any], root: Path, seconds: float) -> Path:
         "val_clips": 1, "test_clips": 1,
     }  # fmt: skip
     raw["teacher"] |= {"backends": {"folder": 1.0}, "folder": {"path": str(root / "videos")}, "size": 96}
-    raw["perception"] |= {"masks": "grabcut"}
+    raw["perception"] |= perception or {"masks": "grabcut"}
     params, data = parse_params(raw), root / "data"
     identities.main(Stage("identities", None, params, data))
     stage = Stage("speech", None, params, data)
