@@ -103,7 +103,7 @@ def _personalise(job: PersonJob) -> dict[str, float]:
         image = Artifacts.of(job.stage).portrait(job.person.id)
         params = job.stage.params
         canonical, camera, fit = personalise(
-            image, params.perception, config=params.avatar, compute=job.stage.compute
+            image, params.perception.named(job.person.id), config=params.avatar, compute=job.stage.compute
         )
         save_canonical(path, canonical)
         _, depth = camera.project(canonical.means[: canonical.n_base])
@@ -126,7 +126,7 @@ def _fit(job: ClipJob) -> dict[str, float]:
 def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path) -> None:
     data = Artifacts.of(stage)
     frames, masks, tracks = data.frames(row), data.masks(row), data.tracks(row)
-    xy, confidence = stage.params.perception.keypoint_detector.keypoints(frames)
+    xy, confidence = stage.params.perception.named(row["id"]).keypoint_detector.keypoints(frames)
     template, layout = load_template(), make_layout(stage.params.particles)
     canonical = load_canonical(scratch / f"{row['identity']}.safetensors")
     filmed_from = None if conventional_camera(row["backend"]) else distance
