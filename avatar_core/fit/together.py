@@ -80,8 +80,9 @@ def track_clips(
     ) -> Tensor:  # fmt: skip
         viewmat, K, real = see
         through = partial(project_through, viewmat=viewmat, K=K)
-        curves = Curves(*p[:3], *bases, order)
-        return track_loss(rig, curves, *p[3:], to, weight, through, told, config, real)
+        slow, quick, shift, actions, bias = p
+        curves = Curves(slow, quick, shift, *bases, order)
+        return track_loss(rig, curves, actions, bias, to, weight, through, told, config, real)
 
     fixed = (bases, several.stack(targets), several.stack(weight), *_matrices(cameras, device), several.real)
     for _ in range(config.iterations):
@@ -170,7 +171,8 @@ def refine_clips(
     fixed = _fixed(several, tracks, clips, config, device)
 
     def motion(p: Any, bases: tuple[Tensor, Tensor]) -> Motion:
-        return Motion(Curves(*p[:3], *bases, order), *p[3:])
+        slow, quick, translation, weights, shift, turn, shade = p
+        return Motion(Curves(slow, quick, translation, *bases, order), weights, shift, turn, shade)
 
     def posed(rig: FitRig, p: Any, bases: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         m = motion(p, bases)
