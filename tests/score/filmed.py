@@ -22,6 +22,7 @@ def film(raw: dict[str, Any], root: Path, seconds: float, perception: dict[str, 
     rng, portrait = np.random.default_rng(0), np.full((256, 256, 3), 0.8, np.float32)
     cv2.ellipse(portrait, (128, 120), (40, 60), 0, 0, 360, (0.7, 0.5, 0.4), -1)
     cv2.ellipse(portrait, (128, 150), (16, 6), 0, 0, 360, (0.3, 0.1, 0.1), -1)
+    cv2.circle(portrait, (128, 95), 7, (1.0, 1.0, 1.0), -1)
     for k in range(3):
         write_png(root / "photos" / f"{k}.png", portrait * (1 - 0.1 * k))
         write_wav(
