@@ -18,14 +18,14 @@ from pathlib import Path
 
 from avatar_core.errors import UserError
 from flows.code import code_of
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused
 from flows.processes import TIMED_OUT, stream
 
 DVC = [sys.executable, "-m", "dvc"]
 _NODE = re.compile(r'^"([^"]+)";?$')
 _EDGE = re.compile(r'^"([^"]+)" -> "([^"]+)";?$')
 _ENDED = re.compile(r"exited with (-?\d+)")
-_PASSING = "No space left on device"
+FULL = "No space left on device"
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:
@@ -121,11 +121,13 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     kind = StageFailed
     if code == TIMED_OUT:
         kind = StageFailed
+    elif any(FULL in line for line in lines):
+        kind = StageFull
     elif 2 in ends:
         kind = StageRefused
     elif 75 in ends:
         kind = StagePreempted
-    elif not ends or any(end < 0 or end > 128 for end in ends) or any(_PASSING in line for line in lines):
+    elif not ends or any(end < 0 or end > 128 for end in ends):
         kind = StageLost  # no stage's own end: DVC, git or the remote failed
     return kind(f"{what}: {reason}")
 

@@ -26,7 +26,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.device import check_device
 from avatar_core.errors import UserError
-from flows.dispatch import cancel, check_deployments, dispatch, ended, watch_for_lost_workers, worth_retrying
+from flows.dispatch import (
+    cancel,
+    check_deployments,
+    dispatch,
+    to_its_end,
+    watch_for_lost_workers,
+    worth_retrying,
+)
 from flows.errors import StageFailed, StageRefused
 from flows.pipeline import WIDTH, interrupts, settle, teller
 from flows.server import server_for_a_run
@@ -42,13 +49,13 @@ AT_ONCE = 20  # recordings of one portrait in one piece of work at most: its ava
 def speaker(job: Job, name: str = "speak") -> State[None] | None:
     """A worker's part of a batch. How it ended, where that matters, is the name of a state."""
     needs = dataclasses.replace(SPEAKING, gpus=int(job.how.device != "cpu"))
-    try:
+
+    def work() -> None:
         with Slots(this_machine()).take(needs) as card:
             # looked up now: Prefect puts its own `print` in place while a flow runs
             print(f"{make_videos(job, lambda line: print(line), card)} videos made")
-    except StageFailed as failed:
-        return ended(failed)
-    return None
+
+    return to_its_end(work, lambda: None)  # finished videos are kept
 
 
 @task(
