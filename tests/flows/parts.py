@@ -136,7 +136,8 @@ class Cluster:
     """A Prefect server with this checkout's pools and deployments, and what is started against it."""
 
     def __init__(self, folder, database=None, **variables):
-        self.folder, self.started, self.port = folder, [], free_port()
+        self.home = self.folder = folder
+        self.started, self.port = [], free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.environment = {
             **os.environ,
@@ -163,6 +164,10 @@ class Cluster:
         process = self.start("server", BIN / "prefect", *command)
         until(self.healthy, 240, "server")
         return process
+
+    def stop_server(self):
+        kill_tree(self.server.pid)
+        self.server.wait()
 
     def healthy(self):
         try:
@@ -225,7 +230,9 @@ class Cluster:
         return json.loads(urllib.request.urlopen(request, timeout=20).read())
 
     def runs(self, flow="audioavatar-worker"):
-        return self.ask("flow_runs", {"flows": {"name": {"any_": [flow]}}})
+        """The runs of a flow whose tags name something of this test's folder."""
+        found = self.ask("flow_runs", {"flows": {"name": {"any_": [flow]}}})
+        return [run for run in found if any(f"{self.folder}/" in tag for tag in run["tags"])]
 
     def states(self):
         """How the workers' runs stand, sorted."""
@@ -234,10 +241,12 @@ class Cluster:
     def lines(self):
         return [row["message"] for row in self.ask("logs", {"limit": 200})]
 
-    def close(self):
-        for process in self.started:
+    def end(self, but=()):
+        """Kill what was started, but for some."""
+        for process in [p for p in self.started if p not in but]:
             kill_tree(process.pid)
             process.wait()
+            self.started.remove(process)
 
 
 def no_locks(*places):
@@ -266,9 +275,16 @@ class Line:
     def mend(self):
         self.open = True
 
+    def close(self):
+        self.cut()
+        self.listener.close()
+
     def _serve(self):
         while True:
-            near, _ = self.listener.accept()
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
             if not self.open:
                 near.close()
                 continue

@@ -1,0 +1,25 @@
+"""A cluster for a module's tests: one Prefect server; each test starts workers and coordinators in a folder of its own."""
+
+import pytest
+
+from tests.flows.parts import Cluster, s3_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    made = Cluster(tmp_path_factory.mktemp("server"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def cluster(server, tmp_path):
+    server.folder = tmp_path
+    yield server
+    server.end(but=[server.server])
+
+
+@pytest.fixture
+def s3():
+    with s3_server() as made:
+        yield made
