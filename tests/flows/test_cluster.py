@@ -1,4 +1,4 @@
-"""A real Prefect server, real process workers, a small DVC project: normal ends, and what happens when workers and coordinators die.
+"""A real Prefect server, real process workers, a small DVC project: normal ends, and workers and coordinators that die.
 
 Minutes of waiting, little work: `make test-cluster`, not part of `make test`.
 """
