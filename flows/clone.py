@@ -87,7 +87,7 @@ def _run(stage: str, revision: str, workspace: Path, say: Callable[[str], None])
     patiently(lambda: take_work(stage, revision, workspace, say), say)
     needs = needs_here(stage, workspace)
     with (
-        Slots(this_machine()).take(needs) as card,
+        Slots(this_machine(), shared=True).take(needs) as card,
         concurrency(GPU_LIMIT if needs.gpus else [], max(1, needs.gpus)),
     ):
         run_dvc_stage(stage, workspace, Progress(stage, say), needs.hours * 3600, card)

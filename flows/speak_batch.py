@@ -51,7 +51,7 @@ def speaker(job: Job, name: str = "speak") -> State[None] | None:
     needs = dataclasses.replace(SPEAKING, gpus=int(job.how.device != "cpu"))
 
     def work() -> None:
-        with Slots(this_machine()).take(needs) as card:
+        with Slots(this_machine(), shared=True).take(needs) as card:
             # looked up now: Prefect puts its own `print` in place while a flow runs
             print(f"{make_videos(job, lambda line: print(line), card)} videos made")
 
@@ -184,6 +184,9 @@ def main(argv: list[str] | None = None) -> int:
                 return 2
             refused = {line.split(": ")[0] for line in bad}
             portraits, audios = ([x for x in xs if x not in refused] for xs in (portraits, audios))
+        if arguments.on:  # workers are elsewhere
+            how = dataclasses.replace(how, model=_whole(how.model))
+            arguments.out = _whole(arguments.out)
         jobs = jobs_of(portraits, audios, arguments.out, how)
         todo, total = sum(len(job.audios) for job in jobs), len(portraits) * len(audios)
         print(f"{total - todo} of {total} videos are there, {todo} to make", flush=True)
@@ -201,6 +204,10 @@ def main(argv: list[str] | None = None) -> int:
         print("error: interrupted; what was under way was ended", file=sys.stderr)
         return 130
     return 0
+
+
+def _whole(address: str) -> str:
+    return address if "://" in address else str(Path(address).resolve())
 
 
 def _run(jobs: list[Job], on: str, parallel: int | None, name: str) -> None:
