@@ -20,7 +20,7 @@ from prefect.concurrency.sync import concurrency
 from avatar_core.errors import UserError
 from flows.artifacts import Progress
 from flows.code import make_ready
-from flows.dvc import environment, failure, run_dvc_stage
+from flows.repro import environment, failure, run_dvc_stage
 from flows.errors import StageFailed, StageFull, StagePreempted
 from flows.exchange import patiently, put, take
 from flows.needs import Needs, needs_of

@@ -21,7 +21,7 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage.cache import _can_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from flows.dvc import FULL
+from flows.repro import FULL
 from flows.errors import StageFailed, StageFull, StageLost
 
 T = TypeVar("T")

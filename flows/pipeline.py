@@ -32,7 +32,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from avatar_core.errors import UserError
 from flows.artifacts import Progress, show_stage
 from flows.dispatch import PREEMPTIONS
-from flows.dvc import (
+from flows.repro import (
     changed_stages,
     part_of,
     run_dvc_stage,

@@ -26,7 +26,7 @@ from avatar_core.errors import UserError
 from flows.artifacts import show_stage
 from flows.clone import CLONES, free_clone, run_in_clone, url_of
 from flows.dispatch import cancel, check_deployments, dispatch, to_its_end, watch_for_lost_workers
-from flows.dvc import stage_graph
+from flows.repro import stage_graph
 from flows.errors import StageFailed, StageRefused
 from flows.exchange import patiently, take_all
 from flows.needs import needs_of

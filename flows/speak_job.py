@@ -18,7 +18,7 @@ from typing import Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from flows.dvc import environment
+from flows.repro import environment
 from flows.errors import StageFailed, StageLost, StageRefused
 from flows.needs import Needs
 from flows.processes import stream

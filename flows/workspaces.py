@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.clone import CACHE, LINKS
 from flows.code import make_ready
-from flows.dvc import DVC, environment
+from flows.repro import DVC, environment
 from flows.errors import StageFailed
 from flows.processes import stream
 from stages.profiles import change_params

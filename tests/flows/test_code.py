@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from flows.code import INSTALLED, KERNEL, make_ready
-from flows.dvc import environment
+from flows.repro import environment
 from flows.errors import StageLost
 
 IMPORT = """

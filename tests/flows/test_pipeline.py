@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from avatar_core.errors import UserError
-from flows.dvc import (
+from flows.repro import (
     changed_stages,
     parse_dot,
     part_of,

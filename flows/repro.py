@@ -1,8 +1,10 @@
-"""DVC as the flows see it: the graph of stages, and one stage run in a process of its own.
+"""Stages as DVC runs them: the graph, what is stale in it, and one stage in a process of its own.
 
 `dvc --wait-for-lock repro --single-item STAGE` is the form that several processes may run at once in one workspace (plain
 `dvc repro` locks the paths of all upstream stages and fails at once when they are taken). It neither looks at nor runs upstream
 stages, so the order is the flow's business.
+
+(Not `flows/dvc.py`: Prefect puts this folder on the path while it loads a flow, and DVC's own package would not be found.)
 """
 
 from __future__ import annotations
