@@ -20,11 +20,11 @@ from prefect.concurrency.sync import concurrency
 from avatar_core.errors import UserError
 from flows.artifacts import Progress
 from flows.code import make_ready
-from flows.repro import environment, failure, run_dvc_stage
 from flows.errors import StageFailed, StageFull, StagePreempted
 from flows.exchange import patiently, put, take
 from flows.needs import Needs, needs_of
 from flows.processes import stream
+from flows.repro import environment, failure, run_dvc_stage
 from flows.saved import drop_work, keep_work, take_work
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, load_params

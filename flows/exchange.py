@@ -21,8 +21,8 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage.cache import _can_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from flows.repro import FULL
 from flows.errors import StageFailed, StageFull, StageLost
+from flows.repro import FULL
 
 T = TypeVar("T")
 Say = Callable[[str], None]

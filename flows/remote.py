@@ -26,11 +26,11 @@ from avatar_core.errors import UserError
 from flows.artifacts import show_stage
 from flows.clone import CLONES, free_clone, run_in_clone, url_of
 from flows.dispatch import cancel, check_deployments, dispatch, to_its_end, watch_for_lost_workers
-from flows.repro import stage_graph
 from flows.errors import StageFailed, StageRefused
 from flows.exchange import patiently, take_all
 from flows.needs import needs_of
 from flows.pipeline import WIDTH, interrupts, run_name, settle
+from flows.repro import stage_graph
 from flows.saved import keep_work
 from stages.params import PARAMS, load_params
 

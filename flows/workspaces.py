@@ -10,9 +10,9 @@ from typing import Any
 
 from flows.clone import CACHE, LINKS
 from flows.code import make_ready
-from flows.repro import DVC, environment
 from flows.errors import StageFailed
 from flows.processes import stream
+from flows.repro import DVC, environment
 from stages.profiles import change_params
 
 WORKSPACES = CACHE / "workspaces"
