@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.flows.parts import Cluster, s3_server
+from tests.flows.parts import S3, Cluster, needs_s3, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,10 @@ def cluster(server, tmp_path):
 
 
 @pytest.fixture
-def s3():
+def s3(monkeypatch):
+    """(address, process) of an S3 server, whose keys this process and its children have."""
+    needs_s3()
+    for name, value in S3.items():
+        monkeypatch.setenv(name, value)
     with s3_server() as made:
         yield made

@@ -20,7 +20,6 @@ from tests.flows.parts import (
     dvc_project,
     git,
     kill_tree,
-    needs_s3,
     no_locks,
     sharded_project,
     until,
@@ -74,10 +73,7 @@ def test_two_coordinators_send_each_stage_once(cluster, tmp_path):
 
 
 @pytest.fixture
-def line(s3, monkeypatch):
-    needs_s3()
-    for name, value in S3.items():
-        monkeypatch.setenv(name, value)
+def line(s3):
     made = Line(int(s3[0].rsplit(":", 1)[1]))
     yield made
     made.close()

@@ -21,7 +21,6 @@ from tests.flows.parts import (
     commit,
     dvc,
     kill_tree,
-    needs_s3,
     no_locks,
     postgres,
     until,
@@ -31,7 +30,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("smoke")]
 
 
 def test_the_smoke_run_on_two_workers_over_postgresql_and_s3(smoke, clone, s3, tmp_path):
-    needs_s3()
     project = clone("cluster")
     used = project.run(PYTHON, "-m", "avatar_core.cli", "profile", "use", "smoke")
     assert used.returncode == 0, used.stderr

@@ -9,7 +9,7 @@ from flows.clone import run_in_clone, url_of
 from flows.errors import StageLost
 from flows.remote import collect
 from flows.speak_job import Job, Speaking, _made_of, missing
-from tests.flows.parts import S3, commit, dvc_project, git, needs_s3
+from tests.flows.parts import commit, dvc_project, git
 
 STAGES = """
 stages:
@@ -25,17 +25,10 @@ stages:
 
 
 @pytest.fixture
-def endpoint(keys, s3):
-    return s3
-
-
-@pytest.fixture
-def keys(monkeypatch):
-    needs_s3()
-    for name, value in S3.items():
-        monkeypatch.setenv(name, value)
+def endpoint(s3, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     monkeypatch.setattr("flows.exchange.PATIENCE", (1.0,))
+    return s3
 
 
 @pytest.fixture
