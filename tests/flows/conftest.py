@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.flows.parts import S3, Cluster, needs_s3, s3_server
+from tests.flows.servers import S3, Cluster, needs_s3, s3_server
 
 
 @pytest.fixture(scope="module")

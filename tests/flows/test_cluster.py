@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.flows.parts import commit, kill_tree, no_locks, sharded_project, until, words
+from tests.flows.parts import commit, no_locks, sharded_project, until, words
+from tests.flows.servers import kill_tree
 
 pytestmark = pytest.mark.cluster
 

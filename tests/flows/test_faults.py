@@ -12,19 +12,17 @@ import pytest
 from tests.flows.parts import (
     ONCE,
     ROOT,
-    S3,
-    Line,
     add_remote,
     commit,
     dvc,
     dvc_project,
     git,
-    kill_tree,
     no_locks,
     sharded_project,
     until,
     words,
 )
+from tests.flows.servers import S3, Line, kill_tree
 
 pytestmark = pytest.mark.cluster
 

@@ -13,18 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.flows.parts import (
-    PYTHON,
-    S3,
-    Cluster,
-    add_remote,
-    commit,
-    dvc,
-    kill_tree,
-    no_locks,
-    postgres,
-    until,
-)
+from tests.flows.parts import PYTHON, add_remote, commit, dvc, no_locks, until
+from tests.flows.servers import S3, Cluster, kill_tree, postgres
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("smoke")]
 
