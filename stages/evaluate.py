@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.fit.deform import camera_for
@@ -160,25 +161,23 @@ def _judge_clip(job: Job) -> Outcome:
     close = row["framing"] == "face"
     template = Clip(
         row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close,
-        person=row["identity"], mask=masks,
+        person=row["identity"], mask=masks, audio=audio,
     )  # fmt: skip
-    metrics = stage.params.evaluate.chosen
-    scored = {"ground_truth": score_clip(replace(template, row="ground_truth"), critics, metrics)}
+    judge = partial(score_clip, critics=critics, metrics=stage.params.evaluate.chosen, device=device)
+    scored = {"ground_truth": judge(replace(template, row="ground_truth"))}
     if job.take:
         take = data.frames(job.take)[: len(truth)]
         n = len(take)  # over the frames that both have: a loop would cut in mid-motion
         clip = replace(
             template, row="another_take", frames=take, truth=truth[:n], log_mel=mel[: MEL_PER_FRAME * n]
         )
-        scored["another_take"] = score_clip(replace(clip, mask=masks[:n]), critics, metrics)
+        scored["another_take"] = judge(replace(clip, mask=masks[:n], audio=audio[: SAMPLES_PER_FRAME * n]))
     driven: dict[str, DrivenClip] = {}
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera, "full")))
-        scored[name] = score_clip(
-            replace(template, row=name, frames=videos[name], truth=truth), critics, metrics
-        )
+        scored[name] = judge(replace(template, row=name, frames=videos[name], truth=truth))
         driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",
