@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from avatar_core.io.atomic import sha256_file
 
 if TYPE_CHECKING:
     import torch
+
+    Outputs = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 TORCHSCRIPT, ONNX, SAFETENSORS = (".pt", ".ts", ".jit", ".torchscript"), (".onnx",), (".safetensors",)
 CHUNK = 8  # samples at once
@@ -120,7 +122,7 @@ def _place(size: int, signature: Signature) -> int:
     return signature.outputs.index(size) if size in signature.outputs else len(signature.outputs)
 
 
-def load_torchscript(path: Path, device: str) -> Any:
+def load_torchscript(path: Path, device: str) -> torch.jit.ScriptModule:
     """A TorchScript module in evaluation. Raises UserError naming the file."""
     import torch
 
@@ -134,18 +136,18 @@ def load_torchscript(path: Path, device: str) -> Any:
 
 def _torchscript(path: Path, device: str) -> Run:
     module = load_torchscript(path, device)
-    names = {argument.name for argument in module.forward.schema.arguments}
+    names = {a.name for a in module.forward.schema.arguments}  # pyright: ignore[reportFunctionMemberAccess]
     options = {name: value for name, value in I3D_OPTIONS.items() if name in names}
     # the published Inception takes bytes and does (x - 128) / 128 itself
     takes_bytes = "return_features" in names and "rescale" not in names
 
-    def call(x: torch.Tensor) -> Any:
+    def call(x: torch.Tensor) -> Outputs:
         return module((x + 1) * 127.5 if takes_bytes else x, **options)
 
     return batched(call, device)
 
 
-def batched(call: Callable[[torch.Tensor], Any], device: str) -> Run:
+def batched(call: Callable[[torch.Tensor], Outputs], device: str) -> Run:
     """A function of a batch on a device -> a Run."""
     import torch
 
@@ -154,8 +156,8 @@ def batched(call: Callable[[torch.Tensor], Any], device: str) -> Run:
         parts = []
         for chunk in torch.from_numpy(np.ascontiguousarray(x, np.float32)).split(CHUNK):
             out = call(chunk.to(device))
-            out = list(out) if isinstance(out, (list, tuple)) else [out]
-            parts.append([o.float().reshape(len(chunk), -1).cpu().numpy() for o in out])
+            outputs = list(out) if isinstance(out, (list, tuple)) else [out]
+            parts.append([o.float().reshape(len(chunk), -1).cpu().numpy() for o in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     return run

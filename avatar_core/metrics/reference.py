@@ -57,7 +57,7 @@ class Referenced:
         else:
             self.load(device)
 
-    def load(self, device: str) -> Any:
+    def load(self, device: str) -> object:
         """The network behind the metric. Raises UserError naming the file."""
         return self.run(device)
 

@@ -33,7 +33,7 @@ from avatar_core.metrics.networks import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 REACH, WINDOW, MFCC_PER_FRAME = 15, 5, 4
 CROP_SCALE, CROP_SIDE, MEDIAN, GREY = 0.4, 224, 13, 110
@@ -86,7 +86,9 @@ def network() -> nn.Module:
     """SyncNet without weights, with the names of tensors that its authors' file has."""
     from torch import nn
 
-    def layer(kind: str, channels: tuple[int, int], kernel: object, stride: object = 1, padding: object = 0):
+    def layer(
+        kind: str, channels: tuple[int, int], kernel: object, stride: object = 1, padding: object = 0
+    ) -> list[nn.Module]:
         convolution, norm = getattr(nn, f"Conv{kind}"), getattr(nn, f"BatchNorm{kind}")
         return [convolution(*channels, kernel, stride, padding), norm(channels[1]), nn.ReLU()]
 
@@ -113,10 +115,10 @@ def network() -> nn.Module:
             )  # fmt: skip
             self.netfcaud, self.netfclip = head(), head()
 
-        def forward_aud(self, x):
+        def forward_aud(self, x: Tensor) -> Tensor:
             return self.netfcaud(self.netcnnaud(x).flatten(1))
 
-        def forward_lip(self, x):
+        def forward_lip(self, x: Tensor) -> Tensor:
             return self.netfclip(self.netcnnlip(x).flatten(1))
 
     return Module()
