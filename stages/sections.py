@@ -24,6 +24,15 @@ from avatar_core.backends import (
 from avatar_core.config import derived_by, parse, ranged
 from avatar_core.errors import UserError
 
+# published systems that `evaluate` compares ours with; what trains nothing here is no teacher
+BASELINES = {
+    "lhm": "avatar_core.teacher.baselines:LHM",
+    "persona": "avatar_core.teacher.baselines:Persona",
+    "echomimic_v2": "avatar_core.teacher.baselines:EchoMimicBaseline",
+    "omniavatar": "avatar_core.teacher.baselines:OmniAvatarBaseline",
+    "hunyuan_video_avatar": "avatar_core.teacher.baselines:HunyuanVideoAvatar",
+}
+
 
 @dataclass(frozen=True)
 class IdentitiesParams:
