@@ -38,7 +38,7 @@ def film(raw: dict[str, Any], root: Path, seconds: float, perception: dict[str, 
     }
     raw["speech"] |= {
         "backend": "folder", "folder": {"path": str(root / "sounds")}, "face_clips": 2, "waist_up_clips": 0, "full_body_clips": 0,
-        "val_clips": 1, "test_clips": 1,
+        "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1,
     }  # fmt: skip
     raw["teacher"] |= {"backends": {"folder": 1.0}, "folder": {"path": str(root / "videos")}, "size": 96}
     raw["perception"] |= perception or {"masks": "grabcut"}
