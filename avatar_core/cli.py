@@ -16,7 +16,6 @@ import typer
 
 from avatar_core.cli_ingest import ingest
 from avatar_core.cli_options import (
-    MODEL,
     Audio,
     Device,
     Language,
@@ -28,6 +27,7 @@ from avatar_core.cli_options import (
     Text,
     Voice,
     compute_of,
+    student_file,
 )
 from avatar_core.cli_pipeline import add_pipeline_commands
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
@@ -75,7 +75,7 @@ def speak(
     text: Text = None,
     language: Language = "en",
     voice: Voice = None,
-    model: Model = MODEL,
+    model: Model = None,
     seed: Seed = 0,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Longest side of the video in px.")] = 512,
     steps: Annotated[
@@ -116,13 +116,13 @@ def speak(
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
-        student = load_student(model).to(compute.device)
+        student = load_student(student_file(model)).to(compute.device)
         layout, canonical, camera, _ = _personalise(image, portrait, student, person, compute)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
         _use_all_cores()
-        student = load_student(model).to(compute.device)
+        student = load_student(student_file(model)).to(compute.device)
         layout, canonical, camera = load_avatar(avatar)
     else:
         found = "neither" if portrait is None else "both"
@@ -160,7 +160,7 @@ def personalise(
         ),
     ],
     person: PersonNumber = 1,
-    model: Model = MODEL,
+    model: Model = None,
     device: Device = "cpu",
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
@@ -172,7 +172,7 @@ def personalise(
     check_writable(out, [portrait])
     compute = compute_of(device)
     image = _portrait(portrait)
-    maker = load_maker(model)
+    maker = load_maker(student_file(model))
     _, canonical, camera, fit = _personalise(image, portrait, maker, person, compute)
     save_avatar(out, canonical, camera, maker.personalise.particles, fit)
     say(
@@ -194,7 +194,7 @@ def export(
     text: Text = None,
     language: Language = "en",
     voice: Voice = None,
-    model: Model = MODEL,
+    model: Model = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -214,7 +214,7 @@ def export(
     compute = compute_of(device)
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
-    student = load_student(model).to(compute.device)
+    student = load_student(student_file(model)).to(compute.device)
     layout, canonical, _, _ = _personalise(image, portrait, student, person, compute)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))

@@ -106,9 +106,13 @@ class Artifacts:
         """Catalogue rows of the teacher's usable clips of some splits, sorted by id."""
         return self._clips("teacher", splits)
 
+    def video_file(self, row: Row) -> Path:
+        """The teacher's video of a clip."""
+        return self._shard("teacher", row) / f"{row['id']}.mp4"
+
     def frames(self, row: Row) -> np.ndarray:
         """The teacher's pictures (T,H,W,3) uint8."""
-        return read_video(self._shard("teacher", row) / f"{row['id']}.mp4", MAX_FRAMES)
+        return read_video(self.video_file(row), MAX_FRAMES)
 
     def masks(self, row: Row) -> np.ndarray:
         """Foreground (T,H,W) uint8."""

@@ -4,22 +4,24 @@ Rows: `ours`, `before_distill` (the generator without fine-tuning), `pose_driven
 face actions). Bounds: `ground_truth` (the teacher's own video; for FID and FVD half of the videos against the other half),
 `mismatched_audio` (ours driven by another sentence, judged with the clip's own) and `another_take` (the same person's own video of
 another sentence; as a set the same videos, so FID and FVD are 0): what knows nothing of the sound, as ours and as the teacher look.
-A metric that does not tell a bound from ours
-says nothing here. Per row the ten metrics of the paper, with intervals over people; lips, motion and vertex errors against the true
-surface, where the teacher keeps one; the fits of the training clips against their truth. Writes `videos/<clip>.mp4` (teacher left,
-ours right), `table.csv` and metrics.
+A metric that does not tell a bound from ours says nothing here. Published systems are rows where `evaluate.baselines` names them.
+Per row the ten metrics of the paper, with intervals over people; lips, motion and vertex errors against the true surface, where the
+teacher keeps one; the fits of the training clips against their truth. Writes `videos/<clip>.mp4` (teacher left, ours right),
+`table.csv` and metrics; `by_teacher.csv` where several teachers made the test clips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from avatar_core.clock import MEL_PER_FRAME
+from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.fit.deform import camera_for
@@ -36,9 +38,12 @@ from avatar_core.perception.instruments import Critics, load_critics
 from avatar_core.speak.render import render_motion
 from avatar_core.speak.student import Student, load_student
 from avatar_core.teacher import conventional_camera
-from stages.artifacts import Artifacts, Row
+from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
+from stages.evaluate_baselines import baseline_frames, baseline_videos, check_baselines, not_run
+from stages.evaluate_teachers import by_teacher
 from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_report
+from stages.requests import clip_request
 
 DRIVEN = ("ours", "before_distill", "pose_driven", "mismatched_audio")
 ROWS = ("ground_truth", *DRIVEN, "another_take")
@@ -66,8 +71,10 @@ HEADLINE = (
 class Job:
     stage: Stage
     row: Row
+    person: PersonRecord
     other: Row | None  # whose sound drives the mismatched row
     take: Row | None  # the same person under the same framing with another sentence
+    baselines: dict[str, Path]  # name -> folder of its videos
 
 
 @dataclass(frozen=True)
@@ -92,20 +99,29 @@ def main(stage: Stage) -> None:
             "params.yaml: identities.test: expected unseen people to judge the student on, found no clip of any; "
             "`dvc repro distill` makes the student without"
         )
+    check_baselines(stage, rows)
+    compared = baseline_videos(stage, rows)
     out = stage.fresh(stage.out)
     (out / "videos").mkdir()
-    jobs = [Job(stage, row, _another(rows, row), _take(rows, row)) for row in rows]
+    people = {person.id: person for person in data.people()}
+    jobs = [
+        Job(stage, row, people[row["identity"]], _another(rows, row), _take(rows, row), compared)
+        for row in rows
+    ]
     outcomes = stage.map(_judge_clip, jobs)
-    scored = {name: [o.scored[name] for o in outcomes if name in o.scored] for name in ROWS}
+    names, why = (*ROWS, *params.compared), NOT_RUN | not_run(params.compared)
+    scored = {name: [o.scored[name] for o in outcomes if name in o.scored] for name in names}
     table = {
-        name: summarise(clips, params.chosen, draws=params.bootstrap, seed=stage.seed, why=NOT_RUN.get(name))
+        name: summarise(clips, params.chosen, draws=params.bootstrap, seed=stage.seed, why=why.get(name))
         for name, clips in scored.items()
     }
     stage.write_csv(
         "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
     )
-    metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in ROWS for m in params.chosen}
-    for name in ROWS:
+    if lines := by_teacher(rows, scored, params.chosen):
+        stage.write_csv("by_teacher", lines)
+    metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in names for m in params.chosen}
+    for name in names:
         offsets = [c.offset for c in scored[name] if c.offset is not None]
         metrics[f"{name}.sync_offset_frames"] = float(np.mean(offsets)) if offsets else None
     for name in DRIVEN:
@@ -160,26 +176,28 @@ def _judge_clip(job: Job) -> Outcome:
     close = row["framing"] == "face"
     template = Clip(
         row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close,
-        person=row["identity"], mask=masks,
+        person=row["identity"], mask=masks, audio=audio,
     )  # fmt: skip
-    metrics = stage.params.evaluate.chosen
-    scored = {"ground_truth": score_clip(replace(template, row="ground_truth"), critics, metrics)}
+    judge = partial(score_clip, critics=critics, metrics=stage.params.evaluate.chosen, device=device)
+    scored = {"ground_truth": judge(replace(template, row="ground_truth"))}
     if job.take:
         take = data.frames(job.take)[: len(truth)]
         n = len(take)  # over the frames that both have: a loop would cut in mid-motion
         clip = replace(
             template, row="another_take", frames=take, truth=truth[:n], log_mel=mel[: MEL_PER_FRAME * n]
         )
-        scored["another_take"] = score_clip(replace(clip, mask=masks[:n]), critics, metrics)
+        scored["another_take"] = judge(replace(clip, mask=masks[:n], audio=audio[: SAMPLES_PER_FRAME * n]))
     driven: dict[str, DrivenClip] = {}
     videos: dict[str, np.ndarray] = {}
     for name, (model, sound) in students.items():
         x = generate(model.generator, sound, _clip_seed(stage, row), model.sample)[: len(truth)]
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera, "full")))
-        scored[name] = score_clip(
-            replace(template, row=name, frames=videos[name], truth=truth), critics, metrics
-        )
+        scored[name] = judge(replace(template, row=name, frames=videos[name], truth=truth))
         driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
+    request = clip_request(data, row, job.person, size=max(truth.shape[1:3]), seed=0, audio=audio)
+    for name, folder in job.baselines.items():
+        if (frames := baseline_frames(folder, request)) is not None:
+            scored[name] = judge(replace(template, row=name, frames=frames))
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",
         np.concatenate([truth, videos["ours"]], 2),

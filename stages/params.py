@@ -31,7 +31,7 @@ from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.score import BACKENDS as SCORE_TEACHERS
 from avatar_core.score import ScoreBackend
-from stages.sections import IdentitiesParams, SpeechParams, TeacherParams, check_backends
+from stages.sections import BASELINES, IdentitiesParams, SpeechParams, TeacherParams, check_backends
 
 PARAMS = Path("params.yaml")
 
@@ -86,23 +86,30 @@ class BaselineParams:
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Which metrics; a section of a metric's name has its parameters (path, sha256 of a published network or its scores)."""
+    """Which metrics, and which published systems beside ours; sections of their names have their parameters (of a metric: path and
+    sha256 of a published network or its scores; of a baseline: path of its videos, or its program's)."""
 
     bootstrap: int = ranged(1000, 1)  # resamplings of the clips behind each interval
     metrics: list[str] = list_of(*METRICS)
+    baselines: list[str] = list_of()
     chosen: dict[str, Any] = derived_by(all_metrics)  # name -> Metric
+    compared: dict[str, Any] = derived_by(dict)  # name -> Baseline
 
     @classmethod
     def parse(cls, raw: Any, file: str, key: str) -> EvaluateParams:
-        own = {k: v for k, v in raw.items() if k not in METRICS} if isinstance(raw, Mapping) else raw
+        tables = {**METRICS, **BASELINES}
+        own = {k: v for k, v in raw.items() if k not in tables} if isinstance(raw, Mapping) else raw
         values = parse(cls, own, file, key)
-        chosen = {
-            name: parse(
-                backend_class(METRICS, name, file, f"{key}.metrics"), raw.get(name, {}), file, f"{key}.{name}"
-            )
-            for name in values.metrics
-        }
-        return dataclasses.replace(values, chosen=chosen)
+
+        def sections(names: list[str], table: Mapping[str, str], where: str) -> dict[str, Any]:
+            classes = {name: backend_class(table, name, file, f"{key}.{where}") for name in names}
+            return {n: parse(c, raw.get(n, {}), file, f"{key}.{n}") for n, c in classes.items()}
+
+        return dataclasses.replace(
+            values,
+            chosen=sections(values.metrics, METRICS, "metrics"),
+            compared=sections(values.baselines, BASELINES, "baselines"),
+        )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ Videos come from backends: `avatar_core.teacher`; several share the clips by wei
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +21,11 @@ from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.io.video import read_video, write_mp4
 from avatar_core.perception.backends import PerceptionConfig, clip_masks
-from avatar_core.speech.types import phonemes_from_json
 from avatar_core.teacher import MAX_FRAMES, ClipRequest, TeacherBackend, TeacherClip, VideoModel, deal_teacher
 from avatar_core.teacher.folder import FolderTeacher
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
+from stages.requests import clip_request
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def main(stage: Stage) -> None:
             for job, (qc, _) in zip(jobs, done, strict=True)
         ],
     )
-    _report(stage, rows, done)
+    _report(stage, jobs, done)
+    if len(stage.params.teacher.sources) > 1:
+        stage.write_csv("teachers", _by_teacher(jobs, done, models))
 
 
 def teacher_of(stage: Stage, row: Row) -> str:
@@ -172,23 +176,29 @@ def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
 
 
 def _request(job: Job, audio: np.ndarray | None = None) -> ClipRequest:
-    name, person = job.row["id"], job.person
-    audio = job.data.audio(name) if audio is None else audio
-    return ClipRequest(
-        name=name,
-        identity=person.id,
-        person_seed=person.seed,
-        attributes=person.attributes,
-        portrait=job.data.portrait_file(person.id),
-        speech=phonemes_from_json(job.data.phonemes_file(name), audio),
-        framing=job.row["framing"],
-        size=job.size,
-        seed=job.seed,
-    )
+    return clip_request(job.data, job.row, job.person, size=job.size, seed=job.seed, audio=audio)
 
 
-def _report(stage: Stage, rows: list[Row], done: list[tuple[dict[str, float], np.ndarray]]) -> None:
-    captions = [f"{row['id']}\n{(row['text'] or '')[:40]}" for row in rows]
+def _by_teacher(
+    jobs: list[Job], done: list[tuple[dict[str, float], np.ndarray]], models: Mapping[str, VideoModel]
+) -> list[dict[str, Any]]:
+    """A line for each teacher that made clips of this shard: whose model, how many clips, what they look like on average."""
+    lines = []
+    for name in sorted({job.teacher for job in jobs}):
+        own = [(job.row["t_len"], qc) for job, (qc, _) in zip(jobs, done, strict=True) if job.teacher == name]
+        unknown = {"model": "", "revision": "", "licence": ""}
+        card = models[name].card.row if name in models else unknown
+        means = {kind: float(np.mean([qc[kind] for _, qc in own])) for kind in own[0][1]}
+        lines.append({"teacher": name, **card, "clips": len(own), "frames": sum(n for n, _ in own), **means})
+    return lines
+
+
+def _report(stage: Stage, jobs: list[Job], done: list[tuple[dict[str, float], np.ndarray]]) -> None:
+    rows, mixed = [job.row for job in jobs], len(stage.params.teacher.sources) > 1
+    captions = [
+        f"{job.teacher + ': ' if mixed else ''}{job.row['id']}\n{(job.row['text'] or '')[:40]}"
+        for job in jobs
+    ]
     contact_sheet(
         stage.reports / "contact_sheet.png",
         [picture for _, picture in done][:30],

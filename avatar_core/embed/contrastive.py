@@ -130,7 +130,7 @@ def train_embedding(
     model.to(compute.device)
 
     def losses() -> dict[str, Tensor]:
-        log_mel, x, _, _ = batches.draw(rng)
+        log_mel, x, *_ = batches.draw(rng)
         with ranks.share(audio.augment(log_mel, rng), x) as part:
             heard, moved = compute.put(*part)
             return {"loss": embedding_loss(model, heard, moved, compute)}

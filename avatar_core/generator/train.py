@@ -120,7 +120,7 @@ def draw_windows(
 ) -> tuple[Tensor, ...]:
     """All that a step of L_simple draws, on the CPU: what `Batches.draw` gives, diffusion steps (B,), noise (B,W,D), which windows
     go without sound (B,), first frames (B,1)."""
-    mel, x, weight, visibility_id = batches.draw(rng)
+    mel, x, weight, visibility_id, first = batches.draw(rng)
     mel = audio.augment(mel, rng)
     batch, frames = x.shape[:2]
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng, device="cpu")
@@ -128,8 +128,7 @@ def draw_windows(
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
     noises = noise(batch, frames, rng)
     dropped = torch.rand(batch, generator=rng, device="cpu") < config.drop_audio
-    offset = torch.randint(0, 4096, (batch, 1), generator=rng, device="cpu")
-    return mel, x, weight, visibility_id, timesteps, noises, dropped, offset
+    return mel, x, weight, visibility_id, timesteps, noises, dropped, first
 
 
 def diffusion_loss(
@@ -144,13 +143,13 @@ def diffusion_loss(
     Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_metric` gives it. Locked by
     test_hidden_regions_give_no_loss, test_learns_lips_from_sound.
     """
-    mel, x, weight, visibility_id, timesteps, noise, dropped, offset = drawn
+    mel, x, weight, visibility_id, timesteps, noise, dropped, first = drawn
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
     noisy = torch.where(loss_of.latent_masks[visibility_id][:, None], add_noise(x, noise, timesteps), noise)
     with compute.autocast():
         features = model.dit.encode_audio(mel)
         x0 = model.predict(noisy, timesteps, model.dit.drop_audio(features, dropped))
-        time = offset + torch.arange(x.shape[1], device=offset.device)
+        time = first + torch.arange(x.shape[1], device=first.device)
         refined = model.refine(x0.detach(), features, time)
         prior = model.prior(features)
     loss = loss_of(x0, x, weight, visibility_id)

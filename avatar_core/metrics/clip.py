@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avatar_core.io.images import to_uint8
 from avatar_core.metrics.sync import SyncScores, sync_scores
 from avatar_core.perception.warp import as_float
 
 if TYPE_CHECKING:
+    from avatar_core.perception.holistic.clip import ClipPoints
     from avatar_core.perception.instruments import Critics
 
 RIM = 0.03  # of a picture's height
@@ -26,10 +28,10 @@ FRAME_STEP = 3  # every third frame for what is measured frame by frame: neighbo
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip to score. frames (T,H,W,3), log_mel (4T,M) or None, truth frames of the same shape or None, portrait
-    (H,W,3) or None; images float [0,1] or uint8. `mouth_seen`, `hands_seen`: whether the framing shows them. `row`: of the table,
-    e.g. ours or ground_truth, by which the scores of published tools are looked up. `person`: who is in it, for intervals;
-    `mask` (T,H,W), not 0 where the true frames show the person, or None for everywhere: what SSIM and PSNR look at."""
+    """One clip to score. frames (T,H,W,3), log_mel (4T,M) or None, audio (S,) at 16 kHz or None, truth frames of the same shape or
+    None, portrait (H,W,3) or None; images float [0,1] or uint8. `mouth_seen`, `hands_seen`: whether the framing shows them.
+    `row`: of the table, e.g. ours or ground_truth, by which the scores of published tools are looked up. `person`: who is in it,
+    for intervals; `mask` (T,H,W), not 0 where the true frames show the person, or None for everywhere: what SSIM and PSNR see."""
 
     id: str
     frames: NDArray
@@ -41,6 +43,7 @@ class Clip:
     row: str = "ours"
     person: str = ""
     mask: NDArray | None = None
+    audio: NDArray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +66,37 @@ def unavailable(metric: str, backend: str, why: str) -> Value:
 
 
 class Look:
-    """A clip with what several metrics see in it, looked up once. A value raises ValueError where the clip lacks something."""
+    """A clip with what several metrics see in it, looked up once. A value raises ValueError where the clip lacks something.
 
-    def __init__(self, clip: Clip, critics: Critics) -> None:
-        self.clip, self.critics = clip, critics
+    device: where published networks run; memory: what metrics of one such network share.
+    """
+
+    def __init__(self, clip: Clip, critics: Critics, device: str = "cpu") -> None:
+        self.clip, self.critics, self.device = clip, critics, device
+        self.memory: dict[Any, Any] = {}
 
     @cached_property
     def keypoints(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pixels (T,K,2) and confidence (T,K)."""
         return self.critics.keypoints(self.clip.frames)
+
+    @cached_property
+    def people(self) -> ClipPoints:
+        """The person in every frame, by the detectors of real people."""
+        from avatar_core.perception.holistic.clip import track_person
+
+        return track_person(to_uint8(self.clip.frames))
+
+    @property
+    def face_boxes(self) -> NDArray[np.float64]:
+        """The face mesh's left, top, right, bottom px (T,4), filled in between the frames that show a face."""
+        there = np.flatnonzero(self.people.face_presence > 0)
+        if not len(there):
+            raise ValueError("no face in the frames")
+        mesh = self.people.face[there][..., :2]
+        seen = np.concatenate([mesh.min(1), mesh.max(1)], 1)
+        every = np.arange(len(self.clip.frames))
+        return np.stack([np.interp(every, there, column) for column in seen.T], 1)
 
     @property
     def sparse(self) -> NDArray:
@@ -110,8 +135,8 @@ class Metric(Protocol):
         """What stands behind the value: "embedded", "reference" or "formula"."""
         ...
 
-    def check(self) -> None:
-        """UserError for a file that is missing or not the one named, before long work starts."""
+    def check(self, device: str = "cpu") -> None:
+        """UserError for a file that is missing or not the one named, before long work starts on that device."""
         ...
 
     def measure(self, look: Look) -> Any:

@@ -1,17 +1,18 @@
 """Metrics that are means over clips: IQA ASE HKC SyncC SyncD CSIM SSIM PSNR.
 
 Definitions: IQA, ASE mean image quality and aesthetics per frame (Q-Align's 1..5 scale; `embedded` are regressors of known damage);
-SyncC, SyncD see `sync`; HKC mean confidence of the hand keypoints (CyberHost, Lin et al. 2024); CSIM mean likeness of portrait and
-frames: the cosine of ArcFace's embeddings where the user brings that network, else 1 - distance / 1.2 of dlib's descriptors (1 the
-same picture, above .5 the same person), 0 for a frame without a face; SSIM, PSNR see `image`, over the person
-where a clip says where that is.
+SyncC, SyncD see `sync` (embedded) and `syncnet` (published); HKC mean confidence of the hand keypoints (CyberHost, Lin et al.
+2024; no code of it is public, see HKC_VERSION); CSIM mean likeness of portrait and frames: the cosine of ArcFace's embeddings where
+the user brings that network, else 1 - distance / 1.2 of dlib's descriptors (1 the same picture, above .5 the same person), 0 for a
+frame without a face; SSIM, PSNR see `image`, over the person where a clip says where that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,136 +21,226 @@ from avatar_core.io.images import to_uint8
 from avatar_core.metrics.bootstrap import bootstrap
 from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.image import psnr, ssim
-from avatar_core.metrics.reference import OnnxFeatures, Referenced, read_score
-from avatar_core.perception import warp
-from avatar_core.perception.boxes import head_box
-from avatar_core.perception.warp import as_float
+from avatar_core.metrics.networks import Signature
+from avatar_core.metrics.reference import Referenced, read_score
 
-if TYPE_CHECKING:
-    from avatar_core.perception.instruments import Critics
+# DWPose's scores of a frame (all of the picture is its box, no detector): by point the lesser of the two maxima over x and y, cut
+# to 0..1; the mean over the 42 points of both hands and every third frame. Points out of the picture count as they are scored.
+HKC_VERSION = "hkc-1"
+DWPOSE_HANDS = slice(91, 133)  # of its 133 points
+DWPOSE_BINS = (2 * 288, 2 * 384)  # along x and y
+MESH_EYES, MESH_NOSE, MESH_MOUTH = (
+    ((33, 133), (263, 362)),
+    1,
+    (61, 291),
+)  # of the face mesh, left to right in the picture
 
 
 @dataclass(frozen=True)
 class ClipMetric(Referenced):
-    """A number a clip; the value is their mean with a bootstrap interval. Subclasses give `score`."""
+    """A number a clip; the value is their mean with a bootstrap interval. Subclasses give `score` and, where a published network
+    can stand behind it, `published`."""
 
     higher_is_better: ClassVar[bool] = True
 
     def score(self, look: Look) -> float:
         raise NotImplementedError
 
+    def published(self, look: Look) -> float:
+        """The score by the network behind `path`."""
+        raise NotImplementedError
+
     def measure(self, look: Look) -> float:
-        if self.reference is not None:
-            return read_score(self.reference, look.clip.row, look.clip.id)
-        return self.score(look)
+        if self.score_file is not None:
+            return read_score(self.score_file, look.clip.row, look.clip.id)
+        return self.published(look) if self.path else self.score(look)
 
     def summarise(
         self, name: str, measured: Sequence[float], people: Sequence[str], draws: int, seed: int
     ) -> Value:
         interval = bootstrap(list(measured), draws=draws, seed=seed, groups=people)
-        return Value(name, interval.value, interval.low, interval.high, interval.samples, self.backend, "ok")
+        found = (interval.value, interval.low, interval.high, interval.samples)
+        return Value(name, *found, self.backend, "ok", self.note)
 
 
-class IQA(ClipMetric):
-    wanted = "Q-Align quality scores: JSON {row: {clip id: 1..5}}"
+@dataclass(frozen=True)
+class QAlign(ClipMetric):
+    """The network gives the five levels' logits, from excellent to bad, for its prompt; the score is their mean level, 5 to 1."""
+
+    scores = True
+    signature = Signature((3, 448, 448), (5,))
+
+    def published(self, look: Look) -> float:
+        from avatar_core.metrics.preprocess import qalign_input
+
+        (logits,) = self.run(look.device)(qalign_input(to_uint8(look.sparse)))
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        return float((shares / shares.sum(1, keepdims=True) @ np.arange(5, 0, -1)).mean())
+
+
+class IQA(QAlign):
+    wanted = "Q-Align asked for quality: (3,448,448) -> logits of excellent, good, fair, poor, bad; or its scores in JSON"
 
     def score(self, look: Look) -> float:
         return float(np.mean(look.critics.quality(look.sparse)))
 
 
-class ASE(ClipMetric):
-    wanted = "Q-Align aesthetics scores: JSON {row: {clip id: 1..5}}"
+class ASE(QAlign):
+    wanted = "Q-Align asked for aesthetics: (3,448,448) -> logits of excellent, good, fair, poor, bad; or its scores in JSON"
 
     def score(self, look: Look) -> float:
         return float(np.mean(look.critics.aesthetics(look.sparse)))
 
 
 class HKC(ClipMetric):
-    wanted = "hand keypoint confidences of a whole-body estimator: JSON {row: {clip id: 0..1}}"
+    wanted = "DWPose: (3,384,288) -> 133 points by 576 and by 768 bins; or hand confidences in JSON"
+    scores = True
+    signature = Signature((3, 384, 288), (133 * DWPOSE_BINS[0], 133 * DWPOSE_BINS[1]))
 
-    def score(self, look: Look) -> float:
+    @property
+    def note(self) -> str:
+        return f"{HKC_VERSION} {super().note}" if self.path and self.score_file is None else super().note
+
+    def measure(self, look: Look) -> float:
         if not look.clip.hands_seen:
             raise ValueError("hands are not in the framing")
+        return super().measure(look)
+
+    def published(self, look: Look) -> float:
+        from avatar_core.metrics.preprocess import dwpose_input
+
+        pictures = np.stack([dwpose_input(frame) for frame in to_uint8(look.sparse)])
+        across, down = self.run(look.device)(pictures)
+        best = [
+            v.reshape(len(v), 133, bins).max(2) for v, bins in zip((across, down), DWPOSE_BINS, strict=True)
+        ]
+        return float(np.minimum(*best)[:, DWPOSE_HANDS].clip(0, 1).mean())
+
+    def score(self, look: Look) -> float:
         layout = look.critics.layout
         return float(look.keypoints[1][:, np.concatenate([layout.hand_left, layout.hand_right])].mean())
 
 
-class SyncC(ClipMetric):
-    wanted = "SyncNet scores: JSON {row: {clip id: LSE-C}} written by the published SyncNet"
+@dataclass(frozen=True)
+class Sync(ClipMetric):
+    """SyncC and SyncD: the same file for both, looked at once a clip."""
 
+    wanted = "SyncNet's weights (safetensors) or TorchScript with forward_lip and forward_aud; or its scores in JSON"
+    scores = True
+
+    def load(self, device: str) -> object:
+        from avatar_core.metrics.syncnet import load_syncnet
+
+        assert self.reference is not None
+        return load_syncnet(self.reference, device)
+
+    def distances(self, look: Look) -> tuple[float, float]:
+        """SyncC and SyncD of the published network."""
+        from avatar_core.metrics.syncnet import load_syncnet, sync_distances
+
+        assert self.reference is not None
+        clip = look.clip
+        if clip.audio is None:
+            raise ValueError("no audio")
+        if not clip.mouth_seen:
+            raise ValueError("the mouth is too small in the framing")
+        if self.reference not in look.memory:
+            net = load_syncnet(self.reference, look.device)
+            found = sync_distances(net, to_uint8(clip.frames), look.face_boxes, clip.audio)
+            look.memory[self.reference] = found[:2]
+        return look.memory[self.reference]
+
+
+class SyncC(Sync):
     def score(self, look: Look) -> float:
         return float(look.sync.confidence)
 
+    def published(self, look: Look) -> float:
+        return self.distances(look)[0]
 
-class SyncD(ClipMetric):
+
+class SyncD(Sync):
     higher_is_better = False
-    wanted = "SyncNet scores: JSON {row: {clip id: LSE-D}} written by the published SyncNet"
 
     def score(self, look: Look) -> float:
         return float(look.sync.distance)
 
+    def published(self, look: Look) -> float:
+        return self.distances(look)[1]
+
 
 class CSIM(ClipMetric):
-    wanted = "ArcFace (512-d), ONNX, input (1,3,112,112) RGB in [-1,1]"
-    side = 112
+    wanted = "ArcFace: (3,112,112) -> 512 numbers"
+    signature = Signature((3, 112, 112), (512,))
 
     def measure(self, look: Look) -> float:
-        return self.score(look)
+        if look.clip.portrait is None:
+            raise ValueError("no portrait")
+        return super().measure(look)
+
+    def published(self, look: Look) -> float:
+        from avatar_core.metrics.preprocess import arcface_input
+        from avatar_core.perception.holistic.people import find_people
+
+        assert look.clip.portrait is not None
+        portrait = to_uint8(look.clip.portrait)
+        people = [p for p in find_people(portrait) if p.face_presence > 0]
+        if not people:
+            raise ValueError("no face in the portrait")
+        frames, faces = to_uint8(look.sparse), look.people.face[::FRAME_STEP]
+        there = np.flatnonzero(look.people.face_presence[::FRAME_STEP] > 0)
+        seen = [arcface_input(frames[i], five_points(faces[i])) for i in there]
+        (found,) = self.run(look.device)(
+            np.stack([arcface_input(portrait, five_points(people[0].face)), *seen])
+        )
+        unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return float((unit[1:] @ unit[0]).sum() / len(frames))
 
     def score(self, look: Look) -> float:
-        portrait = look.clip.portrait
-        if portrait is None:
-            raise ValueError("no portrait")
-        if self.reference is not None:
-            network = OnnxFeatures(self.reference, self.side)
-            there, _ = look.critics.keypoints(portrait)
-            own = network(head_crops(look.critics, portrait[None], there))
-            seen = network(head_crops(look.critics, look.sparse, look.keypoints[0][::FRAME_STEP]))
-            own /= np.linalg.norm(own, axis=-1, keepdims=True)
-            seen /= np.linalg.norm(seen, axis=-1, keepdims=True)
-        else:
-            return _face_likeness(portrait, look.sparse)
-        return float((seen @ own[0]).mean())
+        assert look.clip.portrait is not None
+        return _face_likeness(look.clip.portrait, look.sparse)
+
+
+def five_points(mesh: NDArray) -> NDArray[np.float64]:
+    """A face mesh (478,2 or 3) px -> eyes, nose, corners of the mouth (5,2), left to right in the picture."""
+    points = np.asarray(mesh, np.float64)[:, :2]
+    eyes = [points[list(corners)].mean(0) for corners in MESH_EYES]
+    return np.stack([*eyes, points[MESH_NOSE], *points[list(MESH_MOUTH)]])
 
 
 def _face_likeness(portrait: NDArray, frames: NDArray) -> float:
     """Mean over frames (B,H,W,3) of the likeness of their face to the portrait's (H,W,3). ValueError when that has none."""
     from avatar_core.perception.face_identity import describe, face_chip, likeness
-    from avatar_core.perception.holistic.clip import track_person
-    from avatar_core.perception.holistic.people import find_people
+    from avatar_core.perception.holistic.clip import track_face
 
-    portrait, frames = to_uint8(portrait), to_uint8(frames)
-    people = [p for p in find_people(portrait) if p.face_presence > 0]
-    if not people:
-        raise ValueError("no face in the portrait")
-    own = describe(face_chip(portrait, people[0].face)[None])[0]
-    found = track_person(frames)
-    there = np.flatnonzero(found.face_presence > 0)
+    frames = to_uint8(frames)
+    own = _descriptor(to_uint8(portrait).tobytes(), *portrait.shape[:2])
+    mesh, presence = track_face(frames)
+    there = np.flatnonzero(presence > 0)
     if not len(there):
         return 0.0
-    seen = describe(np.stack([face_chip(frames[i], found.face[i]) for i in there]))
+    seen = describe(np.stack([face_chip(frames[i], mesh[i]) for i in there]))
     return float(likeness(own, seen).sum() / len(frames))
 
 
-class SSIM(ClipMetric):
-    formula = True
+@lru_cache(maxsize=4)  # every row of a clip is compared with one portrait
+def _descriptor(portrait: bytes, height: int, width: int) -> NDArray:
+    """Of the largest face in an RGB picture of 8 bits. ValueError when it has none."""
+    from avatar_core.perception.face_identity import describe, face_chip
+    from avatar_core.perception.holistic.people import find_people
 
+    picture = np.frombuffer(portrait, np.uint8).reshape(height, width, 3)
+    people = [p for p in find_people(picture) if p.face_presence > 0]
+    if not people:
+        raise ValueError("no face in the portrait")
+    return describe(face_chip(picture, people[0].face)[None])[0]
+
+
+class SSIM(ClipMetric):
     def score(self, look: Look) -> float:
         return float(np.mean([ssim(a, b, mask) for a, b, mask in look.pairs]))
 
 
 class PSNR(ClipMetric):
-    formula = True
-
     def score(self, look: Look) -> float:
         return float(np.mean([psnr(a, b, mask) for a, b, mask in look.pairs]))
-
-
-def head_crops(critics: Critics, images: NDArray, keypoints: NDArray, size: int = 112) -> NDArray[np.float32]:
-    """Square head crops (B,size,size,3) of images (B,H,W,3) for a reference identity network."""
-    found = head_box(keypoints[:, critics.layout.face].astype(float))
-    crops = [
-        warp.warp(as_float(image), warp.crop_matrix(box[:2], box[2], size), size)
-        for image, box in zip(images, found, strict=True)
-    ]
-    return np.stack(crops)

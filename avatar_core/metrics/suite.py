@@ -49,9 +49,11 @@ class ClipScores:
     offset: int | None
 
 
-def score_clip(clip: Clip, critics: Critics, metrics: Mapping[str, Metric]) -> ClipScores:
-    """Run every metric on one clip."""
-    look, parts, missing = Look(clip, critics), {}, {}
+def score_clip(
+    clip: Clip, critics: Critics, metrics: Mapping[str, Metric], device: str = "cpu"
+) -> ClipScores:
+    """Run every metric on one clip, published networks on a device."""
+    look, parts, missing = Look(clip, critics, device), {}, {}
     for name, metric in metrics.items():
         try:
             parts[name] = metric.measure(look)

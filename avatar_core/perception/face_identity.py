@@ -92,17 +92,21 @@ def face_chip(image: np.ndarray, mesh: np.ndarray) -> np.ndarray:
     """Picture (H,W,3) uint8 and its face mesh (478,2 or 3) px -> the aligned face (150,150,3) uint8."""
     target = (PADDING + PLACES) / (2 * PADDING + 1) * SIZE
     points = np.asarray(mesh, np.float64)[CORNERS, :2]
-    # Similarity by least squares: as complex numbers, target = a * source + b.
-    source, aim = points @ [1, 1j], target @ [1, 1j]
-    centred = source - source.mean()
-    a = np.vdot(centred, aim - aim.mean()) / np.vdot(centred, centred)
-    b = aim.mean() - a * source.mean()
+    a, b = similarity(points, target)
     scale = abs(a)
     if scale < 0.5:  # blur what would alias
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / scale)
     matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres at +0.5
     return cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+
+
+def similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
+    """Points (n,2) and where they should lie (n,2) -> a and b of the similarity a x + b by least squares, in complex numbers."""
+    source, aim = points @ [1, 1j], target @ [1, 1j]
+    centred = source - source.mean()
+    a = np.vdot(centred, aim - aim.mean()) / np.vdot(centred, centred)
+    return a, aim.mean() - a * source.mean()
 
 
 def likeness(one: np.ndarray, others: np.ndarray) -> np.ndarray:

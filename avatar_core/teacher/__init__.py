@@ -42,7 +42,7 @@ class ClipRequest:
     """One clip to make: `identity` (portrait file; sampled attributes, empty for photos) says `speech`.
 
     size: side of the square frame in px. seed: of the performance, the same for a sentence seen close and at a distance;
-    person_seed: of the person's manner.
+    person_seed: of the person's manner. driving: a video of the performance, for baselines that take the motion from one.
     """
 
     name: str
@@ -54,6 +54,7 @@ class ClipRequest:
     framing: str
     size: int
     seed: int
+    driving: Path | None = None
 
     @property
     def num_frames(self) -> int:

@@ -20,22 +20,16 @@ ALIKE = 0.5  # correlation of the sound in the video with ours: lossy coding lea
 CRF = 10
 
 
-def collect(made: Path, target: Path, audio: np.ndarray, lead_s: float) -> None:
+def collect(made: Path, target: Path, audio: np.ndarray, lead_s: float | None) -> None:
     """The video `made` of the sound audio (S,) -> `target`, S / 640 frames in step with it.
 
-    lead_s: seconds that the program is known to put before the sound. Raises UserError naming `made`: no video, another sound, out
-    of step by more than a frame, or too short by more than a frame.
+    lead_s: seconds that the program is known to put before the sound; None: it makes no sound, and starts with ours. Raises
+    UserError naming `made`: no video, another sound, out of step by more than a frame, or too short by more than a frame.
     """
     if not made.is_file():
         raise UserError(f"{made}: expected a video of {target.stem}, found none")
     frames = read_video(made, MAX_FRAMES)
-    lag, alike = sound_lag(audio, read_audio(made))
-    if alike < ALIKE:
-        raise UserError(
-            f"{made}: expected the sound of {target.stem} in it, found another (correlation {alike:.2f})"
-        )
-    if abs(lag - lead_s) > 1.0 / FPS:
-        raise UserError(f"{made}: expected the sound {lead_s:.3f} s after the start, found it at {lag:.3f} s")
+    lag = 0.0 if lead_s is None else _checked_lag(made, target, audio, lead_s)
     wanted = len(audio) // SAMPLES_PER_FRAME
     frames = frames[max(0, round(lag * FPS)) :][:wanted]
     if len(frames) < wanted - 1:
@@ -45,6 +39,17 @@ def collect(made: Path, target: Path, audio: np.ndarray, lead_s: float) -> None:
     frames = np.concatenate([frames, frames[-1:].repeat(wanted - len(frames), 0)])
     height, width = (side // 2 * 2 for side in frames.shape[1:3])  # even: 4:2:0 colour
     write_mp4(target, frames[:, :height, :width], audio=audio, crf=CRF)
+
+
+def _checked_lag(made: Path, target: Path, audio: np.ndarray, lead_s: float) -> float:
+    lag, alike = sound_lag(audio, read_audio(made))
+    if alike < ALIKE:
+        raise UserError(
+            f"{made}: expected the sound of {target.stem} in it, found another (correlation {alike:.2f})"
+        )
+    if abs(lag - lead_s) > 1.0 / FPS:
+        raise UserError(f"{made}: expected the sound {lead_s:.3f} s after the start, found it at {lag:.3f} s")
+    return lag
 
 
 def sound_lag(audio: np.ndarray, other: np.ndarray) -> tuple[float, float]:

@@ -25,6 +25,8 @@ class CommandTeacher(ProgramTeacher):
     """
 
     where: ClassVar[str] = "teacher.command"
+    places: ClassVar[tuple[str, ...]] = PLACES
+    required: ClassVar[tuple[str, ...]] = ("image", "audio", "out")
     arguments: list[str] = list_of("")
     model: str = given("the model's name, for the catalogue")
     revision: str = ""
@@ -36,7 +38,7 @@ class CommandTeacher(ProgramTeacher):
     batch: int = ranged(1, 1, 1)
 
     @property
-    def lead_s(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def lead_s(self) -> float | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.delay
 
     @property
@@ -64,7 +66,11 @@ class CommandTeacher(ProgramTeacher):
             "image": take.image.resolve(), "audio": take.audio.resolve(), "out": (take.folder / "made.mp4").resolve(),
             "prompt": take.prompt, "seed": take.request.seed, "frames": take.request.num_frames,
         }  # fmt: skip
-        return [argument.format(**values) for argument in self.arguments]
+        return [argument.format(**values, **self.more(take)) for argument in self.arguments]
+
+    def more(self, take: Take) -> dict[str, object]:
+        """What the other places stand for."""
+        return {}
 
     def made(self, takes: Sequence[Take], work: Path) -> list[Path]:
         return [take.folder / "made.mp4" for take in takes]
@@ -84,11 +90,11 @@ class CommandTeacher(ProgramTeacher):
     def _check_arguments(self) -> None:
         joined = " ".join(self.arguments)
         try:
-            joined.format(**dict.fromkeys(PLACES, ""))
+            joined.format(**dict.fromkeys(self.places, ""))
         except (KeyError, IndexError, ValueError):
             raise UserError(
-                f"{self.where}.arguments: expected {{name}} of {', '.join(PLACES)} alone, found {joined!r}"
+                f"{self.where}.arguments: expected {{name}} of {', '.join(self.places)} alone, found {joined!r}"
             ) from None
-        for name in PLACES[:3]:
+        for name in self.required:
             if f"{{{name}}}" not in joined:
                 raise UserError(f"{self.where}.arguments: expected {{{name}}} in them, found {joined!r}")

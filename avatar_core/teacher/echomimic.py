@@ -55,7 +55,7 @@ class EchoMimicV2(CheckoutTeacher):
         return [*(f"{name}.pth" for name in networks), *folders]
 
     def lacking(self) -> list[str]:
-        return super().lacking() + failures(lambda: sequences(self.poses))
+        return super().lacking() + failures(lambda: sequences(self.poses, self.where))
 
     def laid_out(self, take: Take) -> None:
         self._pose(take)
@@ -83,7 +83,7 @@ class EchoMimicV2(CheckoutTeacher):
 
     def _pose(self, take: Take) -> Path:
         frames = _frames(take)
-        long = [path for path, length in sequences(self.poses).items() if length >= frames]
+        long = [path for path, length in sequences(self.poses, self.where).items() if length >= frames]
         if not long:
             raise UserError(
                 f"{self.where}.poses: expected a sequence of {frames} frames for {take.request.name}, found none so long"
@@ -97,8 +97,8 @@ def _frames(take: Take) -> int:
 
 
 @lru_cache(maxsize=4)
-def sequences(poses: str) -> dict[Path, int]:
-    """Folders of poses and how many frames without a gap each has, by name. Raises UserError when there is none."""
+def sequences(poses: str, where: str) -> dict[Path, int]:
+    """Folders of poses and how many frames without a gap each has, by name. Raises UserError, starting with `where`: none."""
     found = {}
     for folder in sorted(p for p in Path(poses).glob("*") if p.is_dir()) if poses else ():
         names = {p.name for p in folder.glob("*.npy")}
@@ -106,6 +106,6 @@ def sequences(poses: str) -> dict[Path, int]:
             found[folder] = length
     if not found:
         raise UserError(
-            f"{EchoMimicV2.where}.poses: expected folders of 0.npy, 1.npy, ..., found none in {poses or '(no path)'}"
+            f"{where}.poses: expected folders of 0.npy, 1.npy, ..., found none in {poses or '(no path)'}"
         )
     return found

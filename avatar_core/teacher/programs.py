@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,7 +62,7 @@ class ProgramTeacher(ABC):
     provides: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
     where: ClassVar[str]  # the key of its section
-    lead_s: ClassVar[float] = 0.0  # what it puts before the sound
+    lead_s: ClassVar[float | None] = 0.0  # what it puts before the sound; None: it makes none
     framings: ClassVar[tuple[str, ...]] = ("face", "waist_up", "full_body")
     launcher: list[str] = list_of("python")
     batch: int = ranged(1, 1, 1000)  # clips a start of the program
@@ -94,6 +94,10 @@ class ProgramTeacher(ABC):
         """What a take needs beside image and sound. Raises UserError."""
         return
 
+    def variables(self) -> dict[str, str]:
+        """What its environment needs."""
+        return {}
+
     def lacking(self) -> list[str]:
         """See `models.card.Published`."""
         return failures(self._check_launcher)
@@ -120,9 +124,9 @@ class ProgramTeacher(ABC):
             work.mkdir(parents=True)
             takes = [self._take(request, work) for request in requests[first : first + self.batch]]
             arguments = [*self.launcher, *self.command(takes, work)]
-            run_program(
-                arguments, work, folder / "log.txt", self.where, 60 * self.minutes * len(takes), compute
-            )
+            limit_s = 60 * self.minutes * len(takes)
+            log = folder / "log.txt"
+            run_program(arguments, work, log, self.where, limit_s, compute, self.variables())
             for take, video in zip(takes, self.made(takes, work), strict=True):
                 collect(video, folder / f"{take.request.name}.mp4", take.request.speech.audio, self.lead_s)
                 advance()
@@ -151,13 +155,21 @@ def noun(request: ClipRequest) -> str:
 
 
 def run_program(
-    arguments: Sequence[str], folder: Path, log: Path, where: str, limit_s: float, compute: Compute
+    arguments: Sequence[str],
+    folder: Path,
+    log: Path,
+    where: str,
+    limit_s: float,
+    compute: Compute,
+    variables: Mapping[str, str] | None = None,
 ) -> None:
     """Run a program in `folder`, what it says into `log`; its whole process group ends with it, at the limit, or with us.
 
     Raises UserError with its last line when it fails, and when it takes longer.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment = {name: value for name, value in os.environ.items() if name not in OURS} | dict(
+        variables or {}
+    )
     if compute.on_card:
         environment["CUDA_VISIBLE_DEVICES"] = _card(
             compute.device, environment.get("CUDA_VISIBLE_DEVICES", "")

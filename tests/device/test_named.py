@@ -59,7 +59,7 @@ def test_generator(data, codec, unnamed_is_nowhere):
     config = TrainConfig(steps=1, batch=4, window=24)
     with unnamed_is_nowhere():
         generator, history = train_generator(data, codec, config, MODEL)
-        calibrate_motion(generator, data[:2], codec, SampleConfig(steps=2), 1)
+        calibrate_motion(generator, data[:2], data[2:], codec, SampleConfig(steps=2), 1)
         finite(generator.state_dict().values())
         finite([generate(generator, np.zeros(16000, np.float32), 1, SampleConfig(steps=2, guidance=2.0))])
         half = train_generator(data, codec, config, MODEL, compute=BF16)[1]

@@ -15,8 +15,8 @@ from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.clip import Clip
 from avatar_core.metrics.clipwise import IQA
-from avatar_core.metrics.distributions import FID
-from avatar_core.metrics.reference import OnnxFeatures, ReferenceFile, read_score
+from avatar_core.metrics.networks import NetworkFile
+from avatar_core.metrics.reference import read_score
 from avatar_core.metrics.suite import METRICS, all_metrics, score_clip, summarise
 from avatar_core.perception.instruments import load_critics
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
@@ -126,7 +126,7 @@ def test_what_cannot_run_is_unavailable_never_zero(clip: Clip):
 def test_reference_scores_by_path_and_hash(tmp_path: Path, clip: Clip):
     path = tmp_path / "iqa.json"
     path.write_text(json.dumps({"ours": {"one": 3.5, "two": None}}))
-    good = ReferenceFile(path, sha256_file(path), IQA.wanted)
+    good = NetworkFile(path, sha256_file(path), IQA.wanted)
     assert read_score(good, "ours", "one") == 3.5
     with pytest.raises(UserError, match="row ours, clip two"):
         read_score(good, "ours", "two")
@@ -140,48 +140,3 @@ def test_reference_scores_by_path_and_hash(tmp_path: Path, clip: Clip):
     short = Clip("one", clip.frames[:4], None, None, None)
     values = summarise([score_clip(short, load_critics(), metrics)], metrics, draws=5)
     assert (values["IQA"].value, values["IQA"].backend) == (3.5, "reference")
-
-
-def _message(field: int, payload: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    out = b""
-    while True:
-        value, low = value >> 7, value & 127
-        out += bytes([low | (128 if value else 0)])
-        if not value:
-            return out
-
-
-def _number(field: int, value: int) -> bytes:
-    return bytes([field << 3]) + _varint(value)
-
-
-def tiny_onnx(size: int) -> bytes:
-    """An ONNX file, written by hand: GlobalAveragePool of x (1,3,size,size), i.e. the mean colour."""
-
-    def tensor(name: bytes, shape: tuple[int, ...]) -> bytes:
-        dims = b"".join(_message(1, _number(1, d)) for d in shape)
-        return _message(1, name) + _message(2, _message(1, _number(1, 1) + _message(2, dims)))
-
-    node = _message(1, b"x") + _message(2, b"y") + _message(3, b"pool") + _message(4, b"GlobalAveragePool")
-    graph = _message(1, node) + _message(2, b"g")
-    graph += _message(11, tensor(b"x", (1, 3, size, size))) + _message(12, tensor(b"y", (1, 3, 1, 1)))
-    return _number(1, 8) + _message(7, graph) + _message(8, _message(1, b"") + _number(2, 13))
-
-
-def test_reference_network_in_onnx(tmp_path: Path):
-    path = tmp_path / "net.onnx"
-    path.write_bytes(tiny_onnx(299))
-    fid = FID(str(path), sha256_file(path))
-    fid.check()
-    images = np.zeros((6, 64, 64, 3), np.float32)
-    images[3] = [1.0, 0.5, 0.0]  # every third frame is looked at
-    assert np.allclose(fid.features(images, load_critics()), [[-1, -1, -1], [1, 0, -1]], atol=1e-4)
-    with pytest.raises(UserError, match=r"InceptionV3.*place it there"):
-        FID(str(tmp_path / "missing.onnx"), "0" * 64).check()
-    path.write_bytes(b"not a network")
-    with pytest.raises(UserError, match="ONNX"):
-        OnnxFeatures(ReferenceFile(path, sha256_file(path), FID.wanted), 299)

@@ -160,4 +160,48 @@ def wan() -> None:
     write(Path(args.save_file), args.image, samples, 16, frames, (size[0], size[1]))
 
 
-{"inference.py": omniavatar, "infer.py": echomimic, "generate.py": wan}[Path(sys.argv[0]).name]()
+def hunyuan() -> None:
+    """hymm_sp/sample_gpu_poor.py, config.py and data_kits/audio_dataset.py of HunyuanVideo-Avatar."""
+    import csv
+
+    import hymm_sp.config  # found because PYTHONPATH is the repository
+
+    assert hymm_sp.config.__file__
+    base = os.environ["MODEL_BASE"]
+    assert os.environ.get("DISABLE_SP") == "1" or os.environ.get("CPU_OFFLOAD") == "1"
+    parser = argparse.ArgumentParser()
+    kinds = {
+        str: ("input", "ckpt", "save-path"),
+        int: ("sample-n-frames", "seed", "image-size", "infer-steps", "use-deepcache"),
+        float: ("cfg-scale", "flow-shift-eval-video"),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            parser.add_argument(f"--{name}", type=kind, required=True)
+    for name in ("use-fp8", "infer-min", "cpu-offload"):
+        parser.add_argument(f"--{name}", action="store_true")
+    args = parser.parse_args()
+    for path in (args.ckpt, f"{base}/ckpts/whisper-tiny", f"{base}/ckpts/det_align/detface.pt", f"{base}/ckpts/llava_llama_image",
+                 f"{base}/ckpts/text_encoder_2", f"{base}/ckpts/hunyuan-video-t2v-720p/vae"):  # fmt: skip
+        assert os.path.exists(path), path
+    os.makedirs(args.save_path, exist_ok=True)
+    with open(args.input, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert set(row) == {"videoid", "image", "audio", "prompt", "fps"} and row["prompt"]
+        samples, image = sound(row["audio"]), Image.open(row["image"])
+        scale = args.image_size / min(image.size)
+        size = tuple(round(side * scale / 64) * 64 for side in image.size)
+        wanted = 129 if args.infer_min else len(samples) // 640
+        frames = min(wanted, int(len(samples) / 640))  # ffmpeg -shortest
+        out = Path(args.save_path, f"{row['videoid']}_audio.mp4")
+        write(out, row["image"], samples, float(row["fps"]), frames, (size[0], size[1]))
+
+
+SCRIPTS = {
+    "inference.py": omniavatar,
+    "infer.py": echomimic,
+    "generate.py": wan,
+    "sample_gpu_poor.py": hunyuan,
+}
+SCRIPTS[Path(sys.argv[0]).name]()

@@ -1,13 +1,11 @@
 """Teacher `ltx2` with a tiny model of the published classes: the sound is held, the pictures follow it, the stage makes clips."""
 
-import copy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
@@ -16,22 +14,19 @@ pytestmark = pytest.mark.skipif(
 
 from avatar_core.device import CPU  # noqa: E402
 from avatar_core.errors import UserError  # noqa: E402
-from avatar_core.identities.procedural import ProceduralIdentities  # noqa: E402
-from avatar_core.io.audio import read_audio, write_wav  # noqa: E402
+from avatar_core.io.audio import read_audio  # noqa: E402
 from avatar_core.io.catalog import read_catalog  # noqa: E402
-from avatar_core.io.images import write_png  # noqa: E402
 from avatar_core.io.video import read_video  # noqa: E402
 from avatar_core.models.files import folder_digest  # noqa: E402
 from avatar_core.models.pipeline import load_pipeline  # noqa: E402
 from avatar_core.speech import Speech  # noqa: E402
 from avatar_core.teacher import ClipRequest  # noqa: E402
 from avatar_core.teacher.ltx2 import LTX2Teacher, audio_latents, log_mel  # noqa: E402
-from stages import identities, speech, teacher  # noqa: E402
+from stages import teacher  # noqa: E402
 from stages.common import Stage  # noqa: E402
 from stages.params import parse_params  # noqa: E402
 from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.teacher.programs import ROOT, recorded_run, save_portrait  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +44,7 @@ def pipeline(source):
 
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory):
-    backend = ProceduralIdentities()
-    path = tmp_path_factory.mktemp("portrait") / "person.png"
-    write_png(path, backend.portrait(backend.people(1, 3)[0], 400)[0])
-    return path
+    return save_portrait(tmp_path_factory.mktemp("portrait"), 400)
 
 
 def noise(frames, seed=0):
@@ -107,28 +99,9 @@ def test_the_stage_makes_clips_with_model_revision_and_licence(source, portrait,
     monkeypatch.setattr(
         "stages.common.process_map", lambda fn, items, workers, on_done: [fn(item) for item in items]
     )
-    from avatar_core.io.images import read_image
-
-    image = read_image(portrait)
-    for k in range(3):
-        write_png(tmp_path / "photos" / f"{k}.png", image * (1 - 0.1 * k))
-        write_wav(tmp_path / "sounds" / f"s{k}.wav", noise(9, k))
-    raw = copy.deepcopy(yaml.safe_load((ROOT / "params" / "laptop.yaml").read_text()))
-    raw["run"] |= {"shards": [0]}
-    raw["identities"] |= {
-        "backend": "folder",
-        "train": 1,
-        "val": 1,
-        "test": 1,
-        "folder": {"path": str(tmp_path / "photos")},
-    }
-    raw["speech"] |= {"backend": "folder", "folder": {"path": str(tmp_path / "sounds")}, "face_clips": 1, "waist_up_clips": 0,
-                      "full_body_clips": 0, "val_clips": 1, "test_clips": 1}  # fmt: skip
-    raw["teacher"] |= {"backends": {"ltx2": 1.0}, "ltx2": vars(source), "size": 128}
-    raw["perception"] |= {"masks": "grabcut"}
-    params, data = parse_params(raw), tmp_path / "data"
-    identities.main(Stage("identities", None, params, data))
-    speech.main(Stage("speech", None, params, data))
+    section = {"backends": {"ltx2": 1.0}, "ltx2": vars(source)}
+    raw, data = recorded_run(tmp_path, portrait, section, sounds=[noise(9, k) for k in range(3)])
+    params = parse_params(raw)
     stage = Stage("teacher", 0, params, data)
     teacher.main(stage)
     rows = read_catalog(stage.out / "catalog.parquet")
