@@ -122,9 +122,9 @@ class Cluster:
         home = {"HOME": str(self.folder / name), "XDG_CACHE_HOME": str(self.folder / name / ".cache")}
         return self.start(name, BIN / "prefect", *command, **{**home, **variables})
 
-    def coordinator(self, name, origin, revision, cwd=None):
+    def coordinator(self, name, origin, revision, cwd=None, **variables):
         command = (PYTHON, "-m", "flows.remote", "--repository", origin, "--revision", revision)
-        return self.start(name, *command, cwd=cwd or origin)
+        return self.start(name, *command, cwd=cwd or origin, **variables)
 
     def finish(self, name, coordinator, seconds, code=0):
         """Wait for the end of a coordinator, which has to be with `code`."""
