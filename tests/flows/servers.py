@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.flows.parts import BIN, PYTHON, ROOT, until
+from tests.flows.parts import BIN, PYTHON, ROOT, SLACK, until
 
 
 def free_port():
@@ -129,7 +129,7 @@ class Cluster:
     def finish(self, name, coordinator, seconds, code=0):
         """Wait for the end of a coordinator, which has to be with `code`."""
         try:
-            coordinator.wait(timeout=seconds)
+            coordinator.wait(timeout=SLACK * seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not within {seconds} s: {self.log(name)}") from None
         assert coordinator.returncode == code, self.log(name)
