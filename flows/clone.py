@@ -32,6 +32,7 @@ from stages.params import PARAMS, load_params
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioavatar"
 CLONES = CACHE / "clones"
 MOST = 64  # clones of one repository on one machine
+WEEK = 7 * 86400  # seconds
 LINKS = "reflink,hardlink,copy"  # how a clone's files are those of its cache
 
 
@@ -110,14 +111,22 @@ def bring(repository: str, revision: str, workspace: Path, say: Callable[[str], 
 
 
 def url_of(path: Path, workspace: Path) -> str:
-    """Where DVC's remote has a file of the workspace; the file itself if it has none."""
+    """An address under which a browser finds a file of the workspace in DVC's remote: signed for a week where the remote can sign;
+    the file itself if there is no remote."""
     from dvc.api import get_url
     from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
     try:
-        return get_url(str(path.relative_to(workspace)), repo=str(workspace))
+        url = get_url(str(path.relative_to(workspace)), repo=str(workspace))
+        with Repo(str(workspace)) as repo:
+            files = repo.cloud.get_remote().fs.fs
     except DvcException:
         return path.resolve().as_uri()
+    try:
+        return files.sign(url, expiration=WEEK)
+    except NotImplementedError:
+        return Path(url).as_uri() if url.startswith("/") else url
 
 
 def needs_here(stage: str, workspace: Path) -> Needs:

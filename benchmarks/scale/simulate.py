@@ -20,9 +20,9 @@ class Fleet:
     failures_an_hour: float = 0.01
     silence: float = 100.0
     repair: float = 600.0
-    before: float = 18.0
-    after: float = 7.0
-    places: int = 2
+    before: float = 13.0
+    after: float = 3.0
+    places: int = 3
     notice: float = 9.0
 
 

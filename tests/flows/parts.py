@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN, PYTHON = Path(sys.executable).parent, sys.executable
+SLACK = 4
 DVC = [PYTHON, "-m", "dvc"]
 SHARDED = """
 stages:
@@ -87,8 +88,8 @@ def words(folder):
 
 
 def until(ready, seconds, what):
-    """`ready()`, once it is true."""
-    end = time.monotonic() + seconds
+    """`ready()`, once it is true: within `seconds`, or `SLACK` times that where others use the machine too."""
+    end = time.monotonic() + SLACK * seconds
     while time.monotonic() < end:
         if found := ready():
             return found

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.flows.parts import BIN, PYTHON, ROOT, until
+from tests.flows.parts import BIN, PYTHON, ROOT, SLACK, until
 
 
 def free_port():
@@ -122,14 +122,14 @@ class Cluster:
         home = {"HOME": str(self.folder / name), "XDG_CACHE_HOME": str(self.folder / name / ".cache")}
         return self.start(name, BIN / "prefect", *command, **{**home, **variables})
 
-    def coordinator(self, name, origin, revision, cwd=None):
+    def coordinator(self, name, origin, revision, cwd=None, **variables):
         command = (PYTHON, "-m", "flows.remote", "--repository", origin, "--revision", revision)
-        return self.start(name, *command, cwd=cwd or origin)
+        return self.start(name, *command, cwd=cwd or origin, **variables)
 
     def finish(self, name, coordinator, seconds, code=0):
         """Wait for the end of a coordinator, which has to be with `code`."""
         try:
-            coordinator.wait(timeout=seconds)
+            coordinator.wait(timeout=SLACK * seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not within {seconds} s: {self.log(name)}") from None
         assert coordinator.returncode == code, self.log(name)

@@ -80,7 +80,7 @@ def line(s3):
 def test_a_remote_that_is_cut_for_20_seconds(line, cluster, tmp_path):
     origin, revision = sharded_project(tmp_path, 12, remote="s3://audioavatar/dvc", endpoint=line.address)
     cluster.worker("one", **S3), cluster.worker("two", **S3)
-    coordinator = cluster.coordinator("coordinator", origin, revision)
+    coordinator = cluster.coordinator("coordinator", origin, revision, **S3)
     both_shards_run(tmp_path)
     line.cut()
     until(lambda: set(ONCE) <= set(words(tmp_path)), 90, "the shards' ends without a remote")
@@ -109,7 +109,7 @@ def test_half_an_upload_is_not_taken_for_whole(line, cluster, tmp_path):
     log = tmp_path / "log.txt"
     origin = dvc_project(tmp_path, MANY.format(log=log), "s3://audioavatar/dvc", line.address)
     lost = cluster.worker("lost", **S3)
-    coordinator = cluster.coordinator("coordinator", origin, git(origin, "rev-parse", "HEAD"))
+    coordinator = cluster.coordinator("coordinator", origin, git(origin, "rev-parse", "HEAD"), **S3)
     until(lambda: "make" in words(tmp_path), 240, "the first stage")
     line.slow = 0.2  # 16 KB: the 4 MB of the second stage take a minute
     until(lambda: "spread" in words(tmp_path), 240, "the second stage")

@@ -13,9 +13,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.remote import collect
 from tests.flows.parts import PYTHON, add_remote, commit, dvc, no_locks, until
 from tests.flows.servers import S3, Cluster, kill_tree, postgres
 
+ONE_STAGE = """
+import sys
+from prefect import flow
+from flows.dispatch import dispatch
+
+@flow
+def send(repository, revision):
+    work = {"repository": repository, "revision": revision, "stage": "generator"}
+    dispatch("generator", "audioavatar-worker/cpu", work, [f"repository:{repository}/"])
+
+send(*sys.argv[1:])
+"""
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("smoke")]
 
 
@@ -71,7 +84,7 @@ def shorter(smoke, tmp_path):
 def test_a_preempted_training_goes_on_on_another_machine(shorter, cluster, tmp_path):
     root, revision = shorter
     first = cluster.worker("first")
-    coordinator = cluster.coordinator("coordinator", root, revision)
+    coordinator = cluster.start("coordinator", PYTHON, "-c", ONE_STAGE, root, revision)
     counted = re.compile(r"generator: (\d+)/300, ")
 
     def counts():
@@ -91,6 +104,7 @@ def test_a_preempted_training_goes_on_on_another_machine(shorter, cluster, tmp_p
     assert counts()[second:] and min(counts()[second:]) > before
     assert any("goes on with the unfinished work" in line for line in cluster.lines())
     assert not kept.exists()
+    collect(root)
     lock = (root / "dvc.lock").read_bytes()
     # the same in one go
     done = subprocess.run(
