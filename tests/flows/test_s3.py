@@ -9,9 +9,11 @@ import urllib.request
 
 import pytest
 
-pytest.importorskip("dvc_s3")
-pytest.importorskip("moto.server")
-pytest.importorskip("flask")
+pytest.importorskip("dvc_s3", reason="dvc_s3 is not installed (extra `cluster`)")
+pytest.importorskip(
+    "moto.server", reason="moto is not installed; no extra has it: pip install 'moto[server]'"
+)
+pytest.importorskip("flask", reason="flask is not installed; no extra has it: pip install 'moto[server]'")
 
 from flows.clone import run_in_clone, url_of
 from flows.errors import StageLost
