@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avatar_core.audio.pretrained import Hubert, Wav2Vec2, Whisper
+from avatar_core.backends import backend_class
 from avatar_core.device import resolve
 from avatar_core.errors import UserError
 from avatar_core.identities.diffusion import PRESETS as PORTRAIT_MODELS
@@ -35,6 +37,7 @@ from avatar_core.teacher.ltx2 import LTX2Teacher
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
 from stages.params import Params
+from stages.sections import BASELINES
 
 OURS = Card("ships with the project", "Apache-2.0", "yes")
 YOURS = Card("your files", "as you have it", "unknown", "whoever is seen or heard must have agreed")
@@ -80,6 +83,10 @@ def components(params: Params, file: str = "params.yaml") -> Iterator[Component]
         reference = metric.backend == "reference"
         card = Card("a reference you brought", "see its source", "unknown") if reference else OURS
         yield Component("evaluate", f"{name} ({metric.backend})", card, tuple(failures(metric.check)))
+    for name, baseline in params.evaluate.compared.items():
+        how = () if baseline.chosen else (f"the row says `not run`; {baseline.how()}",)
+        found = _component("evaluate", f"{name} (baseline)", baseline, params, bool(lacking))
+        yield dataclasses.replace(found, lacking=how or found.lacking)
 
 
 def _component(role: str, name: str, backend: Any, params: Params, no_device: bool) -> Component:
@@ -129,7 +136,12 @@ def known_models() -> dict[str, Card]:
         CoTracker,
     ):
         cards[backend.where] = backend().card
-    return cards
+    baselines = [backend_class(BASELINES, name, "", "")() for name in BASELINES]
+    return cards | {one.where: one.card for one in baselines if one.card.id not in _ids(cards)}
+
+
+def _ids(cards: Mapping[str, Card]) -> set[str]:
+    return {card.id for card in cards.values()}
 
 
 def listed() -> list[str]:
@@ -138,8 +150,9 @@ def listed() -> list[str]:
     for name, card in known_models().items():
         memory = f"{card.gpu_gb:g} GB" if card.gpu_gb else "memory not stated"
         there = ", ".join(f"{revision[:12]}" for revision in cached_snapshots(card.id)) or "not downloaded"
+        pinned = f"at {card.revision[:12]}" if card.revision else "its revision is yours to pin"
         lines.append(
-            f"{name}: {card.id}; {card.licence}, training {TRAINING[card.training]}; {memory}; {there}"
+            f"{name}: {card.id}, {pinned}; {card.licence}, training {TRAINING[card.training]}; {memory}; {there}"
         )
         if card.note:
             lines.append(f"    note: {card.note}")
@@ -168,6 +181,7 @@ def verified(params: Params) -> list[str]:
         *params.perception.chosen.values(),
         params.audio.features,
         params.score.teacher,
+        *(one for one in params.evaluate.compared.values() if one.chosen and not one.path),
     ]
     for source in (s for s in sources if isinstance(s, Published)):
         for line in source.lacking():

@@ -29,6 +29,7 @@ CONTEXT_S = 2.0
 STRIDE = 320  # samples of a frame of all these encoders
 EDGE = 400  # samples of silence on either side, so that the first and the last frame lie outside
 WHISPER_S = 30  # Whisper's encoder hears exactly so much
+AS_PICKLE = "a pickle on the hub: save_pretrained it once where you trust it, and give the folder"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class PretrainedFeatures(Phonemes):
         known = next(
             (card for card in self.cards if card.id == model), Card(model, "see its page", "unknown")
         )
-        return replace(known, revision=self.sha256 if is_local(model) else self.revision)
+        return replace(known, revision=self.sha256 if is_local(model) else self.revision or known.revision)
 
     def folders(self) -> dict[Path, str]:
         """See `models.card.Published`."""
@@ -107,7 +108,7 @@ class PretrainedFeatures(Phonemes):
         return self.model or self.cards[0].id
 
     def _folder(self) -> Path:
-        return find_model(self._model, self.revision, self.sha256, self.where)
+        return find_model(self._model, self.card.revision, self.sha256, self.where)
 
     def _config(self) -> dict[str, Any]:
         path = self._folder() / "config.json"
@@ -136,9 +137,12 @@ class Wav2Vec2(PretrainedFeatures):
     where: ClassVar[str] = "audio.wav2vec2"
     kinds: ClassVar[tuple[str, ...]] = ("wav2vec2",)
     cards: ClassVar[tuple[Card, ...]] = (
-        Card("facebook/wav2vec2-xls-r-300m", "Apache-2.0", "yes"),
-        Card("facebook/wav2vec2-base-960h", "Apache-2.0", "yes", "heard English alone"),
-    )
+        Card("facebook/wav2vec2-xls-r-300m", "Apache-2.0", "yes", AS_PICKLE),
+        Card(
+            "facebook/wav2vec2-base-960h", "Apache-2.0", "yes", "heard English alone",
+            revision="22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
+        ),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class Hubert(PretrainedFeatures):
     where: ClassVar[str] = "audio.hubert"
     kinds: ClassVar[tuple[str, ...]] = ("hubert",)
     cards: ClassVar[tuple[Card, ...]] = (
-        Card("facebook/hubert-base-ls960", "Apache-2.0", "yes", "heard English alone"),
+        Card("facebook/hubert-base-ls960", "Apache-2.0", "yes", f"heard English alone; {AS_PICKLE}"),
         Card("utter-project/mHuBERT-147", "CC BY-NC-SA 4.0", "conditions", "non-commercial use alone"),
     )
 
@@ -160,8 +164,10 @@ class Whisper(PretrainedFeatures):
     where: ClassVar[str] = "audio.whisper"
     kinds: ClassVar[tuple[str, ...]] = ("whisper",)
     cards: ClassVar[tuple[Card, ...]] = (
-        Card("openai/whisper-base", "Apache-2.0", "yes"),
-        Card("openai/whisper-small", "Apache-2.0", "yes"),
+        Card("openai/whisper-base", "Apache-2.0", "yes", revision="e37978b90ca9030d5170a5c07aadb050351a65bb"),
+        Card(
+            "openai/whisper-small", "Apache-2.0", "yes", revision="973afd24965f72e36ca33b3055d56a652f456b4d"
+        ),
     )
 
     def _listen(self, audio: Tensor) -> tuple[Tensor, float]:

@@ -41,18 +41,31 @@ class Preset:
 
 PRESETS = {
     "z-image-turbo": Preset(
-        Card("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", "yes", gpu_gb=16), 9, ("guidance_scale", 0.0)
+        Card(
+            "Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", "yes", gpu_gb=16,
+            revision="f332072aa78be7aecdf3ee76d5c247082da564a6",
+        ),
+        9, ("guidance_scale", 0.0),
     ),
     "flux2-klein": Preset(
-        Card("black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", "yes", gpu_gb=13), 4, ("guidance_scale", 1.0)
+        Card(
+            "black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", "yes", gpu_gb=13,
+            revision="e7b7dc27f91deacad38e78976d1f2b499d76a294",
+        ),
+        4, ("guidance_scale", 1.0),
     ),
     "qwen-image": Preset(
-        Card("Qwen/Qwen-Image", "Apache-2.0", "yes", gpu_gb=58), 50, ("true_cfg_scale", 4.0), negative=True
+        Card(
+            "Qwen/Qwen-Image", "Apache-2.0", "yes", gpu_gb=58,
+            revision="75e0b4be04f60ec59a75f475837eced720f823b6",
+        ),
+        50, ("true_cfg_scale", 4.0), negative=True,
     ),
     "sdxl": Preset(
         Card(
             "stabilityai/stable-diffusion-xl-base-1.0", "CreativeML Open RAIL++-M", "conditions",
             "the use restrictions of its attachment A go with what is made", gpu_gb=10,
+            revision="462165984030d82259a11f4367a4eed129e94a7b",
         ),
         40, ("guidance_scale", 6.0), negative=True, brief=True,
     ),
@@ -63,8 +76,9 @@ PRESETS = {
 class DiffusionIdentities:
     """preset: which model's arguments; model: a hub id or a local folder in its place, "" for the preset's own.
 
-    revision: commit of a hub id; sha256: digest of a local folder. steps 0 and guidance below 0: the preset's. offload: parts
-    (model) or layers (sequential) wait in the CPU's memory. Each person's noise comes from a seed of its own.
+    revision: commit of a hub id, "" for the preset's; sha256: digest of a local folder. steps 0 and guidance below 0: the
+    preset's. offload: parts (model) or layers (sequential) wait in the CPU's memory. Each person's noise comes from a seed of
+    its own.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset()
@@ -86,7 +100,7 @@ class DiffusionIdentities:
     def card(self) -> Card:
         known = PRESETS[self.preset].card
         if not self.model or self.model == known.id:
-            return replace(known, revision=self.revision)
+            return replace(known, revision=self.revision or known.revision)
         if is_local(self.model):
             return replace(
                 known,
@@ -148,7 +162,9 @@ class DiffusionIdentities:
         return {self._folder(): self.sha256 if is_local(self._model) else ""}
 
     def _folder(self) -> Path:
-        return find_model(self._model, self.revision, self.sha256, WHERE)
+        return find_model(
+            self._model, "" if is_local(self._model) else self.card.revision, self.sha256, WHERE
+        )
 
     def _check_size(self) -> None:
         for name in ("width", "height"):

@@ -6,7 +6,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="extra `models` is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("transformers") is None, reason="transformers is not installed (extra `models`)"
+)
 
 import torch  # noqa: E402
 

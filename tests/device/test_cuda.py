@@ -96,7 +96,7 @@ def test_score(score_clips):
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_distill(large, data, codec, distill_clips, variational):
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     config = DistillConfig(
         steps=STEPS, simple=MotionLossConfig(batch=4, window=24), variational=variational, seed=1
     )
@@ -118,7 +118,7 @@ def test_distill(large, data, codec, distill_clips, variational):
 
 
 def test_fit():
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     layout, known = make_layout(ParticleBudgets(**BUDGETS), load_template()), scene()
     ours, theirs = (
         fit_clip(
@@ -133,7 +133,7 @@ def test_fit():
 
 
 def test_personalise():
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     particles, view = portrait()
     ours, theirs = (
         refine(particles, view, view.crop(20, 20, 40, 40), RefineConfig(steps=10), compute=compute)
@@ -145,7 +145,7 @@ def test_personalise():
 
 
 def test_speak(large, data, codec):
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     canonical, layout = large
     bands = AudioConfig(backend="phonemes").features.bands
     model = replace(CALM, audio=AudioConfig(backend="phonemes").to_dict(), dit=replace(CALM.dit, mels=bands))
@@ -171,7 +171,7 @@ def test_speak(large, data, codec):
 
 @pytest.mark.slow
 def test_the_smoke_profile_from_end_to_end(clone):
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     project = clone("cuda")
     assert project.run("python", "-m", "stages", "profile", "use", "smoke").returncode == 0
     params = project.root / "params.yaml"

@@ -19,7 +19,7 @@ from avatar_core.teacher.procedural import ProceduralTeacher
 
 @pytest.mark.slow
 def test_a_procedural_talker_goes_in_and_comes_out(tmp_path):
-    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("espeakng_loader", reason="espeakng_loader is not installed (extra `espeak`)")
     person = sample_identities(2, 3, "identities")[1]
     speech = EspeakSpeech().speak(
         Line("en", "train", "My mother moved a pebble from the pool by the barn."), "otto"

@@ -12,7 +12,7 @@ import yaml
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("transformers", "accelerate")),
-    reason="extra `models` is not installed",
+    reason="transformers or accelerate is not installed (extra `models`)",
 )
 
 from avatar_core.device import CPU  # noqa: E402

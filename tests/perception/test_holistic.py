@@ -177,7 +177,7 @@ def test_a_clip_follows_its_person():
 def test_the_astronaut_is_seen_as_mediapipe_itself_sees_her():
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
-        pytest.skip("scikit-image, which ships the photograph, is not installed")
+        pytest.skip("scikit-image, which ships the photograph, is not installed (extra `real`)")
     image = cv2.imread(str(Path(package.origin).parent / "data" / "astronaut.png"))
     (person, *others) = find_people(np.ascontiguousarray(image[..., ::-1]))
     assert not others and person.face_presence > 0.9 and person.turn == 0

@@ -19,7 +19,8 @@ from stages.params import parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_coqui = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("TTS", "torchaudio")), reason="extra `coqui` is not installed"
+    any(find_spec(name) is None for name in ("TTS", "torchaudio")),
+    reason="TTS (coqui-tts) or torchaudio is not installed (extra `coqui`)",
 )
 
 

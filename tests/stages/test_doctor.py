@@ -131,7 +131,7 @@ def test_models_are_verified_byte_by_byte(tmp_path):
     assert digest == folder_digest(folder)
     params = drawn(preset="sdxl", model=str(folder), sha256=digest)
     if not found(params, "identities").ready:
-        pytest.skip("extra `models` is not installed")
+        pytest.skip("transformers or accelerate is not installed (extra `models`)")
     assert verified(params) == [f"model: {folder} is whole"]
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())

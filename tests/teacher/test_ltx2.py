@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
-    reason="extra `models` is not installed",
+    reason="transformers, accelerate or av is not installed (extra `models`)",
 )
 
 from avatar_core.device import CPU  # noqa: E402

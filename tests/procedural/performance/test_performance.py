@@ -27,7 +27,7 @@ from avatar_core.procedural.performance.poses import GESTURES, arm_pose
 from avatar_core.speech import Phoneme, Speech
 from avatar_core.speech.espeak import synthesize
 
-pytest.importorskip("espeakng_loader")
+pytest.importorskip("espeakng_loader", reason="espeakng_loader is not installed (extra `espeak`)")
 
 SENTENCES = [
     ("en", "Bob may push the big paper map off the table."),
