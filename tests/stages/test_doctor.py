@@ -94,7 +94,7 @@ def test_the_command_says_how_many_are_ready_and_fails_when_one_is_not(monkeypat
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     done = runner.invoke(command.app, ["doctor"])
     assert done.exit_code == 1 and "18 of 19 components are ready" in done.output
-    assert "identities.diffusers.revision: expected the 40 digits" in done.output
+    assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in done.output
 
 
 def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, tmp_path):
@@ -152,5 +152,5 @@ def test_the_list_names_every_model_and_what_is_downloaded(monkeypatch, tmp_path
     text = "\n".join(listed())
     for name, card in known_models().items():
         assert f"{name}: {card.id}" in text
-    assert "Qwen/Qwen-Image; Apache-2.0, training allowed; 58 GB; bbbbbbbbbbbb" in text
+    assert "Qwen/Qwen-Image, at 75e0b4be04f6; Apache-2.0, training allowed; 58 GB; bbbbbbbbbbbb" in text
     assert text.count("not downloaded") == len(known_models()) - 1
