@@ -24,7 +24,7 @@ from flows.errors import StageFailed, StageFull, StagePreempted
 from flows.exchange import patiently, put, take
 from flows.needs import Needs, needs_of
 from flows.processes import stream
-from flows.repro import environment, failure, run_dvc_stage
+from flows.repro import failure, run_dvc_stage
 from flows.saved import drop_work, keep_work, take_work
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, load_params
@@ -100,12 +100,12 @@ def bring(repository: str, revision: str, workspace: Path, say: Callable[[str], 
         part = workspace.with_name(workspace.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         workspace.parent.mkdir(parents=True, exist_ok=True)
-        call(["git", "clone", "--quiet", "--", repository, str(part)], workspace.parent, say)
+        _git(["clone", "--quiet", "--", repository, str(part)], workspace.parent, say)
         part.rename(workspace)
     for left in [*(workspace / ".git").rglob("*.lock"), *(workspace / ".dvc" / "tmp").glob("rwlock*")]:
         left.unlink()
-    call(["git", "fetch", "--quiet", "origin"], workspace, say)
-    call(["git", "checkout", "--quiet", "--force", "--detach", revision, "--"], workspace, say)
+    _git(["fetch", "--quiet", "origin"], workspace, say)
+    _git(["checkout", "--quiet", "--force", "--detach", revision, "--"], workspace, say)
     # one copy of the data, not two: stages never write into old files
     (workspace / ".dvc" / "config.local").write_text(f'[cache]\n    type = "{LINKS}"\n')
 
@@ -137,8 +137,8 @@ def needs_here(stage: str, workspace: Path) -> Needs:
         return Needs()
 
 
-def call(command: list[str], folder: Path, say: Callable[[str], None]) -> None:
-    """Run a command, each line to `say` as it comes; raises the StageFailed that says how it ended."""
-    code, lines = stream(command, folder, say, environment(folder))
+def _git(arguments: list[str], folder: Path, say: Callable[[str], None]) -> None:
+    # not in the environment of the clone's code: what lies there may be of another commit, which this machine cannot run
+    code, lines = stream(["git", *arguments], folder, say, os.environ)
     if code:
-        raise failure(" ".join(command[-3:]), code, lines)
+        raise failure(f"git {arguments[0]}", code, lines)
