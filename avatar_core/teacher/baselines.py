@@ -74,7 +74,6 @@ class HunyuanVideoAvatar(Baseline, CheckoutTeacher):
     script: ClassVar[str] = "hymm_sp/sample_gpu_poor.py"
     tested: ClassVar[str] = "fd59436af88e747c7e48055fd65df8233c4ff2eb"
     model: ClassVar[str] = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
-    launcher: list[str] = list_of("python")
     batch: int = ranged(16, 1, 1000)
     steps: int = ranged(50, 1, 200)
     guidance: float = ranged(7.5, 1, 20)

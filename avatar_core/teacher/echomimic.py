@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from avatar_core.clock import FPS, SAMPLE_RATE
-from avatar_core.config import given, list_of, ranged
+from avatar_core.config import given, ranged
 from avatar_core.errors import UserError
 from avatar_core.models.card import Card, failures
 from avatar_core.teacher.checkouts import CheckoutTeacher
@@ -39,7 +39,6 @@ class EchoMimicV2(CheckoutTeacher):
     script: ClassVar[str] = "infer.py"
     tested: ClassVar[str] = "a312dec05ec7f9b3e0e2c2802e4a1a5d3788cfb3"
     framings: ClassVar[tuple[str, ...]] = ("waist_up",)
-    launcher: list[str] = list_of("python")
     poses: str = given("a folder of pose sequences, each a folder of 0.npy, 1.npy, ...")
     side: int = ranged(768, 256, 1024)  # px
     steps: int = ranged(30, 1, 200)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from avatar_core.config import list_of, one_of, ranged
+from avatar_core.config import one_of, ranged
 from avatar_core.models.card import Card
 from avatar_core.teacher.checkouts import CheckoutTeacher
 from avatar_core.teacher.programs import Take
@@ -30,7 +30,6 @@ class WanSpeechToVideo(CheckoutTeacher):
     )
     script: ClassVar[str] = "generate.py"
     tested: ClassVar[str] = "42bf4cfaa384bc21833865abc2f9e6c0e67233dc"
-    launcher: list[str] = list_of("python")
     area: str = one_of("704p", *AREAS)
     steps: int = ranged(40, 1, 200)
     guidance: float = ranged(4.5, 1, 20)

@@ -135,7 +135,7 @@ def test_what_is_missing_or_wrong_is_said_before_work(saved, tmp_path, monkeypat
     commit = "f" * 40
     cases = {
         "hf download Tongyi-MAI/Z-Image-Turbo --revision f{40}": {"model": "", "revision": commit},
-        "identities.diffusers.revision: expected the 40 digits": {"model": ""},
+        "hf download Tongyi-MAI/Z-Image-Turbo --revision f332072aa78b": {"model": ""},
         "identities.diffusers.width: expected a multiple of 32, found 300": {"width": 300},
         "expected at most 2400000 pixels, found 2048 x 2048": {"width": 2048, "height": 2048},
         "expected the digest .*another model, or damaged": {"sha256": "0" * 64},

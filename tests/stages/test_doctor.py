@@ -80,6 +80,17 @@ def test_a_reference_that_is_not_what_was_declared_is_named(tmp_path):
     assert component.name == "IQA (reference)" and "expected SHA-256 000000000000" in component.lacking[0]
 
 
+def test_a_baseline_without_a_section_is_missing_and_one_with_its_videos_is_ready(tmp_path):
+    (tmp_path / "lhm").mkdir()
+    section = {"metrics": [], "baselines": ["lhm", "omniavatar"], "lhm": {"path": str(tmp_path / "lhm")}}
+    lhm, omniavatar = (c for c in components(parsed(evaluate=section)) if c.role == "evaluate")
+    assert lhm.ready and lhm.name == "lhm (baseline)" and lhm.card.training == "no"
+    (line,) = omniavatar.lacking
+    assert (
+        line.startswith("the row says `not run`; evaluate.omniavatar: give `path`") and "1536bf31abae" in line
+    )
+
+
 def test_the_command_says_how_many_are_ready_and_fails_when_one_is_not(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -94,35 +105,8 @@ def test_the_command_says_how_many_are_ready_and_fails_when_one_is_not(monkeypat
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     done = runner.invoke(command.app, ["doctor"])
     assert done.exit_code == 1 and "18 of 19 components are ready" in done.output
-    assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in done.output
-
-
-def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    file = tmp_path / "tracker.pt"
-    file.write_bytes(b"tracks")
-    digest = sha256_file(file)
-    params = parsed(
-        score={"backend": "ltx2", "ltx2": {"revision": "a" * 40, "frames": 24}},
-        perception={
-            "keypoints": "wholebody",
-            "tracks": "cotracker",
-            "cotracker": {"path": str(file), "sha256": digest},
-        },
-    )
-    score, keypoints, tracks = (
-        found(params, role) for role in ("score", "perception.keypoints", "perception.tracks")
-    )
-    assert any("hf download Lightricks/LTX-2.5-Diffusers" in line for line in score.lacking)
-    assert "score.ltx2.frames: expected 1 more than a multiple of 8, found 24" in score.lacking
-    assert "LTX-2 community licence, training under conditions" in shown(score)[0]
-    assert "perception.wholebody.path: expected the path of a pose network" in keypoints.lacking[-1]
-    assert tracks.ready and "CC BY-NC 4.0, training NOT allowed" in shown(tracks)[0]
-    params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})
-    assert verified(params) == [f"facebook/cotracker3: {file} is whole"]
-    file.write_bytes(b"trackz")
-    with pytest.raises(UserError, match=r"tracker\.pt: expected SHA-256"):
-        verified(params)
+    line = "stabilityai/stable-diffusion-xl-base-1.0 --revision 462165984030d82259a11f4367a4eed129e94a7b"
+    assert f"hf download {line}" in done.output
 
 
 def test_models_are_verified_byte_by_byte(tmp_path):
@@ -153,4 +137,6 @@ def test_the_list_names_every_model_and_what_is_downloaded(monkeypatch, tmp_path
     for name, card in known_models().items():
         assert f"{name}: {card.id}" in text
     assert "Qwen/Qwen-Image, at 75e0b4be04f6; Apache-2.0, training allowed; 58 GB; bbbbbbbbbbbb" in text
+    assert "Lightricks/LTX-2.5-Diffusers, its revision is yours to pin" in text
+    assert "evaluate.hunyuan_video_avatar: HunyuanVideo-Avatar, at fd59436af88e; Tencent Hunyuan" in text
     assert text.count("not downloaded") == len(known_models()) - 1
