@@ -182,10 +182,10 @@ def personalise(
     made = _personalise(images, portrait, maker, person, compute)
     for folder, path, (_, canonical, camera, fit) in zip(folders, portrait, made, strict=True):
         save_avatar(folder, canonical, camera, maker.personalise.particles, fit)
+        whose = f"{path}: " if len(portrait) > 1 else ""
         say(
-            f"{f'{path}: ' if len(portrait) > 1 else ''}found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by "
-            f"{fit.keypoint_error_px:.1f} px; person {fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the "
-            "opacity beside the outline"
+            f"{whose}found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; "
+            f"person {fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
         )
         say(
             f"{folder}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
