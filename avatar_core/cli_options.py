@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
+Portraits = Annotated[
+    list[Path],
+    typer.Option("--portrait", "-p", help=f"{PORTRAIT_HELP} Given several times: as many avatars."),
+]
 OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 Audio = Annotated[
     Path | None,

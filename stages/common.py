@@ -102,6 +102,10 @@ class Stage:
         )
         if self.name in TRAINING and compute.on_card and run.processes > (count := cards()):
             raise UserError(f"run.processes: expected {count} or less, a GPU for each, found {run.processes}")
+        if (
+            self.name in TRAINING and compute.on_card
+        ):  # on the CPU a step waits for its own work, not for its batch
+            return dataclasses.replace(compute, ahead=run.workers)
         return compute
 
     @property

@@ -25,7 +25,7 @@ from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays, write_trajectories
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import make_layout
-from avatar_core.personalise.personalise import personalise
+from avatar_core.personalise.personalise import Portrait, personalise_all
 from avatar_core.teacher import conventional_camera
 from avatar_core.template import load_template
 from stages.artifacts import POSE, Artifacts, PersonRecord, Row
@@ -37,9 +37,11 @@ LEAST_CONFIDENCE = 0.3  # clips fitted worse than this on average are listed but
 
 
 @dataclass(frozen=True)
-class PersonJob:
+class PeopleJob:
+    """People whose portraits are refined in common steps where there are several."""
+
     stage: Stage
-    person: PersonRecord
+    people: list[PersonRecord]
     scratch: Path
 
 
@@ -60,11 +62,12 @@ def main(stage: Stage) -> None:
     people = [p for p in data.people() if p.shard == stage.shard]
     rows = [r for r in data.teacher_clips("train", "val") if r["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", teacher)
-    portraits = stage.map(_personalise, [PersonJob(stage, p, scratch) for p in people], "portrait")
+    at_once = fit_at_once(stage.params, stage.compute)
+    parts = [PeopleJob(stage, people[k : k + at_once], scratch) for k in range(0, len(people), at_once)]
+    portraits = [found for part in stage.map(_personalise, parts, "portrait") for found in part]
     distance = {p.id: found["distance_m"] for p, found in zip(people, portraits, strict=True)}
     jobs = [
-        ClipsJob(stage, of, [distance[r["identity"]] for r in of], scratch)
-        for of in _together(rows, fit_at_once(stage.params, stage.compute))
+        ClipsJob(stage, of, [distance[r["identity"]] for r in of], scratch) for of in _together(rows, at_once)
     ]
     found = {id: m for metrics in stage.map(_fit, jobs, "clip") for id, m in metrics.items()}
     clips = [found[r["id"]] for r in rows]
@@ -107,21 +110,25 @@ def main(stage: Stage) -> None:
     _report(stage, people, portraits, rows, clips, scratch)
 
 
-def _personalise(job: PersonJob) -> dict[str, float]:
-    path = job.scratch / f"{job.person.id}.safetensors"
-    preview = job.scratch / f"{job.person.id}.preview.zarr"
-    if not (has_checkpoint(path) and preview.is_dir()):
-        image = Artifacts.of(job.stage).portrait(job.person.id)
-        params = job.stage.params
-        canonical, camera, fit = personalise(
-            image, params.perception.named(job.person.id), config=params.avatar, compute=job.stage.compute
-        )
+def _personalise(job: PeopleJob) -> list[dict[str, float]]:
+    params, data = job.stage.params, Artifacts.of(job.stage)
+    files = {
+        p.id: (job.scratch / f"{p.id}.safetensors", job.scratch / f"{p.id}.preview.zarr") for p in job.people
+    }
+    todo = [id for id, (path, preview) in files.items() if not (has_checkpoint(path) and preview.is_dir())]
+    portraits = [Portrait(data.portrait(id), name=id) for id in todo]
+    made = personalise_all(portraits, params.perception, config=params.avatar, compute=job.stage.compute)
+    for portrait, (canonical, camera, fit) in zip(portraits, made, strict=True):
+        path, preview = files[portrait.name]
         save_canonical(path, canonical)
         _, depth = camera.project(canonical.means[: canonical.n_base])
         metrics = np.array([fit.psnr_foreground, fit.psnr_face, depth.mean()], np.float32)
-        write_arrays(preview, {"portrait": image, "rendered": fit.picture, "metrics": metrics})
+        write_arrays(preview, {"portrait": portrait.image, "rendered": fit.picture, "metrics": metrics})
     names = ("psnr_foreground", "psnr_face", "distance_m")
-    return dict(zip(names, map(float, Store(preview).read("metrics")), strict=True))
+    return [
+        dict(zip(names, map(float, Store(preview).read("metrics")), strict=True))
+        for _, preview in files.values()
+    ]
 
 
 def _together(rows: list[Row], at_once: int) -> list[list[Row]]:

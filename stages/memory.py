@@ -46,7 +46,7 @@ def needed(stage: str, params: Params) -> float:
 
 
 def fit_at_once(params: Params, compute: Compute) -> int:
-    """Clips that a worker of fit takes in common steps: one on the CPU, else what its part of the card holds, MOST at most."""
+    """Clips, or portraits, that a worker of fit takes at once: one on the CPU, else what its part of the card holds, up to MOST."""
     if not compute.on_card:
         return 1
     free, _ = card_memory(int(compute.device.split(":")[1]))

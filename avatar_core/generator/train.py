@@ -28,6 +28,7 @@ from avatar_core.generator.linear import fit_linear
 from avatar_core.generator.model import Generator, NoiseMaker
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
 from avatar_core.progress import Progress, silent
+from avatar_core.training.ahead import Ahead
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
@@ -88,11 +89,14 @@ def train_generator(
             model.linear, clips, batches.silence, codec.neutral(), codec.slices["face"], model_config.linear
         )
 
+    def draw(rng: torch.Generator) -> tuple[Tensor, ...]:
+        return draw_windows(batches, audio, noise, config, rng)
+
     def losses() -> dict[str, Tensor]:
-        with ranks.share(*draw_windows(batches, audio, noise, config, rng)) as part:
+        with ranks.share(*drawn()) as part:
             return {"loss": diffusion_loss(model, loss_of, compute.put(*part), config, compute)}
 
-    with one_thread():
+    with one_thread(), Ahead(draw, rng, compute.ahead) as drawn:
         history = run_loop(
             Loop(
                 "generator", config.steps, config.learning_rate, config.ema, config.checkpoint_every,

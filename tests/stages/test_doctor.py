@@ -130,6 +130,34 @@ def test_models_are_verified_byte_by_byte(tmp_path):
         verified_folder(tmp_path / "none-such")
 
 
+def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    file = tmp_path / "tracker.pt"
+    file.write_bytes(b"tracks")
+    digest = sha256_file(file)
+    params = parsed(
+        score={"backend": "ltx2", "ltx2": {"revision": "a" * 40, "frames": 24}},
+        perception={
+            "keypoints": "wholebody",
+            "tracks": "cotracker",
+            "cotracker": {"path": str(file), "sha256": digest},
+        },
+    )
+    score, keypoints, tracks = (
+        found(params, role) for role in ("score", "perception.keypoints", "perception.tracks")
+    )
+    assert any("hf download Lightricks/LTX-2.5-Diffusers" in line for line in score.lacking)
+    assert "score.ltx2.frames: expected 1 more than a multiple of 8, found 24" in score.lacking
+    assert "LTX-2 community licence, training under conditions" in shown(score)[0]
+    assert "perception.wholebody.path: expected the path of a pose network" in keypoints.lacking[-1]
+    assert tracks.ready and "CC BY-NC 4.0, training NOT allowed" in shown(tracks)[0]
+    params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})
+    assert verified(params) == [f"facebook/cotracker3: {file} is whole"]
+    file.write_bytes(b"trackz")
+    with pytest.raises(UserError, match=r"tracker\.pt: expected SHA-256"):
+        verified(params)
+
+
 def test_the_list_names_every_model_and_what_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--Qwen--Qwen-Image" / "snapshots" / ("b" * 40)).mkdir(parents=True)
