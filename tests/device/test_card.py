@@ -27,13 +27,13 @@ from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import make_layout
 from avatar_core.particles.stance import StanceFrames
 from avatar_core.perception.tracks import TrackBinding
-from avatar_core.personalise import refine
+from avatar_core.personalise import refine, refine_together
 from avatar_core.personalise.config import RefineConfig
 from avatar_core.score import train as score_train
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.template import load_template
-from tests.device.conftest import portrait
+from tests.device.conftest import flat_picture, portrait
 from tests.fit.clip_scene import BUDGETS, FRAMES, scene
 from tests.motion.small import MODEL
 
@@ -211,6 +211,27 @@ def test_personalise(card, monkeypatch):
     close = view.crop(20, 20, 40, 40)
     with card, pytest.raises(RuntimeError, match="meta"):  # whether all is finite is read once a step
         refine.refine(particles, view, close, RefineConfig(steps=2), compute=CARD)
+    assert len(drawn) == 2 and card.beside == 0
+
+
+def test_personalise_of_several_portraits(card, monkeypatch):
+    particles, view = portrait()
+    monkeypatch.setattr(refine, "contribution", lambda *_: torch.ones(len(particles.means)))
+    drawn = []
+
+    def watched(*arguments, **named):
+        if not drawn:
+            card.beside = 0  # all before was made for the whole refinement
+        drawn.append(1)
+        return flat_picture(*arguments, **named)
+
+    monkeypatch.setattr(refine_together, "rasterize", watched)
+    portraits = [
+        refine_together.Portrayed(particles, view, view.crop(20, 20, 40, 40)),
+        refine_together.Portrayed(particles, view.crop(8, 4, 80, 72), None),
+    ]
+    with card, pytest.raises((RuntimeError, NotImplementedError), match=r"meta|tolist"):  # once a step
+        refine_together.refine_together(portraits, RefineConfig(steps=2), names=["a", "b"], compute=CARD)
     assert len(drawn) == 2 and card.beside == 0
 
 

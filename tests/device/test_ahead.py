@@ -15,7 +15,6 @@ from avatar_core.generator.train import train_generator
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.train import train_score
 from avatar_core.training.ahead import Ahead
-from tests.device.conftest import clips, codec, data, person, score_clips, talk  # noqa: F401
 from tests.motion.small import MODEL
 
 
@@ -48,7 +47,7 @@ def test_a_training_gives_the_same_bytes_and_goes_on_from_the_same_checkpoint(
     data,
     codec,
     score_clips,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     score = ScoreConfig(size=32, frames=4, channels=[8, 8], audio_channels=8, heads=2, batch=2, steps=5)
     embed = ContrastiveConfig(dims=16, steps=5, window=24, batch=4)
