@@ -132,7 +132,8 @@ class _Canvas:
     def draw(self, splats: Splats, backdrop: Tensor, threads: int) -> tuple[Tensor, Tensor]:
         """Pictures (B,3,H,W) and alphas (B,H,W) before a plain colour."""
         image, alpha = rasterize(
-            *vars(splats).values(), self.viewmats.float(), self.Ks.float(), self.width, self.height,
+            splats.means, splats.quats, splats.scales, splats.opacities, splats.colors,
+            self.viewmats.float(), self.Ks.float(), self.width, self.height,
             background=backdrop, eps2d=PORTRAIT_BLUR, threads=threads,
         )  # fmt: skip
         return image.movedim(-1, -3), alpha[..., 0]
