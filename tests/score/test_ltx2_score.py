@@ -232,6 +232,13 @@ def test_what_cannot_be_asked_is_refused_in_one_line(backend, clips, teacher, tm
     for line, wrong in cases.items():
         with pytest.raises(UserError, match=line):
             wrong.train(clips, 0, tmp_path, silent, CPU)
+    raw = copy.deepcopy(yaml.safe_load((ROOT / "params" / "laptop.yaml").read_text()))
+    raw["run"]["processes"] = 2
+    raw["score"] = {"backend": "ltx2", "ltx2": vars(backend)}
+    with pytest.raises(
+        UserError, match=r"score\.backend: expected embedded where run\.processes is 2, found ltx2"
+    ):
+        parse_params(raw)
     with pytest.raises(
         UserError, match=r"expected prompts of tiny, found those of other; run `dvc repro score`"
     ):
