@@ -41,9 +41,41 @@ MAY_BE_ANY = {
     ),
     **{
         (file, method, "ctx"): "torch's context, which holds whatever forward leaves for backward"
-        for file in ("fit/losses.py", "fit/rig.py", "ranks.py", "render/cpu.py")
+        for file in ("fit/losses.py", "ranks.py", "render/cpu.py")
         for method in ("forward", "backward")
     },
+    **dict.fromkeys(
+        (
+            ("fit/blend.py", "backward", "ctx"),
+            ("fit/blend.py", "setup_context", "ctx"),
+            ("fit/blend.py", "vmap", "info"),
+        ),
+        "torch's context, and what it tells of a batch",
+    ),
+    **dict.fromkeys(
+        (
+            ("fit/several.py", "each", "return"),
+            ("fit/several.py", "each", "values"),
+            ("fit/several.py", "one", "return"),
+            ("fit/several.py", "one", "values"),
+            ("fit/together.py", "beside", "more"),
+            ("fit/together.py", "beside", "p"),
+            ("fit/together.py", "loss", "p"),
+            ("fit/together.py", "motion", "p"),
+            ("fit/together.py", "posed", "p"),
+        ),
+        "what torch.vmap takes apart and puts together: tensors in containers of any shape",
+    ),
+    **dict.fromkeys(
+        (
+            ("fit/deform.py", "of_one", "arguments"),
+            ("personalise/personalise.py", "_named", "arguments"),
+            ("personalise/personalise.py", "_named", "named"),
+            ("personalise/personalise.py", "_refine_all", "more"),
+            ("personalise/personalise.py", "_refine_all", "named"),
+        ),
+        "handed on as it comes to the function that does one",
+    ),
 }
 # Reflection over dataclasses and parsed YAML: values of any type are its subject.
 REFLECTION = ("config.py", "backends.py")
