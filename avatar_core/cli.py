@@ -16,7 +16,6 @@ import typer
 
 from avatar_core.cli_ingest import ingest
 from avatar_core.cli_options import (
-    MODEL,
     Audio,
     Device,
     Language,
@@ -24,10 +23,12 @@ from avatar_core.cli_options import (
     OptionalPortrait,
     PersonNumber,
     Portrait,
+    Portraits,
     Seed,
     Text,
     Voice,
     compute_of,
+    student_file,
 )
 from avatar_core.cli_pipeline import add_pipeline_commands
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
@@ -75,7 +76,7 @@ def speak(
     text: Text = None,
     language: Language = "en",
     voice: Voice = None,
-    model: Model = MODEL,
+    model: Model = None,
     seed: Seed = 0,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Longest side of the video in px.")] = 512,
     steps: Annotated[
@@ -116,13 +117,13 @@ def speak(
     sound = read_sound(audio, text, language, voice, preview)
     if portrait is not None and avatar is None:
         image = _portrait(portrait)
-        student = load_student(model).to(compute.device)
-        layout, canonical, camera, _ = _personalise(image, portrait, student, person, compute)
+        student = load_student(student_file(model)).to(compute.device)
+        ((layout, canonical, camera, _),) = _personalise([image], [portrait], student, person, compute)
     elif avatar is not None and portrait is None:
         from avatar_core.speak.avatar import load_avatar
 
         _use_all_cores()
-        student = load_student(model).to(compute.device)
+        student = load_student(student_file(model)).to(compute.device)
         layout, canonical, camera = load_avatar(avatar)
     else:
         found = "neither" if portrait is None else "both"
@@ -150,17 +151,18 @@ def speak(
 
 @app.command()
 def personalise(
-    portrait: Portrait,
+    portrait: Portraits,
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
-            help="The folder to write: avatar.safetensors, avatar.ply, camera.json, preview.png.",
+            help="The folder to write: avatar.safetensors, avatar.ply, camera.json, preview.png; of several portraits, a folder "
+            "of each named after it.",
         ),
     ],
     person: PersonNumber = 1,
-    model: Model = MODEL,
+    model: Model = None,
     device: Device = "cpu",
 ) -> None:
     """Build the avatar of the person in a portrait: Gaussians for splat viewers (.ply) and for this program."""
@@ -168,18 +170,26 @@ def personalise(
     from avatar_core.speak.avatar import check_avatar_folder, save_avatar
     from avatar_core.speak.maker import load_maker
 
-    check_avatar_folder(out)
-    check_writable(out, [portrait])
+    folders = [out] if len(portrait) == 1 else [out / path.stem for path in portrait]
+    if twice := next((f for f in folders if folders.count(f) > 1), None):
+        raise UserError(f"--portrait: expected names that differ, found {twice.name} twice")
+    for folder in folders:
+        check_avatar_folder(folder)
+        check_writable(folder, portrait)
     compute = compute_of(device)
-    image = _portrait(portrait)
-    maker = load_maker(model)
-    _, canonical, camera, fit = _personalise(image, portrait, maker, person, compute)
-    save_avatar(out, canonical, camera, maker.personalise.particles, fit)
-    say(
-        f"found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; person "
-        f"{fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
-    )
-    say(f"{out}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png")
+    images = [_portrait(path) for path in portrait]
+    maker = load_maker(student_file(model))
+    made = _personalise(images, portrait, maker, person, compute)
+    for folder, path, (_, canonical, camera, fit) in zip(folders, portrait, made, strict=True):
+        save_avatar(folder, canonical, camera, maker.personalise.particles, fit)
+        whose = f"{path}: " if len(portrait) > 1 else ""
+        say(
+            f"{whose}found {(fit.confidence > 0.5).sum()} of {len(fit.confidence)} points, off by {fit.keypoint_error_px:.1f} px; "
+            f"person {fit.psnr_foreground:.1f} dB, face {fit.psnr_face:.1f} dB; {fit.outside:.2%} of the opacity beside the outline"
+        )
+        say(
+            f"{folder}: avatar.safetensors, avatar.ply ({len(canonical)} Gaussians), camera.json, preview.png"
+        )
 
 
 @app.command()
@@ -194,7 +204,7 @@ def export(
     text: Text = None,
     language: Language = "en",
     voice: Voice = None,
-    model: Model = MODEL,
+    model: Model = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -214,8 +224,8 @@ def export(
     compute = compute_of(device)
     sound = read_sound(audio, text, language, voice) if format == "ply-sequence" else None
     image = _portrait(portrait)
-    student = load_student(model).to(compute.device)
-    layout, canonical, _, _ = _personalise(image, portrait, student, person, compute)
+    student = load_student(student_file(model)).to(compute.device)
+    ((layout, canonical, _, _),) = _personalise([image], [portrait], student, person, compute)
     if sound is None:
         write_ply(out, to_stance(canonical, layout))
         say(f"{out}: {len(canonical.means)} Gaussians")
@@ -273,27 +283,29 @@ def _portrait(path: Path) -> np.ndarray:
 
 
 def _personalise(
-    image: np.ndarray, path: Path, how: Student | Maker, person: int, compute: Compute
-) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
-    """(layout, canonical, camera, fit) with a word on the time; errors name the portrait's file."""
+    images: list[np.ndarray], paths: list[Path], how: Student | Maker, person: int, compute: Compute
+) -> list[tuple[ParticleLayout, Canonical, Camera, PortraitFit]]:
+    """(layout, canonical, camera, fit) of each with a word on the time; errors name the portrait's file."""
     from avatar_core.io.lens import field_of_view
-    from avatar_core.speak.avatar import make_avatar
+    from avatar_core.personalise.personalise import Portrait
+    from avatar_core.speak.avatar import make_avatars
 
     start = time.monotonic()
     _use_all_cores()
     with err_console.status("personalising: finding the person, fitting the body, placing Gaussians ..."):
-        try:
-            lens = field_of_view(path)
-            result = make_avatar(image, how.personalise, how.perception, person, lens, compute)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-    faces = result[-1].faces
-    if faces > 1:
-        err_console.print(
-            f"{faces} faces in the portrait: number {person} by size is taken (--person for another)"
-        )
+        portraits = [
+            Portrait(image, person, field_of_view(path), str(path))
+            for image, path in zip(images, paths, strict=True)
+        ]
+        made = make_avatars(portraits, how.personalise, how.perception, compute)
+    for path, (*_, fit) in zip(paths, made, strict=True):
+        if fit.faces > 1:
+            where = "the portrait" if len(paths) == 1 else str(path)
+            err_console.print(
+                f"{fit.faces} faces in {where}: number {person} by size is taken (--person for another)"
+            )
     err_console.print(f"personalised in {time.monotonic() - start:.1f} s")
-    return result
+    return made
 
 
 def _use_all_cores() -> None:

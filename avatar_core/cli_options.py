@@ -12,10 +12,12 @@ from avatar_core.cli_terminal import err_console
 if TYPE_CHECKING:
     from avatar_core.device import Compute
 
-MODEL = Path("data/distill/student.safetensors")
-
 PORTRAIT_HELP = "A picture of a person whose face is seen, head and shoulders or more; of several, the largest face counts."
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
+Portraits = Annotated[
+    list[Path],
+    typer.Option("--portrait", "-p", help=f"{PORTRAIT_HELP} Given several times: as many avatars."),
+]
 OptionalPortrait = Annotated[Path | None, typer.Option("--portrait", "-p", help=PORTRAIT_HELP)]
 Audio = Annotated[
     Path | None,
@@ -26,7 +28,14 @@ Language = Annotated[
     str, typer.Option("--language", "-l", help="Language of --text; `avatar voices` lists them.")
 ]
 Voice = Annotated[str | None, typer.Option("--voice", help="Voice for --text; `avatar voices` lists them.")]
-Model = Annotated[Path, typer.Option("--model", help="The trained student.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="The trained student. Default: data/distill/student.safetensors of the run in this folder; without one, "
+        "the student that comes with the program.",
+    ),
+]
 PersonNumber = Annotated[
     int, typer.Option("--person", min=1, help="Which face of several in the portrait: 1 is the largest.")
 ]
@@ -39,6 +48,20 @@ Device = Annotated[
         help="cpu, cuda or cuda:N; auto: a GPU where there is one. Another device gives slightly other numbers."
     ),
 ]
+
+
+def student_file(model: Path | None) -> Path:
+    """What `--model` stands for; said in a line where it is the student that comes with the program."""
+    from avatar_core.speak.maker import SHIPPED, TRAINED
+
+    if model is not None:
+        return model
+    if TRAINED.is_file():
+        return TRAINED
+    err_console.print(
+        f"no {TRAINED} here: taking the student that comes with the program", markup=False, soft_wrap=True
+    )
+    return SHIPPED
 
 
 def compute_of(device: str) -> Compute:

@@ -27,10 +27,13 @@ _NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class Compute:
-    """device: as torch names it, cpu or cuda:0. bf16: networks train under autocast; geometry and pictures never do."""
+    """device: as torch names it, cpu or cuda:0. bf16: networks train under autocast; geometry and pictures never do.
+
+    ahead: batches that a training draws ahead of its steps, on another thread; changes nothing in them."""
 
     device: str = "cpu"
     bf16: bool = False
+    ahead: int = 0
 
     @property
     def on_card(self) -> bool:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Workers inside a Slurm allocation, one on each node, a stage at a time on each of its GPUs:
+# Workers inside a Slurm allocation, one on each node, a stage at a time on each of its GPUs while the next fetches its inputs:
 #   sbatch --nodes 4 --export ALL,PREFECT_API_URL=http://host:4200/api deploy/slurm.sh
 # From a checkout with `make setup` on a disk that all nodes see (the code alone: every worker has clones of its own on its node).
 #SBATCH --job-name=audioavatar
@@ -21,5 +21,5 @@ cd "$AUDIOAVATAR_ROOT"
 # shellcheck disable=SC2016  # each node's own values
 exec srun bash -c '
   export XDG_CACHE_HOME="${SLURM_TMPDIR:-/tmp}/audioavatar-$SLURM_JOB_ID"
-  exec prefect worker start --pool "audioavatar-${POOL:-gpu}" --limit "${SLURM_GPUS_ON_NODE:-1}" --name "$(hostname)-$SLURM_JOB_ID"
+  exec prefect worker start --pool "audioavatar-${POOL:-gpu}" --limit "$((${SLURM_GPUS_ON_NODE:-1} + 1))" --name "$(hostname)-$SLURM_JOB_ID"
 '

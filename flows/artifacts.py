@@ -19,6 +19,7 @@ import flows.quiet  # noqa: F401  isort: skip
 import httpx
 from PIL import Image
 from prefect.artifacts import (
+    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -81,7 +82,10 @@ def _show_reports(stage: str, folder: Path, said: str, link: Callable[[Path], st
     text += [f"| {name} | {value} |" for name, value in {**metrics, **details}.items()]
     if sheet.is_file():
         address = link(sheet)
-        text += ["", f"![contact sheet]({thumbnail(sheet)})", "", f"[contact sheet]({address})"]
+        small = thumbnail(sheet)
+        text += ["", f"![contact sheet]({small})", "", f"[contact sheet]({address})"]
+        # Prefect's second user interface leaves such pictures out of a text, but not this:
+        create_image_artifact(small, f"{key}-thumbnail", f"contact sheet of {stage}")
         create_link_artifact(address, "contact sheet", f"{key}-sheet", f"contact sheet of {stage}")
     create_markdown_artifact("\n".join(text), f"{key}-summary", f"summary of {stage}")
 

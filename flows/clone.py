@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,16 +20,20 @@ from prefect.concurrency.sync import concurrency
 from avatar_core.errors import UserError
 from flows.artifacts import Progress
 from flows.code import make_ready
-from flows.dvc import DVC, environment, failure
-from flows.errors import StageFailed
+from flows.errors import StageFailed, StageFull, StagePreempted
+from flows.exchange import patiently, put, take
 from flows.needs import Needs, needs_of
 from flows.processes import stream
+from flows.repro import failure, run_dvc_stage
+from flows.saved import drop_work, keep_work, take_work
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, load_params
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioavatar"
 CLONES = CACHE / "clones"
 MOST = 64  # clones of one repository on one machine
+WEEK = 7 * 86400  # seconds
+LINKS = "reflink,hardlink,copy"  # how a clone's files are those of its cache
 
 
 @contextmanager
@@ -59,48 +63,70 @@ def run_in_clone(
 ) -> None:
     """Clone (or update) `repository` at `revision` in `workspace`, restore what `stage` needs, run it, push its outputs.
 
-    The caller holds the workspace: what a killed predecessor has left locked is unlocked. Raises StageRefused, StageFailed.
+    The caller holds the workspace: what a killed predecessor has left locked is unlocked. Raises StageRefused, StageFailed,
+    StagePreempted when the stage was told to end; what it had finished by then is in the remote.
     """
+    try:
+        patiently(lambda: bring(repository, revision, workspace, say), say)
+        make_ready(workspace)
+        if patiently(lambda: take(stage, workspace), say):
+            say(f"{stage}: made before")
+        else:
+            _run(stage, revision, workspace, say)
+        patiently(lambda: put(stage, workspace), say)
+        patiently(lambda: drop_work(stage, revision, workspace), say)
+    except StagePreempted:
+        keep_work(stage, revision, workspace, say)
+        raise
+    except StageFull:  # what the clone had is in the remote, or is made again where there is room
+        say(f"{workspace}: removed, its disk is full")
+        shutil.rmtree(workspace, ignore_errors=True)
+        raise
+
+
+def _run(stage: str, revision: str, workspace: Path, say: Callable[[str], None]) -> None:
+    patiently(lambda: take_work(stage, revision, workspace, say), say)
+    needs = needs_here(stage, workspace)
+    with (
+        Slots(this_machine(), shared=True).take(needs) as card,
+        concurrency(GPU_LIMIT if needs.gpus else [], max(1, needs.gpus)),
+    ):
+        run_dvc_stage(stage, workspace, Progress(stage, say), needs.hours * 3600, card)
+
+
+def bring(repository: str, revision: str, workspace: Path, say: Callable[[str], None]) -> None:
+    """The clone of `repository` in `workspace`, made if it is not there, at `revision` and without a dead predecessor's locks."""
     if not workspace.is_dir():
         part = workspace.with_name(workspace.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         workspace.parent.mkdir(parents=True, exist_ok=True)
-        call(["git", "clone", "--quiet", repository, str(part)], workspace.parent, say)
+        _git(["clone", "--quiet", "--", repository, str(part)], workspace.parent, say)
         part.rename(workspace)
-    for left in (workspace / ".git").glob("*.lock"):
+    for left in [*(workspace / ".git").rglob("*.lock"), *(workspace / ".dvc" / "tmp").glob("rwlock*")]:
         left.unlink()
-    call(["git", "fetch", "--quiet", "origin"], workspace, say)
-    call(["git", "checkout", "--quiet", "--force", "--detach", revision], workspace, say)
-    make_ready(workspace)
-    take_from_remote(workspace, say)
-    needs = needs_here(stage, workspace)
-    with (
-        Slots(this_machine()).take(needs) as card,
-        concurrency(GPU_LIMIT if needs.gpus else [], max(1, needs.gpus)),
-    ):
-        hear = Progress(stage, say)
-        call([*DVC, "repro", "--pull", stage], workspace, hear, needs.hours * 3600, card)
-    call([*DVC, "push", "--run-cache"], workspace, say)
-
-
-def take_from_remote(workspace: Path, say: Callable[[str], None]) -> None:
-    """Fetch what others have pushed. Outputs that nobody has made yet are missing, which is no error and not worth a line here."""
-    lines: list[str] = []
-    code, _ = stream([*DVC, "fetch", "--run-cache"], workspace, lines.append, environment(workspace))
-    if code and not any("Missing cache files" in line or "do not exist" in line for line in lines):
-        for line in lines:  # no remote, no permission, no network: `push` will fail on it, here is why
-            say(line)
+    _git(["fetch", "--quiet", "origin"], workspace, say)
+    _git(["checkout", "--quiet", "--force", "--detach", revision, "--"], workspace, say)
+    # one copy of the data, not two: stages never write into old files
+    (workspace / ".dvc" / "config.local").write_text(f'[cache]\n    type = "{LINKS}"\n')
 
 
 def url_of(path: Path, workspace: Path) -> str:
-    """Where DVC's remote has a file of the workspace; the file itself if it has none."""
+    """An address under which a browser finds a file of the workspace in DVC's remote: signed for a week where the remote can sign;
+    the file itself if there is no remote."""
     from dvc.api import get_url
     from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
     try:
-        return get_url(str(path.relative_to(workspace)), repo=str(workspace))
+        url = get_url(str(path.relative_to(workspace)), repo=str(workspace))
+        with Repo(str(workspace)) as repo:
+            files = repo.cloud.get_remote().fs.fs
     except DvcException:
         return path.resolve().as_uri()
+    try:
+        return files.sign(url, expiration=WEEK)
+    except NotImplementedError:
+        return Path(url).as_uri() if url.startswith("/") else url
 
 
 def needs_here(stage: str, workspace: Path) -> Needs:
@@ -111,14 +137,8 @@ def needs_here(stage: str, workspace: Path) -> Needs:
         return Needs()
 
 
-def call(
-    command: list[str],
-    folder: Path,
-    say: Callable[[str], None],
-    seconds: float | None = None,
-    extra: Mapping[str, str] | None = None,
-) -> None:
-    """Run a command, each line to `say` as it comes; raises the StageFailed that says how it ended."""
-    code, lines = stream(command, folder, say, {**environment(folder), **(extra or {})}, seconds)
+def _git(arguments: list[str], folder: Path, say: Callable[[str], None]) -> None:
+    # not in the environment of the clone's code: what lies there may be of another commit, which this machine cannot run
+    code, lines = stream(["git", *arguments], folder, say, os.environ)
     if code:
-        raise failure(" ".join(command[-3:]), code, lines)
+        raise failure(f"git {arguments[0]}", code, lines)

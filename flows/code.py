@@ -14,7 +14,7 @@ from pathlib import Path
 
 import avatar_core
 from avatar_core.io.atomic import atomic_file
-from flows.errors import StageLost
+from flows.errors import StageUnfit
 
 INSTALLED = Path(avatar_core.__file__ or "").resolve().parents[1]
 SOURCES, KERNEL, PINS = (
@@ -28,12 +28,12 @@ _FIND = "from avatar_core.render.native import _library_path as find; print(find
 def make_ready(root: Path) -> None:
     """Give the clone `root` the compiled kernel of its sources. Nothing to do for the installed checkout or another project.
 
-    Raises StageLost where this machine cannot run it: packages of another `requirements.lock`, a kernel that it cannot build.
+    Raises StageUnfit where this machine cannot run it: packages of another `requirements.lock`, a kernel that it cannot build.
     """
     if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
         return
     if (here := INSTALLED / PINS).is_file() and _digest(here) != _digest(root / PINS):
-        raise StageLost(
+        raise StageUnfit(
             f"{root / PINS}: expected that of this environment ({here}), found another: make setup"
         )
     wanted, stamp = _digest(root / SOURCES), root / "build" / "kernel.of"
@@ -68,7 +68,7 @@ def _run(root: Path, *arguments: str) -> str:
     )
     if done.returncode:
         said = (done.stderr.strip() or "failed").splitlines()[-1]
-        raise StageLost(f"{root / KERNEL}: expected that it can be had here, found: {said}")
+        raise StageUnfit(f"{root / KERNEL}: expected that it can be had here, found: {said}")
     return done.stdout.strip()
 
 

@@ -7,12 +7,13 @@ that falls silent is given up.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import flows.quiet  # noqa: F401  isort: skip
+import httpx
 from prefect import Task, get_client, task
 from prefect.automations import Automation
 from prefect.cache_policies import NO_CACHE
@@ -23,22 +24,44 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
+from prefect.runtime import flow_run
 from prefect.states import Cancelling, Failed, State
 
 from avatar_core.errors import UserError
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused, StageUnfit
 from flows.processes import STOP
 
 # States of a worker's run by how its stage ended. Any other end that is no success may not be met again: the stage is sent again.
-KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted}
+KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted, "Unfit": StageUnfit}
 RETRIES, RETRY_DELAY = 2, 10.0
 PREEMPTIONS = 100  # times that one stage may be told to end and goes out again
+UNFIT = 10  # machines in a row that cannot run the commit, until it is given up
+AWAY = 3600.0  # seconds that the server may be away
 POLL = 2.0  # seconds between looks at a run, where few are waited for
 WIDTH_ASKED = 32  # runs that are waited for at the same time from which on each is looked at less often: a server has its limits
 HEARTBEAT, SILENCE = "prefect.flow-run.heartbeat", 100  # seconds without one after which a worker is given up
 _waiting: set[UUID] = set()
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def to_its_end(work: Callable[[], None], keep: Callable[[], None]) -> State[None] | None:
+    """A worker's work; how it ended, where that matters to the coordinator, is the name of a state.
+
+    `keep`: saves what is done when the machine is told to end; when the run is cancelled nothing is saved.
+    """
+    try:
+        work()
+    except StageFailed as failed:
+        return ended(failed)
+    except TerminationSignal:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run.id)).state
+        if state and state.is_cancelling():
+            raise
+        keep()
+        return ended(StagePreempted("told to end"))
+    return None
 
 
 def ended(failed: StageFailed) -> State[None]:
@@ -66,33 +89,55 @@ def dispatch(name: str, deployment: str, parameters: dict[str, Any], marks: list
 
     `marks`: the tags that tell this piece of work from all others. Raises StageRefused, StageFailed, StageLost.
     """
+    unfit = 0
     with get_client(sync_client=True) as client:
         for _ in range(PREEMPTIONS):
-            run = wait_for(client, send(client, deployment, parameters, marks), name)
+            sent = in_spite_of_outages(lambda: send(client, deployment, parameters, marks), name)
+            run = wait_for(client, sent, name)
             assert run.state is not None
             if run.state.is_completed():
                 return
-            if run.state.name != "Preempted":
-                kind = KINDS.get(run.state.name or "", StageLost)
-                raise kind(run.state.message or f"{name}: {run.state.name}")
+            kind, reason = KINDS.get(run.state.name or "", StageLost), run.state.message
+            unfit = unfit + 1 if kind is StageUnfit else 0
+            if unfit == UNFIT:
+                raise StageFailed(f"{name}: {UNFIT} machines cannot run it, the last said: {reason}")
+            if kind not in (StagePreempted, StageUnfit):
+                raise kind(reason or f"{name}: {run.state.name}")
+            if unfit and STOP.wait(RETRY_DELAY):
+                raise StageLost(f"{name}: interrupted")
     raise StageFailed(f"{name}: expected an end, found it told to end {PREEMPTIONS} times")
 
 
 def wait_for(client: SyncPrefectClient, run: FlowRun, name: str) -> FlowRun:
     """Wait for the end of a run, with a line whenever its state changes. Raises StageLost when this run is interrupted."""
-    start, said = time.monotonic(), ""
+    start, said, sent = time.monotonic(), "", run.id
     _waiting.add(run.id)
     try:
         while not (run.state and run.state.is_final()):
             if STOP.wait(POLL * (1 + len(_waiting) / WIDTH_ASKED)):
                 raise StageLost(f"{name}: interrupted")
-            run = client.read_flow_run(run.id)
+            run = in_spite_of_outages(lambda: client.read_flow_run(sent), name)
             if run.state and run.state.name != said:
                 said = run.state.name or ""
                 print(f"[{name}] {said.lower()}, {time.monotonic() - start:.0f} s", flush=True)
     finally:
         _waiting.discard(run.id)
     return run
+
+
+def in_spite_of_outages(ask: Callable[[], FlowRun], name: str) -> FlowRun:
+    """What the server answers, asked again while it is away, `AWAY` seconds at most: what workers do goes on without it."""
+    start = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            passing = not isinstance(error, httpx.HTTPStatusError) or error.response.status_code >= 500
+            if not passing or time.monotonic() - start > AWAY:
+                raise
+            print(f"[{name}] waits for Prefect's server: {type(error).__name__}", flush=True)
+            if STOP.wait(RETRY_DELAY):
+                raise StageLost(f"{name}: interrupted") from error
 
 
 def send(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any], marks: list[str]) -> FlowRun:

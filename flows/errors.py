@@ -18,3 +18,11 @@ class StageLost(StageFailed):
 
 class StagePreempted(StageLost):
     """A stage was told to end and has written its state (exit code 75): to be run again as soon as there is a place for it."""
+
+
+class StageFull(StageLost):
+    """A disk was full."""
+
+
+class StageUnfit(StageLost):
+    """This machine cannot run the commit (packages of another lock file, no compiler for its kernel): for another one."""

@@ -32,16 +32,16 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from avatar_core.errors import UserError
 from flows.artifacts import Progress, show_stage
 from flows.dispatch import PREEMPTIONS
-from flows.dvc import (
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.needs import longest_way, needs_of
+from flows.processes import STOP, interrupt
+from flows.repro import (
     changed_stages,
     part_of,
     run_dvc_stage,
     stage_graph,
     stale_stages,
 )
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
-from flows.needs import longest_way, needs_of
-from flows.processes import STOP, interrupt
 from flows.server import server_for_a_run
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, Params, load_params

@@ -1,8 +1,8 @@
 """Several machines: a coordinator sends each stage to a pool of workers; every worker runs it in a clone of its own.
 
-What travels is DVC's run cache, through its remote: a worker restores the upstream stages from there, runs its stage and pushes;
-at the end the coordinator's `dvc repro --pull` takes everything and runs nothing. `deploy/prefect.yaml` deploys `worker` to pools
-of machines; docs/cluster.md has the commands.
+What travels are outputs and DVC's run cache, through its remote (`flows.exchange`): a worker takes the upstream stages from
+there, runs its stage and gives it to the others; at the end the coordinator takes everything and runs nothing.
+`deploy/prefect.yaml` deploys `worker` to pools of machines; docs/cluster.md has the commands.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
 from flows.artifacts import show_stage
-from flows.clone import CLONES, call, free_clone, run_in_clone, take_from_remote, url_of
-from flows.dispatch import cancel, check_deployments, dispatch, ended, watch_for_lost_workers
-from flows.dvc import DVC, stage_graph
+from flows.clone import CLONES, free_clone, run_in_clone, url_of
+from flows.dispatch import cancel, check_deployments, dispatch, to_its_end, watch_for_lost_workers
 from flows.errors import StageFailed, StageRefused
+from flows.exchange import patiently, take_all
 from flows.needs import needs_of
 from flows.pipeline import WIDTH, interrupts, run_name, settle
+from flows.repro import stage_graph
+from flows.saved import keep_work
 from stages.params import PARAMS, load_params
 
 
@@ -39,19 +42,27 @@ from stages.params import PARAMS, load_params
 )
 def worker(repository: str, revision: str, stage: str, clones: str = str(CLONES)) -> State[None] | None:
     """One stage on this machine. How it ended, where that matters to the coordinator, is the name of a state."""
-    try:
-        with free_clone(repository, Path(clones)) as workspace:
-            # looked up now: Prefect puts its own `print` in place while a flow runs
-            def say(line: str) -> None:
-                print(line)
 
+    # looked up now: Prefect puts its own `print` in place while a flow runs
+    def say(line: str) -> None:
+        print(line)
+
+    with ExitStack() as held:
+        workspace: Path | None = None
+
+        def work() -> None:
+            nonlocal workspace
+            workspace = held.enter_context(free_clone(repository, Path(clones)))
             start = time.monotonic()
             run_in_clone(repository, revision, stage, workspace, say)
-            said = f"{time.monotonic() - start:.0f} s"
-            show_stage(stage, workspace, said, lambda path: url_of(path, workspace), say)
-    except StageFailed as failed:
-        return ended(failed)
-    return None
+            said, place = f"{time.monotonic() - start:.0f} s", workspace
+            show_stage(stage, place, said, lambda path: url_of(path, place), say)
+
+        def keep() -> None:
+            if workspace and (workspace / ".dvc").is_dir():
+                keep_work(stage, revision, workspace, say)
+
+        return to_its_end(work, keep)
 
 
 @flow(name="audioavatar-cluster", flow_run_name="cluster {revision:.7}")
@@ -76,14 +87,13 @@ def coordinate(repository: str, revision: str, cpu: str = "cpu", gpu: str = "gpu
 
 
 def collect(root: Path, say: Callable[[str], None] = print) -> None:
-    """Bring what the workers made into `root`; runs no stage that one of them has run."""
-    take_from_remote(root, say)
-    call([*DVC, "repro", "--pull"], root, say)
+    """Bring what the workers made into `root` and its dvc.lock; runs no stage."""
+    patiently(lambda: take_all(root), say)
 
 
 def check_checkout(root: Path, revision: str) -> str:
-    """The full commit of `revision`. Raises UserError unless the workspace `root` is at it: its graph is what is run, and its
-    `dvc repro` takes the results, which it would make anew from other files."""
+    """The full commit of `revision`. Raises UserError unless the workspace `root` is at it: its graph is what is run,
+    and the results are looked up by its files."""
 
     def git(*arguments: str) -> str:
         result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)

@@ -1,7 +1,8 @@
 """What a machine has, and whose turn it is: a stage starts when its cores, its memory and a GPU are free.
 
 Cores and memory are counted within one run. A GPU is held by a lock on a file, so that several runs and workers of one machine
-never put two stages on one card; the lock goes with its process, however that ends.
+never put two stages on one card; the lock goes with its process, however that ends. Workers count cores in the same way: one that
+takes two stages at a time fetches the inputs of the second while the first computes.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ def visible_gpus() -> tuple[str, ...]:
 class Slots:
     """`with slots.take(needs, rank) as environment:` waits until the needs fit, higher ranks first.
 
-    A stage that needs more than the machine has gets all of it, alone. At most `most` stages at a time, if given.
+    A stage that needs more than the machine has gets all of it, alone. At most `most` stages at a time, if given. `shared`: the
+    cores of stages that need no GPU are counted over all processes of the machine.
     """
 
-    def __init__(self, machine: Machine, most: int | None = None, locks: Path = LOCKS):
-        self.machine, self.most, self.locks = machine, most, locks
+    def __init__(
+        self, machine: Machine, most: int | None = None, locks: Path = LOCKS, *, shared: bool = False
+    ):
+        self.machine, self.most, self.locks, self.shared = machine, most, locks, shared
         self._turn = threading.Condition()
         self._running: list[Needs] = []
         self._waiting: list[tuple[float, Needs]] = []
@@ -84,7 +88,8 @@ class Slots:
             for file in card.values():
                 held.enter_context(file)
             # a stage told to take cuda:N counts the cards as they are
-            yield {"CUDA_VISIBLE_DEVICES": ",".join(card)} if card and needs.card is None else {}
+            named = needs.gpus and card and needs.card is None
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(card)} if named else {}
 
     def _card(self, own: tuple[float, Needs]) -> dict[str, IO[str]] | None:
         # None: not yet. Empty: it may start without a card.
@@ -92,12 +97,13 @@ class Slots:
         rivals = (n for rank, n in self._waiting if rank > own[0] and bool(n.gpus) == bool(needs.gpus))
         if not self._fits(needs) or any(map(self._fits, rivals)):
             return None
+        if self.shared and not needs.gpus:
+            cores = tuple(f"core-{k}" for k in range(self.machine.cores))
+            return lock(cores, min(needs.cores, len(cores)), self.locks)
         gpus = self.machine.gpus
         if needs.gpus and needs.card is not None:
             gpus = gpus[needs.card : needs.card + 1]
-        return lock_gpus(
-            gpus, min(needs.gpus, len(gpus)), self.locks
-        )  # too few of them is the stage's to refuse
+        return lock(gpus, min(needs.gpus, len(gpus)), self.locks)  # too few are the stage's to refuse
 
     def _fits(self, needs: Needs) -> bool:
         if self.most is not None and len(self._running) >= self.most:
@@ -116,17 +122,18 @@ class Slots:
             self._turn.notify_all()
 
 
-def lock_gpus(gpus: tuple[str, ...], count: int, folder: Path = LOCKS) -> dict[str, IO[str]] | None:
-    """`count` cards that nobody on this machine holds, each with the open file whose closing gives it back; None: not so many."""
+def lock(names: tuple[str, ...], count: int, folder: Path = LOCKS) -> dict[str, IO[str]] | None:
+    """`count` cards (or cores) that nobody on this machine holds, each with the open file whose closing gives it back; None: not
+    so many."""
     folder.mkdir(exist_ok=True)
     held: dict[str, IO[str]] = {}
-    for gpu in gpus:
+    for name in names:
         if len(held) == count:
             break
-        file = open(folder / f"{gpu.replace('/', '-')}.lock", "w")
+        file = open(folder / f"{name.replace('/', '-')}.lock", "w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held[gpu] = file
+            held[name] = file
         except BlockingIOError:
             file.close()
     if len(held) == count:

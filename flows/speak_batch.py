@@ -26,7 +26,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.device import check_device
 from avatar_core.errors import UserError
-from flows.dispatch import cancel, check_deployments, dispatch, ended, watch_for_lost_workers, worth_retrying
+from flows.dispatch import (
+    cancel,
+    check_deployments,
+    dispatch,
+    to_its_end,
+    watch_for_lost_workers,
+    worth_retrying,
+)
 from flows.errors import StageFailed, StageRefused
 from flows.pipeline import WIDTH, interrupts, settle, teller
 from flows.server import server_for_a_run
@@ -42,13 +49,13 @@ AT_ONCE = 20  # recordings of one portrait in one piece of work at most: its ava
 def speaker(job: Job, name: str = "speak") -> State[None] | None:
     """A worker's part of a batch. How it ended, where that matters, is the name of a state."""
     needs = dataclasses.replace(SPEAKING, gpus=int(job.how.device != "cpu"))
-    try:
-        with Slots(this_machine()).take(needs) as card:
+
+    def work() -> None:
+        with Slots(this_machine(), shared=True).take(needs) as card:
             # looked up now: Prefect puts its own `print` in place while a flow runs
             print(f"{make_videos(job, lambda line: print(line), card)} videos made")
-    except StageFailed as failed:
-        return ended(failed)
-    return None
+
+    return to_its_end(work, lambda: None)  # finished videos are kept
 
 
 @task(
@@ -177,6 +184,9 @@ def main(argv: list[str] | None = None) -> int:
                 return 2
             refused = {line.split(": ")[0] for line in bad}
             portraits, audios = ([x for x in xs if x not in refused] for xs in (portraits, audios))
+        if arguments.on:  # workers are elsewhere
+            how = dataclasses.replace(how, model=_whole(how.model))
+            arguments.out = _whole(arguments.out)
         jobs = jobs_of(portraits, audios, arguments.out, how)
         todo, total = sum(len(job.audios) for job in jobs), len(portraits) * len(audios)
         print(f"{total - todo} of {total} videos are there, {todo} to make", flush=True)
@@ -194,6 +204,10 @@ def main(argv: list[str] | None = None) -> int:
         print("error: interrupted; what was under way was ended", file=sys.stderr)
         return 130
     return 0
+
+
+def _whole(address: str) -> str:
+    return address if "://" in address else str(Path(address).resolve())
 
 
 def _run(jobs: list[Job], on: str, parallel: int | None, name: str) -> None:

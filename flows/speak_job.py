@@ -18,10 +18,10 @@ from typing import Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from flows.dvc import environment
 from flows.errors import StageFailed, StageLost, StageRefused
 from flows.needs import Needs
 from flows.processes import stream
+from flows.repro import environment
 
 SPEAKING = Needs(cores=2, memory_gb=3.0, hours=6.0)  # a portrait and its recordings
 _AVATAR = [sys.executable, "-m", "avatar_core.cli"]

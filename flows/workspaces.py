@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.clone import CACHE
+from flows.clone import CACHE, LINKS
 from flows.code import make_ready
-from flows.dvc import DVC, environment
 from flows.errors import StageFailed
 from flows.processes import stream
+from flows.repro import DVC, environment
 from stages.profiles import change_params
 
 WORKSPACES = CACHE / "workspaces"
-_LINKS = "reflink,hardlink,copy"  # no second copy of the data where the disk can do without; stages never write into old files
 _IDENTITY = ["-c", "user.name=audioavatar", "-c", "user.email=audioavatar@localhost"]
 
 
@@ -39,7 +38,8 @@ def workspace_of(
         left.unlink()
     _git(workspace, "checkout", "--quiet", "--force", "--detach", commit)
     cache = _dvc(root, "cache", "dir")
-    (workspace / ".dvc" / "config.local").write_text(f'[cache]\n    dir = {cache}\n    type = "{_LINKS}"\n')
+    # no second copy of the data where the disk can do without; stages never write into old files
+    (workspace / ".dvc" / "config.local").write_text(f'[cache]\n    dir = {cache}\n    type = "{LINKS}"\n')
     change_params(changes, workspace)
     make_ready(workspace)
     # What is missing from the cache is to be made here; whatever else is wrong, the stages will meet it and say so.

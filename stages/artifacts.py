@@ -129,8 +129,8 @@ class Artifacts:
 
     # score
 
-    def mouth_windows(self) -> Store:
-        """A window on the mouth of every close clip, for `crop.read_window`."""
+    def score_windows(self) -> Store:
+        """Where the score teacher looks in the clips that it sees, for `crop.read_window`."""
         return _opened(self.data / "score" / "windows.zarr")
 
     # fit

@@ -90,6 +90,22 @@ class PosedClips(Sequence[FittedClip]):
 def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> Generator:
     """As stage generator trains its own."""
     params, audio, data = stage.params.generator, stage.params.audio, Artifacts.of(stage)
+    clips = _heard(codec, data, posed)
+    unheard = _heard(codec, data, PosedClips(stage, data.fitted_clips("val")))
+    config = replace(params.train, steps=steps, seed=stage.entropy("train") % 2**31)
+    model = params.model.sized(codec, audio)
+    codec.to("cpu")
+    scratch = stage.scratch(stage.data / "fit", stage.data / "embed")
+    generator, curve = stage.train(
+        steps, train_generator, clips, codec, config, model, audio=audio.features, checkpoint_dir=scratch
+    )
+    calibrate_motion(generator, clips, unheard, codec, stage.params.sample, config.seed)
+    stage.write_csv("loss", history_rows(curve))
+    return generator
+
+
+def _heard(codec: MotionCodec, data: Artifacts, posed: PosedClips) -> list[LatentClip]:
+    """Clips as stage generator has them, their latents those of the pose."""
     clips = []
     for row, clip in zip(posed.rows, posed, strict=True):
         deformation = clip.deformation.to(codec.head_to_body.device)
@@ -97,26 +113,11 @@ def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> G
             x = codec.encode(deformation, clip.stature, clip.visible).cpu().numpy()
         heard = {name: rows for name, rows in data.latents(row["id"]).items() if name != "x"}
         clips.append(LatentClip(x=x, visible=clip.visible, **heard))
-    config = replace(params.train, steps=steps, seed=stage.entropy("train") % 2**31)
-    model = replace(
-        params.model,
-        dit=replace(params.model.dit, dims=codec.dims, mels=audio.features.bands),
-        audio=audio.to_dict(),
-        body_dims=codec.config.body_dims,
-        face_dims=codec.config.face_dims,
-    )
-    codec.to("cpu")
-    scratch = stage.scratch(stage.data / "fit", stage.data / "embed")
-    generator, curve = stage.train(
-        steps, train_generator, clips, codec, config, model, audio=audio.features, checkpoint_dir=scratch
-    )
-    calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
-    stage.write_csv("loss", history_rows(curve))
-    return generator
+    return clips
 
 
 def _lip_correlation(stage: Stage, generator: Generator, codec: MotionCodec) -> float | None:
-    """Lip aperture made from the sound against the pose's own, on close clips of the val person (of training people without)."""
+    """Lip aperture made from the sound against the pose's own, on close clips of the val people (of training people without)."""
     data, found = Artifacts.of(stage), []
     rows = data.fitted_clips("val") or data.fitted_clips("train")[:3]
     for clip, row in zip(PosedClips(stage, rows), rows, strict=True):

@@ -32,6 +32,8 @@ import numpy as np
 from avatar_core.device import Compute, cards, resolve, too_little_memory
 from avatar_core.errors import Interrupted, UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
+from avatar_core.models.card import Published
+from avatar_core.models.weights import verify_file
 from stages.memory import check_memory
 from stages.params import PARAMS, Params, load_params
 from stages.progress import Bar
@@ -62,6 +64,11 @@ TRAINING = (
     "distill",
 )  # compute on `run.device`, in `run.precision`
 RENDERING = ("fit", "distill", "evaluate")  # compute and draw on `run.device`
+PERCEIVING = {  # stages that look through detectors -> the detectors' roles
+    "teacher": ("masks", "tracks"),
+    "fit": ("keypoints", "masks"),
+    "evaluate": ("keypoints",),
+}
 HEADLINE = 12  # metrics of a stage that `dvc metrics` shows, at most
 
 
@@ -95,6 +102,10 @@ class Stage:
         )
         if self.name in TRAINING and compute.on_card and run.processes > (count := cards()):
             raise UserError(f"run.processes: expected {count} or less, a GPU for each, found {run.processes}")
+        if (
+            self.name in TRAINING and compute.on_card
+        ):  # on the CPU a step waits for its own work, not for its batch
+            return dataclasses.replace(compute, ahead=run.workers)
         return compute
 
     @property
@@ -199,6 +210,17 @@ class Stage:
         write_text(self.reports / f"{name}.csv", csv_text(rows))
 
 
+def check_detectors(name: str, params: Params) -> None:
+    """Raises UserError where a published detector that a stage looks through lacks something, or its file is another."""
+    for role in PERCEIVING.get(name, ()):
+        detector = params.perception.chosen[role]
+        if isinstance(detector, Published):
+            for line in detector.lacking():
+                raise UserError(line)
+            for file, sha256 in detector.folders().items():
+                verify_file(file, sha256)
+
+
 def tidy_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Sorted flat metrics; raises ValueError for NaN or nested values (a metric that could not run is None)."""
     tidy: dict[str, Any] = {}
@@ -253,6 +275,7 @@ def run_stage(
         if name in (*TRAINING, *RENDERING):  # nobody waits for hours to hear that there is no GPU
             compute = stage.resolve_compute(lambda line: print(line, file=sys.stderr))
             check_memory(name, params, compute)
+        check_detectors(name, params)
         if name in TRAINING:
             signal.signal(signal.SIGTERM, _interrupt)
         _execute(stage, main)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
+from avatar_core.speak.maker import TRAINED
 
 SENTENCE = "Good evening! My name is of no importance, but people may remember my voice: every move you see came from it alone."
 OUT = Path("demo/talking.mp4")
@@ -21,6 +22,7 @@ def main() -> None:
     person = people[0]["id"]
     portrait = Path("data/identities/portraits") / f"{person}.png"
     command = ["speak", "--portrait", str(portrait), "--text", SENTENCE, "--out", str(OUT)]
+    command += ["--model", str(TRAINED)]
     print(f"avatar {' '.join(command[:3])} --text ... --out {OUT}", flush=True)
     code = subprocess.run([sys.executable, "-m", "avatar_core.cli", *command]).returncode
     if code:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 
 from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import LatentClip
@@ -38,13 +39,13 @@ from stages.common import Stage, run_stage
 
 @dataclass(frozen=True)
 class ClipJob:
-    """A clip to be seen: whole at `whole_size` px, or, where it is close, as the score teacher sees it, at `mouth_size` px."""
+    """A clip to be seen: as the score teacher sees it, at `scored_size` px, or, where it does not, whole at `whole_size` px."""
 
     stage: Stage
     row: Row
     scratch: Path
     whole_size: int
-    mouth_size: int
+    scored_size: int
 
 
 class People(Mapping[str, Canonical]):
@@ -73,7 +74,7 @@ def main(stage: Stage) -> None:
     rows = data.fitted_clips("train")
     scratch = stage.scratch(stage.data / "generator", stage.data / "score")
     stage.map(_see, [ClipJob(stage, row, scratch, params.size, score.size) for row in rows])
-    canonicals, clips = People(data, rows), [_clip(data, row, scratch) for row in rows]
+    canonicals, clips = People(data, rows), [_clip(stage, row, scratch) for row in rows]
     config = replace(params, seed=stage.entropy("train") % 2**31)
     compute = stage.compute
     before = (copy.deepcopy(generator).to(compute.device), copy.deepcopy(codec).to(compute.device))
@@ -113,9 +114,10 @@ def _see(job: ClipJob) -> None:
     canonical, layout = load_canonical(data.canonical_file(row)), make_layout(job.stage.params.particles)
     frames, masks = data.frames(row), data.masks(row)
     camera = Camera(*data.camera(row), frames.shape[2], frames.shape[1])
-    close = row["framing"] == "face"
-    window = read_window(data.mouth_windows(), row["id"]) if close else whole_window(frames.shape[:3])
-    size = job.mouth_size if close else job.whole_size
+    scored = _scored(job.stage, row)
+    window = read_window(data.score_windows(), row["id"]) if scored else whole_window(frames.shape[:3])
+    size = job.scored_size if scored else job.whole_size
+    sound = torch.from_numpy(data.audio(row["id"]))
     tracks = window.points(data.tracks(row), size)
     splats = LocalFrames(canonical, layout).compose(Deformation.of(data.trajectory(row)))
     pixels, depth = camera.project(splats.means[:, : canonical.n_base].numpy())
@@ -127,6 +129,7 @@ def _see(job: ClipJob) -> None:
             "viewmat": camera.viewmat,
             "Ks": window.intrinsics(camera.K, size),
             "frames": small,
+            "log_mel": job.stage.params.score.teacher.hear(sound).numpy(),
             "background": _backdrop(small, window.cut(masks, size) < 8),
             "particles": np.asarray(bound.particles),
             "targets": np.asarray(bound.targets),
@@ -134,13 +137,13 @@ def _see(job: ClipJob) -> None:
     )
 
 
-def _clip(data: Artifacts, row: Row, scratch: Path) -> DistillClip:
+def _clip(stage: Stage, row: Row, scratch: Path) -> DistillClip:
     store = Store(scratch / f"{row['id']}.zarr")
-    frames, Ks, background, particles, targets = (
-        Rows(store, name) for name in ("frames", "Ks", "background", "particles", "targets")
+    frames, Ks, background, particles, targets, log_mel = (
+        Rows(store, name) for name in ("frames", "Ks", "background", "particles", "targets", "log_mel")
     )
     return DistillClip(
-        LatentClip(**data.latents(row["id"]), visible=VISIBLE[row["framing"]]),
+        LatentClip(**Artifacts.of(stage).latents(row["id"]), visible=VISIBLE[row["framing"]]),
         row["identity"],
         View(
             store.read("viewmat"),
@@ -148,10 +151,14 @@ def _clip(data: Artifacts, row: Row, scratch: Path) -> DistillClip:
             frames,
             background,
             TrackBinding(particles[:], cast(np.ndarray, targets)),
-            row["framing"] == "face",
+            _scored(stage, row),
         ),
-        data.log_mel(row["id"]),
+        log_mel,
     )
+
+
+def _scored(stage: Stage, row: Row) -> bool:
+    return row["framing"] == "face" or not stage.params.score.teacher.mouth
 
 
 def _backdrop(frames: np.ndarray, outside: np.ndarray) -> np.ndarray:

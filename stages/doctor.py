@@ -26,6 +26,11 @@ from avatar_core.models.files import (
     verify_folder,
     verify_snapshot,
 )
+from avatar_core.models.weights import verify_file
+from avatar_core.perception.cotracker import CoTracker
+from avatar_core.perception.onnx_matte import OnnxMasks
+from avatar_core.perception.wholebody import WholebodyKeypoints
+from avatar_core.score.ltx2 import LTX2Score
 from avatar_core.speech.coqui import LICENCES as VOICE_MODELS
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.ltx2 import LTX2Teacher
@@ -120,8 +125,17 @@ def known_models() -> dict[str, Card]:
     cards |= {f"speech.coqui {name}": card for name, card in VOICE_MODELS.items()}
     for features in (Wav2Vec2, Hubert, Whisper):
         cards |= {f"{features.where} {card.id}": card for card in features.cards}
-    for teacher in (OmniAvatar, EchoMimicV2, WanSpeechToVideo, LTX2Teacher):
-        cards[teacher.where] = teacher().card
+    for backend in (
+        OmniAvatar,
+        EchoMimicV2,
+        WanSpeechToVideo,
+        LTX2Teacher,
+        LTX2Score,
+        WholebodyKeypoints,
+        OnnxMasks,
+        CoTracker,
+    ):
+        cards[backend.where] = backend().card
     baselines = [backend_class(BASELINES, name, "", "")() for name in BASELINES]
     return cards | {one.where: one.card for one in baselines if one.card.id not in _ids(cards)}
 
@@ -164,14 +178,18 @@ def verified(params: Params) -> list[str]:
         params.identities.source,
         params.speech.source,
         *params.teacher.sources.values(),
+        *params.perception.chosen.values(),
         params.audio.features,
+        params.score.teacher,
         *(one for one in params.evaluate.compared.values() if one.chosen and not one.path),
     ]
     for source in (s for s in sources if isinstance(s, Published)):
         for line in source.lacking():
             raise UserError(line)
         for folder, sha256 in source.folders().items():
-            if sha256:
+            if folder.is_file():
+                verify_file(folder, sha256)
+            elif sha256:
                 verify_folder(folder, sha256)
             else:
                 verify_snapshot(folder)

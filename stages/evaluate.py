@@ -155,7 +155,7 @@ def _judge_clip(job: Job) -> Outcome:
     portrait = data.portrait(row["identity"])
     truth, audio = data.frames(row), data.audio(row["id"])
     # Our avatar is as large as its stature prior says; where it must stand to look like the teacher's picture is measured.
-    xy, confidence = stage.params.perception.keypoint_detector.keypoints(truth)
+    xy, confidence = stage.params.perception.named(row["id"]).keypoint_detector.keypoints(truth)
     filmed_from = None if conventional_camera(row["backend"]) else data.portrait_distance(row)
     camera = camera_for(truth, xy, confidence, canonical, layout, row["framing"], filmed_from)
     device = stage.compute.device

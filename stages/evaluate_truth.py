@@ -17,13 +17,21 @@ from avatar_core.generator.sampler import generate
 from avatar_core.metrics import motion as motion_metrics
 from avatar_core.metrics import vertices as vertex_metrics
 from avatar_core.metrics.mouth import (
+    Closures,
     closing_segments,
     closures,
     correlation,
     mismatched_correlation,
     slope,
 )
-from avatar_core.metrics.truth import correspond, particle_aperture, true_aperture, truth_report
+from avatar_core.metrics.truth import (
+    Correspondence,
+    correspond,
+    lip_line,
+    particle_aperture,
+    true_aperture,
+    truth_report,
+)
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VISIBLE
@@ -36,6 +44,7 @@ from stages.common import Stage
 
 NOISE_RMS = 1e-3  # -60 dB of full scale
 SILENCE_SECONDS = 3
+SHUT = 0.05  # share of a clip in which the teacher's mouth counts as shut
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,10 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
     if not known:
         return {"lip_correlation": None}
     rows: list[dict[str, float]] = []
-    ours, truths, closed, segments, false = [], [], 0, 0, []
+    ours, truths, found, lines, teacher = [], [], [], [], []
     for clip in known:
         assert clip.truth is not None
+        match = correspond(*clip.truth, template, layout, clip.particles)
         mine, true = particle_aperture(clip.particles, layout), true_aperture(*clip.truth, template)
         if clip.row["framing"] == "face" and true is not None:
             ours.append(mine)
@@ -66,13 +76,13 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
             name = clip.row["id"]
             speech = phonemes_from_json(data.phonemes_file(name), data.audio(name))
             rest = float(particle_aperture(clip.canonical.means[None, : clip.canonical.n_base], layout)[0])
+            segments = closing_segments(speech.phonemes)
             # Where the teacher's mouth counts as open is told from its most shut twentieth of the clip.
-            found = closures(
-                mine, rest, closing_segments(speech.phonemes), true, float(np.quantile(true, 0.05))
-            )
-            closed, segments = closed + found.closed, segments + found.segments
-            false.append(found.false_share)
-        rows.append(_vertex_rows(clip, template, layout, data))
+            found.append(closures(mine, rest, segments, true, float(np.quantile(true, SHUT))))
+            line, true_line = _widest(clip, match, template, layout)
+            lines.append(closures(line, 0.0, segments, true_line))
+            teacher.append(closures(true_line, 0.0, segments))
+        rows.append(_vertex_rows(clip, match, data))
     out: dict[str, float | None] = {
         "lip_correlation": float(np.mean([correlation(a, b) for a, b in zip(ours, truths, strict=True)])),
         "lip_correlation_worst": float(
@@ -80,9 +90,12 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
         ),
         "lip_slope": float(np.mean([slope(a, b) for a, b in zip(ours, truths, strict=True)])),
         "lip_correlation_other_sentence": mismatched_correlation(ours, truths) if len(ours) > 1 else None,
-        "closure_recall": closed / segments if segments else None,
-        "closure_segments": segments,
-        "false_closures": float(np.mean(false)),
+        "closure_recall": _recall(found),
+        "closure_segments": sum(f.segments for f in found),
+        "false_closures": float(np.mean([f.false_share for f in found])),
+        "lip_line_recall": _recall(lines),
+        "lip_line_recall_teacher": _recall(teacher),
+        "lip_line_false_closures": float(np.mean([f.false_share for f in lines])),
     }
     # Whether the clips move as much as the teacher's as a distribution: a mean hides that some move twice as much, others half.
     for part in ("head", "hand"):
@@ -106,11 +119,26 @@ def drive_report(stage: Stage, clips: Sequence[DrivenClip]) -> dict[str, float |
     return out
 
 
-def _vertex_rows(
-    clip: DrivenClip, template: Template, layout: ParticleLayout, data: Artifacts
-) -> dict[str, float]:
+def _recall(found: Sequence[Closures]) -> float | None:
+    segments = sum(f.segments for f in found)
+    return sum(f.closed for f in found) / segments if segments else None
+
+
+def _widest(
+    clip: DrivenClip, match: Correspondence, template: Template, layout: ParticleLayout
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) metres, ours and the teacher's: the widest gap along the lip line over its rest. Ours rests as the avatar does, the
+    teacher as each pair does in its most shut twentieth of the clip."""
     assert clip.truth is not None
-    mine = correspond(*clip.truth, template, layout, clip.particles)
+    ids, positions = clip.truth
+    still = correspond(
+        ids, positions[:1], template, layout, clip.canonical.means[None, : clip.canonical.n_base]
+    )
+    (rest, _), (ours, true) = lip_line(still), lip_line(match)
+    return (ours - rest).max(1), (true - np.quantile(true, SHUT, axis=0)).max(1)
+
+
+def _vertex_rows(clip: DrivenClip, mine: Correspondence, data: Artifacts) -> dict[str, float]:
     row: dict[str, float] = {}
     close = clip.row["framing"] == "face"
     if close:

@@ -8,42 +8,50 @@ Writes per shard `canonical/<identity>.safetensors` and `.ply` (opens in any spl
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from avatar_core.errors import UserError
-from avatar_core.fit.deform import fit_clip
+from avatar_core.fit.deform import ClipFit, Observed, fit_clips
 from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.together import SHORTEST
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.checkpoints import has_checkpoint
 from avatar_core.io.images import contact_sheet
 from avatar_core.io.store import Store, write_arrays, write_trajectories
 from avatar_core.particles.canonical import load_canonical, save_canonical, write_ply
 from avatar_core.particles.layout import make_layout
-from avatar_core.personalise.personalise import personalise
+from avatar_core.personalise.personalise import Portrait, personalise_all
 from avatar_core.teacher import conventional_camera
 from avatar_core.template import load_template
 from stages.artifacts import POSE, Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
+from stages.memory import fit_at_once
 
 TRAINING_WINDOW = 64  # frames a chunk of the trajectory store
 LEAST_CONFIDENCE = 0.3  # clips fitted worse than this on average are listed but not trained on
 
 
 @dataclass(frozen=True)
-class PersonJob:
+class PeopleJob:
+    """People whose portraits are refined in common steps where there are several."""
+
     stage: Stage
-    person: PersonRecord
+    people: list[PersonRecord]
     scratch: Path
 
 
 @dataclass(frozen=True)
-class ClipJob:
+class ClipsJob:
+    """Clips of one framing, fitted in common steps where there are several."""
+
     stage: Stage
-    row: Row
-    distance: float  # m, from which the person's portrait was taken
+    rows: list[Row]
+    distances: list[float]  # m, from which the person's portrait was taken
     scratch: Path
 
 
@@ -54,9 +62,15 @@ def main(stage: Stage) -> None:
     people = [p for p in data.people() if p.shard == stage.shard]
     rows = [r for r in data.teacher_clips("train", "val") if r["shard"] == stage.shard]
     scratch = stage.scratch(stage.data / "identities", teacher)
-    portraits = stage.map(_personalise, [PersonJob(stage, p, scratch) for p in people], "portrait")
+    at_once = fit_at_once(stage.params, stage.compute)
+    parts = [PeopleJob(stage, people[k : k + at_once], scratch) for k in range(0, len(people), at_once)]
+    portraits = [found for part in stage.map(_personalise, parts, "portrait") for found in part]
     distance = {p.id: found["distance_m"] for p, found in zip(people, portraits, strict=True)}
-    clips = stage.map(_fit, [ClipJob(stage, r, distance[r["identity"]], scratch) for r in rows], "clip")
+    jobs = [
+        ClipsJob(stage, of, [distance[r["identity"]] for r in of], scratch) for of in _together(rows, at_once)
+    ]
+    found = {id: m for metrics in stage.map(_fit, jobs, "clip") for id, m in metrics.items()}
+    clips = [found[r["id"]] for r in rows]
 
     out = stage.fresh(stage.out)
     for person in people:
@@ -96,52 +110,88 @@ def main(stage: Stage) -> None:
     _report(stage, people, portraits, rows, clips, scratch)
 
 
-def _personalise(job: PersonJob) -> dict[str, float]:
-    path = job.scratch / f"{job.person.id}.safetensors"
-    preview = job.scratch / f"{job.person.id}.preview.zarr"
-    if not (has_checkpoint(path) and preview.is_dir()):
-        image = Artifacts.of(job.stage).portrait(job.person.id)
-        params = job.stage.params
-        canonical, camera, fit = personalise(
-            image, params.perception, config=params.avatar, compute=job.stage.compute
-        )
+def _personalise(job: PeopleJob) -> list[dict[str, float]]:
+    params, data = job.stage.params, Artifacts.of(job.stage)
+    files = {
+        p.id: (job.scratch / f"{p.id}.safetensors", job.scratch / f"{p.id}.preview.zarr") for p in job.people
+    }
+    todo = [id for id, (path, preview) in files.items() if not (has_checkpoint(path) and preview.is_dir())]
+    portraits = [Portrait(data.portrait(id), name=id) for id in todo]
+    made = personalise_all(portraits, params.perception, config=params.avatar, compute=job.stage.compute)
+    for portrait, (canonical, camera, fit) in zip(portraits, made, strict=True):
+        path, preview = files[portrait.name]
         save_canonical(path, canonical)
         _, depth = camera.project(canonical.means[: canonical.n_base])
         metrics = np.array([fit.psnr_foreground, fit.psnr_face, depth.mean()], np.float32)
-        write_arrays(preview, {"portrait": image, "rendered": fit.picture, "metrics": metrics})
+        write_arrays(preview, {"portrait": portrait.image, "rendered": fit.picture, "metrics": metrics})
     names = ("psnr_foreground", "psnr_face", "distance_m")
-    return dict(zip(names, map(float, Store(preview).read("metrics")), strict=True))
+    return [
+        dict(zip(names, map(float, Store(preview).read("metrics")), strict=True))
+        for _, preview in files.values()
+    ]
 
 
-def _fit(job: ClipJob) -> dict[str, float]:
-    stage, row = job.stage, job.row
-    path = job.scratch / f"{row['id']}.zarr"
-    if not path.is_dir():
-        _fit_clip(stage, row, job.distance, job.scratch, path)
-    store = Store(path)
-    names = store.attrs["metrics"]
-    return dict(zip(names, map(float, store.read("metrics")), strict=True))
+def _together(rows: list[Row], at_once: int) -> list[list[Row]]:
+    """Rows of one framing, at most so many: in their order, where one is fitted at a time."""
+    alike = rows if at_once == 1 else sorted(rows, key=lambda r: r["framing"])
+    return [
+        of[k : k + at_once]
+        for _, of in ((f, list(group)) for f, group in groupby(alike, key=lambda r: r["framing"]))
+        for k in range(0, len(of), at_once)
+    ]
 
 
-def _fit_clip(stage: Stage, row: Row, distance: float, scratch: Path, path: Path) -> None:
-    data = Artifacts.of(stage)
-    frames, masks, tracks = data.frames(row), data.masks(row), data.tracks(row)
-    xy, confidence = stage.params.perception.keypoint_detector.keypoints(frames)
-    template, layout = load_template(), make_layout(stage.params.particles)
-    canonical = load_canonical(scratch / f"{row['identity']}.safetensors")
-    filmed_from = None if conventional_camera(row["backend"]) else distance
-    try:
-        fit = fit_clip(
-            frames, masks, tracks, xy, confidence, canonical, layout, template, row["framing"], stage.params.fit,
-            filmed_from=filmed_from, nodes=make_nodes(template, layout), compute=stage.compute,
-        )  # fmt: skip
-    except UserError as error:
-        raise UserError(f"clip {row['id']}: {error}") from None
+def _fit(job: ClipsJob) -> dict[str, dict[str, float]]:
+    """Metrics by clip."""
+    todo = [k for k, row in enumerate(job.rows) if not _place(job, row).is_dir()]
+    seen = {k: _observed(job, k) for k in todo}
+    many = [k for k in todo if len(seen[k].frames) >= SHORTEST]
+    if len(many) > 1:
+        with suppress(UserError):  # which of them cannot be fitted is said below
+            for k, fit in zip(many, _fit_clips(job, [seen[k] for k in many]), strict=True):
+                _write(job, job.rows[k], seen[k], fit)
+    for k in (k for k in todo if not _place(job, job.rows[k]).is_dir()):
+        try:
+            (fit,) = _fit_clips(job, [seen[k]])
+        except UserError as error:
+            raise UserError(f"clip {job.rows[k]['id']}: {error}") from None
+        _write(job, job.rows[k], seen[k], fit)
+    stores = {row["id"]: Store(_place(job, row)) for row in job.rows}
+    return {
+        id: dict(zip(store.attrs["metrics"], map(float, store.read("metrics")), strict=True))
+        for id, store in stores.items()
+    }
+
+
+def _place(job: ClipsJob, row: Row) -> Path:
+    return job.scratch / f"{row['id']}.zarr"
+
+
+def _observed(job: ClipsJob, number: int) -> Observed:
+    row, data = job.rows[number], Artifacts.of(job.stage)
+    frames = data.frames(row)
+    detectors = job.stage.params.perception.named(row["id"])
+    xy, confidence = detectors.keypoint_detector.keypoints(frames)
+    canonical = load_canonical(job.scratch / f"{row['identity']}.safetensors")
+    filmed_from = None if conventional_camera(row["backend"]) else job.distances[number]
+    return Observed(
+        frames, data.masks(row), data.tracks(row), xy, confidence, canonical, row["framing"], filmed_from
+    )
+
+
+def _fit_clips(job: ClipsJob, clips: list[Observed]) -> list[ClipFit]:
+    template, layout = load_template(), make_layout(job.stage.params.particles)
+    nodes, config = make_nodes(template, layout), job.stage.params.fit
+    return fit_clips(clips, layout, template, config, nodes=nodes, compute=job.stage.compute)
+
+
+def _write(job: ClipsJob, row: Row, seen: Observed, fit: ClipFit) -> None:
+    frames = seen.frames
     metrics = {k: float(v) for k, v in fit.metrics.items()} | {"confidence": float(fit.confidence.mean())}
     deformation = fit.deformation
     shown = np.linspace(0, len(frames) - 1, 4).round().astype(int)
     write_arrays(
-        path,
+        _place(job, row),
         {
             "mean_offset": np.asarray(deformation.mean_offset, np.float32),
             "rotation": np.asarray(deformation.rotation, np.float32),

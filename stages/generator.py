@@ -1,6 +1,6 @@
 """Stage 7, generator: the diffusion transformer from sound to motion latents, and its face and hand refiner.
 
-Writes `generator.safetensors`; the numbers compare generated with fitted lips on the val person's clips.
+Writes `generator.safetensors`; the numbers compare generated with fitted lips on the val people's close clips.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ def main(stage: Stage) -> None:
     params, audio = stage.params.generator, stage.params.audio
     data = Artifacts.of(stage)
     codec = MotionCodec.from_tensors(*data.checkpoint("embed", "codec"))
-    rows = data.fitted_clips("train")
-    clips = [LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]]) for r in rows]
+    rows, unheard = data.fitted_clips("train"), data.fitted_clips("val")
+    clips, others = (
+        [LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]]) for r in some]
+        for some in (rows, unheard)
+    )
     config = replace(params.train, seed=stage.entropy("train") % 2**31)
     out = stage.fresh(stage.out)
     generator, curve = stage.train(
@@ -41,22 +44,16 @@ def main(stage: Stage) -> None:
         clips,
         codec,
         config,
-        replace(
-            params.model,
-            dit=replace(params.model.dit, dims=codec.dims, mels=audio.features.bands),
-            audio=audio.to_dict(),
-            body_dims=codec.config.body_dims,
-            face_dims=codec.config.face_dims,
-        ),
+        params.model.sized(codec, audio),
         audio=audio.features,
         checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
     )
-    calibrate_motion(generator, clips, codec, stage.params.sample, config.seed)
+    calibrate_motion(generator, clips, others, codec, stage.params.sample, config.seed)
     tensors, described = generator.tensors()
     save_checkpoint(out / "generator.safetensors", tensors, config=described, seed=config.seed)
     stage.write_csv("loss", history_rows(curve))
-    checked = data.fitted_clips("val") or rows[:3]
-    metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"][:4])
+    checked = unheard or rows[:3]
+    metrics = compare_lips(stage, generator, codec, [r for r in checked if r["framing"] == "face"])
     stage.write_metrics(
         {**metrics, "parameters": sum(p.numel() for p in generator.parameters()), "clips": len(clips)},
         headline=("lip_correlation_to_fit", "parameters"),

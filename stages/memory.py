@@ -15,6 +15,7 @@ from stages.params import Params
 
 CONTEXT, SPARE, BF16 = 0.8e9, 1.25, 0.6  # of a process; of the allocator; of what is kept in fp32
 SHARING = ("fit", "evaluate")  # run.workers processes, each with a clip of its own
+MOST = 8  # clips in common steps: of so many, starting the kernels is a small part
 STATE = 20  # bytes a trained number: weight, gradient, two moments, average
 
 
@@ -38,12 +39,27 @@ def needed(stage: str, params: Params) -> float:
     p, run = params.particles, params.run
     particles = p.face + 2 * p.hand + p.eyes + p.mouth_interior + p.body + p.shell
     if stage in SHARING:
-        frames = round(FPS * params.speech.max_seconds)
-        side = max(params.teacher.size, params.teacher.full_body_size)
-        kept = 52 * frames * particles + 28 * frames * side**2 if stage == "fit" else 200 * 16 * particles
+        kept = _fitted(params) if stage == "fit" else 200 * 16 * particles
         return run.workers * (CONTEXT + SPARE * kept)
     kept, trained = _trained(stage, params, particles)
     return CONTEXT + SPARE * (kept * (BF16 if run.precision == "bf16" else 1) + STATE * trained)
+
+
+def fit_at_once(params: Params, compute: Compute) -> int:
+    """Clips, or portraits, that a worker of fit takes at once: one on the CPU, else what its part of the card holds, up to MOST."""
+    if not compute.on_card:
+        return 1
+    free, _ = card_memory(int(compute.device.split(":")[1]))
+    room = free / params.run.workers - CONTEXT
+    return max(1, min(MOST, int(room / (SPARE * _fitted(params)))))
+
+
+def _fitted(params: Params) -> float:
+    """Bytes that a long clip keeps in a step of the refinement."""
+    p, frames = params.particles, round(FPS * params.speech.max_seconds)
+    particles = p.face + 2 * p.hand + p.eyes + p.mouth_interior + p.body + p.shell
+    side = max(params.teacher.size, params.teacher.full_body_size)
+    return 52 * frames * particles + 28 * frames * side**2
 
 
 def _trained(stage: str, params: Params, particles: int) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig
 from avatar_core.generator.config import GeneratorConfig, SampleConfig, TrainConfig
 from avatar_core.metrics.suite import METRICS, all_metrics
+from avatar_core.models.card import Published
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
@@ -213,6 +214,10 @@ def check_processes(params: Params, name: str) -> None:
     if params.distill.variational:
         raise UserError(
             f"{name}: distill.variational: expected false where run.processes is {count}, found true"
+        )
+    if isinstance(params.score.teacher, Published):  # it would be sent to each of them, weights and all
+        raise UserError(
+            f"{name}: score.backend: expected embedded where run.processes is {count}, found {params.score.backend}"
         )
     shared = {
         f"score.{params.score.backend}.batch": getattr(params.score.teacher, "batch", count),

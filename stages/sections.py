@@ -38,7 +38,7 @@ BASELINES = {
 class IdentitiesParams:
     backend: str = "procedural"
     train: int = ranged(6, 1)
-    val: int = ranged(1)
+    val: int = ranged(4)
     test: int = ranged(3)  # without any, evaluate has nobody to judge
     portrait_size: int = ranged(768, 256, 4096)  # px
     chosen: dict[str, Any] = derived_by(
@@ -65,7 +65,8 @@ class SpeechParams:
     face_clips: int = ranged(60, 1)  # close to the face, over all train identities: lips need many short ones
     waist_up_clips: int = ranged(12)  # gestures need fewer
     full_body_clips: int = ranged(3)
-    val_clips: int = ranged(3)
+    val_clips: int = ranged(8)
+    val_waist_up_clips: int = ranged(4)
     test_clips: int = ranged(2, 1)  # sentences per test identity
     max_seconds: float = ranged(4.0, 0.5, 60)
     chosen: dict[str, Any] = derived_by(lambda: default_backends({"backend": speech.BACKENDS}, SpeechParams))

@@ -60,7 +60,7 @@ def plan_clips(stage: Stage, people: list[PersonRecord]) -> list[PlannedClip]:
             "waist_up": params.waist_up_clips,
             "full_body": params.full_body_clips,
         },
-        "val": {"face": params.val_clips},
+        "val": {"face": params.val_clips, "waist_up": params.val_waist_up_clips},
     }
     groups = {split: [p for p in people if p.split == split] for split in ("train", "val", "test")}
     wanted = {split: sum(counts.values()) for split, counts in framings.items()}

@@ -19,8 +19,8 @@ FLOORS = (
     ("metrics", "procedural", "score"),
     ("embed", "fit", "identities", "personalise", "teacher"),
     ("generator", "ingest"),
-    ("cli_ingest", "cli_pipeline", "cli_terminal", "distill", "speak", "recipes"),
-    ("cli_options",),
+    ("cli_ingest", "cli_pipeline", "cli_terminal", "distill", "speak"),
+    ("cli_options", "recipes"),
     ("cli", "stages"),
     ("flows",),
 )

@@ -17,7 +17,7 @@ from avatar_core.score import ScoreTeacher
 def draw_score(
     shape: Sequence[int], rng: torch.Generator, tau: Sequence[float] = (0.3, 0.9)
 ) -> tuple[Tensor, Tensor]:
-    """Timesteps (B,) between the given shares of the schedule, and noise of the shape (B,F,3,H,W), on the CPU.
+    """Timesteps (B,) between the given shares of the schedule, and noise of a shape (B,...), on the CPU.
 
     Locked by test_vsd_gradient_is_the_formula.
     """
@@ -41,9 +41,10 @@ def vsd_loss(
 
     Equation: grad L_vsd = E[w(tau) (s_psi(I_tau, tau, c) - eps) dI_tau/dPhi].
 
-    frames (B,F,3,H,W) in [-1,1], rendered, with gradients; I_tau = alpha(tau) I + sigma(tau) eps at the timesteps tau (B,) with
-    noise eps as the frames, see `draw_score`; w(tau) = sigma(tau)^2. With fake_score, a score network of the rendered clips
-    themselves, its noise estimate takes the place of eps (the variational form [Wang et al. 2023]).
+    frames: rendered ones (B,F,3,H,W) in [-1,1] as `teacher.encode` gives them, with gradients. I_tau = alpha(tau) I +
+    sigma(tau) eps at the timesteps tau (B,) with noise eps of the same shape, see `draw_score`; w(tau) = sigma(tau)^2. With
+    fake_score, a score network of the rendered clips themselves, its noise estimate takes the place of eps (the variational form
+    [Wang et al. 2023]).
     The value is the mean size of the score difference: it says how far the teacher would move the frames.
     Locked by test_vsd_gradient_is_the_formula, test_variational_vsd_vanishes_when_both_scores_agree.
     """

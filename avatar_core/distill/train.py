@@ -59,7 +59,7 @@ class View:
     """What the teacher shows of a clip: viewmat (4,4), intrinsics Ks (T,3,3) (a window may follow the mouth), frames
     (T,H,W,3) uint8, background (3,) or (H,W,3). In memory, or on disk, where a step reads what it needs.
 
-    tracks are in this view's pixels. scored: a window on the mouth as the score teacher knows it, so that VSD applies.
+    tracks are in this view's pixels. scored: seen as the score teacher knows clips, so that VSD applies.
     """
 
     viewmat: np.ndarray
@@ -80,7 +80,7 @@ class DistillClip:
     motion: LatentClip
     identity: str
     view: View
-    log_mel: np.ndarray | Rows  # (4T,80), what the score teacher hears
+    log_mel: np.ndarray | Rows  # (4T,M), what the score teacher hears
 
 
 class Student(nn.Module):
@@ -261,14 +261,16 @@ def _vsd(
     mel = pad_mel(clip.log_mel)[
         MEL_PER_FRAME * start : MEL_PER_FRAME * (start + teacher.frames + 2 * AUDIO_CONTEXT)
     ][None]
-    reference = to_signed(torch.from_numpy(np.ascontiguousarray(clip.view.frames[0])))[None]
-    mel, reference = compute.put(mel, reference)
+    seen = np.ascontiguousarray(clip.view.frames[teacher.reference_frame(start)])
+    mel, reference = compute.put(mel, to_signed(torch.from_numpy(seen))[None])
+    with compute.autocast():
+        x = teacher.encode(rendered)
     if fake is not None:
-        _learn_fake_score(fake, rendered.detach(), mel, reference, rng, compute)
-    drawn = compute.put(*draw_score(rendered.shape, rng, config.vsd_tau))
+        _learn_fake_score(fake, x.detach(), mel, reference, rng, compute)
+    drawn = compute.put(*draw_score(x.shape, rng, config.vsd_tau))
     with compute.autocast():
         return vsd_loss(
-            rendered, teacher, mel, reference, *drawn, guidance=config.vsd_guidance,
+            x, teacher, mel, reference, *drawn, guidance=config.vsd_guidance,
             fake_score=fake[0] if fake is not None else None,
         )  # fmt: skip
 
@@ -280,20 +282,20 @@ def _fake_score(teacher: ScoreTeacher, config: DistillConfig) -> tuple[ScoreTeac
 
 def _learn_fake_score(
     fake: tuple[ScoreTeacher, torch.optim.Optimizer],
-    rendered: Tensor,
+    x: Tensor,
     mel: Tensor,
     reference: Tensor,
     rng: torch.Generator,
     compute: Compute = CPU,
 ) -> None:
-    """One step of the fake score's denoising of the rendered clips, weighted as the teacher's training is."""
+    """One step of the fake score's denoising of the rendered clips x, weighted as the teacher's training is."""
     model, optimizer = fake
     timesteps, noise = compute.put(
-        torch.randint(100, 1000, (len(rendered),), generator=rng, device="cpu"),
-        torch.randn(rendered.shape, generator=rng, device="cpu"),
+        torch.randint(100, 1000, (len(x),), generator=rng, device="cpu"),
+        torch.randn(x.shape, generator=rng, device="cpu"),
     )
     with compute.autocast():
-        loss = model.denoising_loss(rendered, timesteps, noise, mel, reference)
+        loss = model.denoising_loss(x, timesteps, noise, mel, reference)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

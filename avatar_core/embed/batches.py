@@ -27,6 +27,7 @@ from avatar_core.errors import UserError
 from avatar_core.io.rows import Rows
 
 STATISTICS_FRAMES = 12_000  # that means and deviations are taken over, 8 minutes
+SILENCE_FRAMES = 4096  # silence has no first frame: any of so many
 UNTOUCHED = 0.25  # share of windows that come from the recording itself where there are takes of it
 
 
@@ -90,14 +91,14 @@ class Batches:
         self.neutral = codec.neutral()
         self.silence = silence_bank(config.window, config.seed, features)
 
-    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Audio features (B,4W,M), x (B,W,D), weight (B,W), visibility_id (B,)."""
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Audio features (B,4W,M), x (B,W,D), weight (B,W), visibility_id (B,), first frame in its clip (B,1), in silence any."""
         config, window = self.config, self.config.window
         chosen = torch.multinomial(self.share, config.batch, replacement=True, generator=rng).tolist()
         place, take, untouched, silent = (
             torch.rand(config.batch, generator=rng, device="cpu") for _ in range(4)
         )
-        mels, xs, weights, ids = [], [], [], []
+        mels, xs, weights, ids, firsts = [], [], [], [], []
         for clip, where, which, is_untouched, is_silent in zip(
             chosen,
             place.tolist(),
@@ -111,18 +112,25 @@ class Batches:
                 xs.append(self.neutral.expand(window, -1))
                 weights.append(torch.ones(window, device="cpu"))
                 ids.append(0)
+                firsts.append(int(where * SILENCE_FRAMES))
                 continue
-            found = self._window(clip, where, None if is_untouched else which)
+            first = self._first(clip, where)
+            found = self._window(clip, first, None if is_untouched else which)
             for values, value in zip((mels, xs, weights), found, strict=True):
                 values.append(value)
             ids.append(self.visibility_ids[clip])
-        return torch.stack(mels), torch.stack(xs), torch.stack(weights), torch.tensor(ids, device="cpu")
+            firsts.append(first)
+        known, first = (torch.tensor(numbers, device="cpu") for numbers in (ids, firsts))
+        return torch.stack(mels), torch.stack(xs), torch.stack(weights), known, first[:, None]
 
-    def _window(self, number: int, where: float, which: float | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (4W,M), x (W,D) and weight (W,) at a share of a clip; of a share of its takes, or of the recording itself."""
-        clip, pad, window = self.clips[number], self.config.edge, self.config.window
-        # clips shorter than a window hold their last frame
-        start = int(where * (max(window, self.lengths[number] + 2 * pad) - window + 1)) - pad
+    def _first(self, number: int, where: float) -> int:
+        """First frame of the window at a share of a clip; clips shorter than a window hold their last frame."""
+        pad, window = self.config.edge, self.config.window
+        return int(where * (max(window, self.lengths[number] + 2 * pad) - window + 1)) - pad
+
+    def _window(self, number: int, start: int, which: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (4W,M), x (W,D) and weight (W,) of a clip from a frame on: a share of its takes, or the recording."""
+        clip, window = self.clips[number], self.config.window
         takes = () if clip.takes is None or which is None else clip.takes
         heard = takes[int((which or 0.0) * len(takes))] if len(takes) else clip.audio
         weight = torch.ones(window, device="cpu")

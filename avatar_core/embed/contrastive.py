@@ -29,6 +29,7 @@ from avatar_core.embed.config import BatchConfig, ContrastiveConfig
 from avatar_core.io.rows import Rows
 from avatar_core.networks.blocks import AudioTrunk, ConvBlock
 from avatar_core.progress import Progress, silent
+from avatar_core.training.ahead import Ahead
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
@@ -129,13 +130,16 @@ def train_embedding(
     model.trunk.fit_normalisation(c.audio for c in some_clips(clips))
     model.to(compute.device)
 
+    def draw(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        log_mel, x, *_ = batches.draw(rng)
+        return audio.augment(log_mel, rng), x
+
     def losses() -> dict[str, Tensor]:
-        log_mel, x, _, _ = batches.draw(rng)
-        with ranks.share(audio.augment(log_mel, rng), x) as part:
+        with ranks.share(*drawn()) as part:
             heard, moved = compute.put(*part)
             return {"loss": embedding_loss(model, heard, moved, compute)}
 
-    with one_thread():
+    with one_thread(), Ahead(draw, rng, compute.ahead) as drawn:
         history = run_loop(
             Loop("embed", config.steps, config.learning_rate, config.ema, config.checkpoint_every),
             model,

@@ -34,6 +34,10 @@ class Level:
     steps: int
     rate_mm: float
 
+    def share(self, step: int) -> float:
+        """Of the rate: a cosine from all of it to a fifth."""
+        return 0.2 + 0.4 * (1 + float(np.cos(np.pi * step / self.steps)))
+
 
 LEVELS = (Level(8, 0.25, 10, 4.0), Level(4, 0.12, 10, 2.0), Level(2, 0.06, 8, 1.0))
 FRAMES = 5
@@ -49,18 +53,8 @@ def align(
     xy (T,M,2) px and point_weight (T,M): the keypoints. hold_head: where the face is large enough to learn from, its
     keypoints place it better than a coarse picture can.
     """
-    device = rig.rest.device
-    chosen = chosen_frames(len(track.weights), FRAMES).to(device)
-    marks, marks_weight = (
-        torch.from_numpy(np.asarray(xy, np.float32)).to(device)[chosen],
-        point_weight[chosen],
-    )
-    weights = track.weights[chosen]
-    with torch.no_grad():
-        transforms, quats = bones(rig, track.rotvecs[chosen], track.translation[chosen])
-        turned = orient(rig, quats, weights)
-    still = rig.rest.new_zeros(len(chosen), len(rig.node_rest), 3)
-    free = below_head(rig) if hold_head else rig.rest.new_ones(3)
+    look = make_look(rig, track, xy, point_weight)
+    free = freedom(rig, hold_head)
     found = rig.rest.new_zeros(len(rig.node_rest), 3)  # mm
     for level in LEVELS:
         camera = shrunk(track.camera, level.shrink)
@@ -70,17 +64,56 @@ def align(
         for step in range(level.steps):
             optimizer.clear()
             shift = 1e-3 * (found + free * (spread @ part))
-            points = place(rig, transforms, weights, shift.expand_as(still), still)
-            loss = picture_loss(rig, points, turned, camera, pictures, chosen, level.shrink)
-            seen = project(points[:, rig.n_base :], track.camera)
-            loss = loss + TIE * losses.point_loss(seen, marks, marks_weight)
-            strain = losses.arap_edges(
-                shift[None], still[:1], rig.node_rest, rig.edges, rig.edge_weight, adjacent=False
+            points = displaced_points(rig, look.transforms, look.weights, shift)
+            loss = picture_loss(rig, points, look.turned, camera, pictures, look.chosen, level.shrink)
+            loss = loss + TIE * losses.point_loss(
+                project(points[:, rig.n_base :], track.camera), look.marks, look.marks_weight
             )
-            (loss + STIFF * strain).backward()
-            optimizer.step(0.2 + 0.4 * (1 + float(np.cos(np.pi * step / level.steps))))
+            (loss + STIFF * strain(rig, shift)).backward()
+            optimizer.step(level.share(step))
         found = (found + free * (spread @ part)).detach()
     return 1e-3 * found
+
+
+@dataclass(frozen=True)
+class Look:
+    """The chosen frames (F,) of a clip where the track left them: transforms (F,R,12), face actions (F,A), turns (F,N,4) of the
+    particles; keypoints (F,M,2) px and their weight (F,M)."""
+
+    chosen: Tensor
+    transforms: Tensor
+    weights: Tensor
+    turned: Tensor
+    marks: Tensor
+    marks_weight: Tensor
+
+
+@torch.no_grad()
+def make_look(rig: FitRig, track: Track, xy: np.ndarray, point_weight: Tensor) -> Look:
+    device = rig.rest.device
+    chosen = chosen_frames(len(track.weights), FRAMES).to(device)
+    marks = torch.from_numpy(np.asarray(xy, np.float32)).to(device)[chosen]
+    weights = track.weights[chosen]
+    transforms, quats = bones(rig, track.rotvecs[chosen], track.translation[chosen])
+    turned = orient(rig, quats, weights)
+    return Look(chosen, transforms, weights, turned, marks, point_weight[chosen])
+
+
+def displaced_points(rig: FitRig, transforms: Tensor, weights: Tensor, shift: Tensor) -> Tensor:
+    """Points (F,P,3) of the chosen frames with the nodes moved by shift (K,3) m."""
+    still = rig.rest.new_zeros(len(weights), len(rig.node_rest), 3)
+    return place(rig, transforms, weights, shift.expand_as(still), still)
+
+
+def strain(rig: FitRig, shift: Tensor) -> Tensor:
+    """How far a displacement (K,3) is from a rigid one."""
+    still = torch.zeros_like(shift)[None]
+    return losses.arap_edges(shift[None], still, rig.node_rest, rig.edges, rig.edge_weight, adjacent=False)
+
+
+def freedom(rig: FitRig, hold_head: bool) -> Tensor:
+    """(K,3) how freely nodes may move by axis; hold_head: as in `align`."""
+    return below_head(rig) if hold_head else torch.ones_like(rig.node_rest)
 
 
 def displaced(rig: FitRig, shift: Tensor) -> FitRig:

@@ -27,6 +27,7 @@ from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding
 from avatar_core.progress import Progress, silent
 
+TROUBLE = 3  # steps that may be undone
 TURNS_EVERY = 3  # steps between updates of the particles' orientations, which the picture hardly feels
 
 
@@ -134,11 +135,7 @@ def refine_clip(
         rig.rest.new_zeros(frames, nodes, 3).requires_grad_(),
         rig.rest.new_zeros(frames, nodes).requires_grad_(),
     )
-    rates = [
-        0.3 * config.rate_rotation, config.rate_rotation, config.rate_translation, config.rate_action,
-        config.rate_shift_mm, config.rate_turn, config.rate_shade,
-    ]  # fmt: skip
-    optimizer = FlooredAdam(motion.parameters(), rates)
+    optimizer = FlooredAdam(motion.parameters(), rates(config))
     trouble, turns = 0, {}
     for step in range(config.iterations):
         optimizer.clear()
@@ -147,14 +144,26 @@ def refine_clip(
         backward(rig, motion, track, clip, config, turns)
         if not optimizer.finite():
             trouble += 1
-            if trouble > 3:
+            if trouble > TROUBLE:
                 raise UserError("clip: the fit diverged (gradients are not finite)")
             optimizer.undo()
             continue
-        # Cosine decay to a tenth: late steps settle.
-        optimizer.step(0.1 + 0.45 * (1 + float(np.cos(np.pi * step / config.iterations))))
+        optimizer.step(decay(step, config))
         progress(step + 1, config.iterations, "refine")
     return motion
+
+
+def rates(config: FitConfig) -> list[float]:
+    """Of `Motion.parameters`."""
+    return [
+        0.3 * config.rate_rotation, config.rate_rotation, config.rate_translation, config.rate_action,
+        config.rate_shift_mm, config.rate_turn, config.rate_shade,
+    ]  # fmt: skip
+
+
+def decay(step: int, config: FitConfig) -> float:
+    """Share of the rates at a step: cosine decay to a tenth, late steps settle."""
+    return 0.1 + 0.45 * (1 + float(np.cos(np.pi * step / config.iterations)))
 
 
 def backward(
@@ -182,27 +191,39 @@ def backward(
         loss.backward()
         total = total + loss.detach()
     prior = 0.1 * pose_prior(rig, rotvecs, translation, config.track)
-    prior = prior + motion_prior(rig, motion, track, clip.highpass, config)
+    prior = prior + motion_prior(rig, motion, track.weights, clip.highpass, config)
     value = total + prior.detach()
     assert leaf.grad is not None
     (prior + (transforms * leaf.grad).sum()).backward()
     return value
 
 
-def motion_prior(rig: FitRig, motion: Motion, track: Track, highpass: Tensor, config: FitConfig) -> Tensor:
+def motion_prior(
+    rig: FitRig,
+    motion: Motion,
+    tracked: Tensor,
+    highpass: Tensor,
+    config: FitConfig,
+    real: Tensor | None = None,
+) -> Tensor:
     """What a motion costs before any picture is seen: rigidity, locality, spectrum, bounds of the face actions.
+
+    tracked (T,A): the track's face actions. real: as in `losses.frame_mean`.
 
     Locked by test_locality_holds_nodes_where_they_rest, test_each_weight_switches_its_own_term.
     """
     w, tight = config.weights, rig.node_tight
     weights, shift, turn, shade = motion.weights, motion.shift, motion.turn, motion.shade
-    loss = config.action_prior * (weights - track.weights).square().sum(-1).mean()
-    loss = loss + 2.0 * losses.bounds_loss(weights) * weights.shape[1]
-    within = losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight, adjacent=False)
-    across = losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight)
+    loss = config.action_prior * losses.frame_mean((weights - tracked).square().sum(-1), real)
+    loss = loss + 2.0 * losses.bounds_loss(weights, real) * weights.shape[1]
+    within, across = (
+        losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight, adjacent, real)
+        for adjacent in (False, True)
+    )
     loss = loss + w.arap * 200 * (within + 2 * across)
-    loss = loss + w.locality * 0.02 * ((shift.square().sum(-1) + 400 * turn.square().sum(-1)) * tight).mean()
-    loss = loss + w.locality * (shade.square() * tight).mean()
+    moved = (shift.square().sum(-1) + 400 * turn.square().sum(-1)) * tight
+    loss = loss + w.locality * 0.02 * losses.frame_mean(moved, real)
+    loss = loss + w.locality * losses.frame_mean(shade.square() * tight, real)
     if len(weights) > 2:
         jitter = losses.spectral_loss(shift * tight[:, None].sqrt(), highpass) + losses.spectral_loss(
             20 * turn, highpass
@@ -230,20 +251,31 @@ def window_loss(
     image, alpha = render_window(
         rig, points[:, :n], turned, shaded(rig, motion.shade[window]), camera, pictures.background
     )
-    target, pixel_weight = pictures.target[window], pictures.weight[window]
-    loss = w.l1 * losses.weighted_l1(image, target, pixel_weight)
-    if w.ssim > 0:
-        loss = loss + w.ssim * losses.box_ssim_loss(image, clip.structure[window])
-    if w.mask > 0:
-        loss = loss + w.mask * losses.mask_loss(alpha, pictures.foreground[window])
+    loss = pictures_loss(image, alpha, clip, window, config)
     if w.tracks > 0 and len(clip.particles):
         seen = project(points[:, clip.particles], camera)
         loss = loss + w.tracks * losses.point_loss(seen, clip.targets[window], clip.seen[window])
     if w.keypoints > 0:
         seen, xy, weight = project(points[:, n:], camera), clip.xy[window], clip.point_weight[window]
-        opening = opening_loss(seen, xy, weight)
-        loss = loss + w.keypoints * (losses.point_loss(seen, xy, weight) + config.track.opening * opening)
+        loss = loss + w.keypoints * keypoint_loss(seen, xy, weight, config)
     return loss
+
+
+def pictures_loss(image: Tensor, alpha: Tensor, clip: Clip, window: slice, config: FitConfig) -> Tensor:
+    """Of the pictures (F,3,H,W) of a window and their coverage (F,H,W): means over its frames."""
+    w, pictures = config.weights, clip.pictures
+    loss = w.l1 * losses.weighted_l1(image, pictures.target[window], pictures.weight[window])
+    if w.ssim > 0:
+        loss = loss + w.ssim * losses.box_ssim_loss(image, clip.structure[window])
+    if w.mask > 0:
+        loss = loss + w.mask * losses.mask_loss(alpha, pictures.foreground[window])
+    return loss
+
+
+def keypoint_loss(seen: Tensor, xy: Tensor, weight: Tensor, config: FitConfig) -> Tensor:
+    """Of keypoints (F,M,2) px where they should be, weight (F,M): places, and openings of lips and lids."""
+    opening = opening_loss(seen, xy, weight)
+    return losses.point_loss(seen, xy, weight) + config.track.opening * opening
 
 
 class FlooredAdam:
@@ -266,11 +298,11 @@ class FlooredAdam:
         for p in self.parameters:
             p.grad = None
 
-    def finite(self) -> bool:
+    def finite(self) -> Tensor:
         """Of all gradients: the one number that a step reads back from the device."""
-        return bool(
-            torch.stack([torch.isfinite(p.grad).all() for p in self.parameters if p.grad is not None]).all()
-        )
+        return torch.stack(
+            [torch.isfinite(p.grad).all() for p in self.parameters if p.grad is not None]
+        ).all()
 
     @torch.no_grad()
     def undo(self) -> None:

@@ -11,7 +11,9 @@ Shapes: T frames, H x W pixels, P tracks, M keypoints, N base particles, S shell
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
+from avatar_core.fit import together
 from avatar_core.fit.align import align, displaced
 from avatar_core.fit.camera import clip_camera, usable
 from avatar_core.fit.clip_refine import Motion, make_clip, refine_clip, render_window, windows
@@ -40,6 +43,7 @@ from avatar_core.template import Template, load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 DEFAULT = FitConfig()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,26 +86,101 @@ def fit_clip(
 
     Raises UserError for inputs that do not belong together, a clip without a person, or a fit that diverges.
     """
-    _check(frames, masks, tracks, keypoints_xy, keypoints_confidence, framing)
-    keypoints_confidence = usable(keypoints_confidence, framing)
-    height, width = frames.shape[1:3]
-    rig = make_rig(canonical, layout, template, framing, nodes)
-    rest = rig.rest[:, rig.n_base :].T.numpy()
-    camera = clip_camera(rest, keypoints_xy, keypoints_confidence, width, height, framing, filmed_from)
-    rig = rig.to(compute.device)
-    curves, track = track_clip(rig, keypoints_xy, keypoints_confidence, camera, config.track)
-    pictures = make_pictures(frames, masks, keypoints_xy, keypoints_confidence, config.weights)
-    pictures = pictures.to(compute.device)
-    seen = subset(rig, _in_view(rig, track))
-    point_weight = keypoint_weights(keypoints_confidence, config.track).to(compute.device)
+    seen = Observed(
+        frames, masks, tracks, keypoints_xy, keypoints_confidence, canonical, framing, filmed_from
+    )
+    (fit,) = fit_clips([seen], layout, template, config, nodes=nodes, progress=progress, compute=compute)
+    return fit
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A clip and whose it is: the arguments of `fit_clip`."""
+
+    frames: np.ndarray
+    masks: np.ndarray
+    tracks: np.ndarray
+    keypoints_xy: np.ndarray
+    keypoints_confidence: np.ndarray
+    canonical: Canonical
+    framing: str
+    filmed_from: float | None = None
+
+
+def fit_clips(
+    clips: Sequence[Observed],
+    layout: ParticleLayout,
+    template: Template,
+    config: FitConfig = DEFAULT,
+    *,
+    nodes: NodeGraph | None = None,
+    progress: Progress = silent,
+    compute: Compute = CPU,
+) -> list[ClipFit]:
+    """`fit_clip` of clips of one framing, where there are several in common steps (`fit.together`): for a device that one leaves
+    idle. They come out as one after the other within what sums in another order give.
+
+    Raises UserError where one of them cannot be fitted, and for several that differ in framing or have fewer than
+    `together.SHORTEST` frames.
+    """
+    framing, many = clips[0].framing, len(clips) > 1
+    started = []
+    for clip in clips:
+        _check(
+            clip.frames,
+            clip.masks,
+            clip.tracks,
+            clip.keypoints_xy,
+            clip.keypoints_confidence,
+            clip.framing,
+        )
+        if many and (clip.framing != framing or len(clip.frames) < together.SHORTEST):
+            raise UserError(
+                f"clips: expected {framing} and {together.SHORTEST} frames or more, found {clip.framing} and {len(clip.frames)}"
+            )
+        confidence = usable(clip.keypoints_confidence, framing)
+        height, width = clip.frames.shape[1:3]
+        rig = make_rig(clip.canonical, layout, template, framing, nodes)
+        rest = rig.rest[:, rig.n_base :].T.numpy()
+        camera = clip_camera(rest, clip.keypoints_xy, confidence, width, height, framing, clip.filmed_from)
+        started.append((rig.to(compute.device), clip.keypoints_xy, confidence, camera))
+    rigs, xys, confidences, cameras = zip(*started, strict=True)
+    track_all = together.track_clips if many else _each(track_clip)
+    curves, tracks = zip(*track_all(rigs, xys, confidences, cameras, config.track), strict=True)
+    pictures = [
+        make_pictures(clip.frames, clip.masks, xy, confidence, config.weights).to(compute.device)
+        for clip, xy, confidence in zip(clips, xys, confidences, strict=True)
+    ]
+    seen = [subset(rig, _in_view(rig, track)) for rig, track in zip(rigs, tracks, strict=True)]
+    weights = [keypoint_weights(c, config.track).to(compute.device) for c in confidences]
     hold_head = VISIBLE[framing]["face"]
-    shift = align(seen, track, pictures, keypoints_xy, point_weight, hold_head)
-    rig, seen = displaced(rig, shift), displaced(seen, shift)
-    binding = _bind(seen, track, tracks)
-    clip = make_clip(pictures, binding, keypoints_xy, point_weight, config.cutoff_hz)
+    align_all = together.align_clips if many else _each(align)
+    shifts = align_all(seen, tracks, pictures, xys, weights, hold_head)
+    seen = [displaced(*of) for of in zip(seen, shifts, strict=True)]
+    bound = [
+        make_clip(shown, _bind(rig, track, clip.tracks), xy, weight, config.cutoff_hz)
+        for shown, rig, track, clip, xy, weight in zip(
+            pictures, seen, tracks, clips, xys, weights, strict=True
+        )
+    ]
     config = config if hold_head else replace(config, **vars(config.body_rates))
-    motion = refine_clip(seen, curves, track, clip, config, progress)
-    return _finish(rig, motion, track, pictures, layout, framing, keypoints_confidence, config, shift)
+    refine_all = together.refine_clips if many else _each(refine_clip)
+    motions = refine_all(seen, curves, tracks, bound, config, progress)
+    return [
+        _finish(displaced(rig, shift), motion, track, shown, layout, framing, confidence, config, shift)
+        for rig, shift, motion, track, shown, confidence in zip(
+            rigs, shifts, motions, tracks, pictures, confidences, strict=True
+        )
+    ]
+
+
+def _each(function: Callable[..., T]) -> Callable[..., list[T]]:
+    """A function of one clip as one of a list of one: arguments that are lists give theirs, others are shared."""
+
+    def of_one(*arguments: Any) -> list[T]:
+        return [function(*(a[0] if isinstance(a, (list, tuple)) else a for a in arguments))]
+
+    return of_one
 
 
 def camera_for(

@@ -147,13 +147,28 @@ def point_loss(points: Tensor, targets: Tensor, weight: Tensor, softness: float 
     return (distance * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
+def frame_mean(values: Tensor, real: Tensor | None = None) -> Tensor:
+    """Mean of values (T,...), or of k-th differences (T-k,...), of frames. real (T,): 1 for those that count, 0 behind them, since
+    clips that are fitted together are filled up to one length. Locked by test_frames_that_fill_up_do_not_count."""
+    if real is None:
+        return values.mean()
+    share = real[len(real) - len(values) :]
+    return torch.linalg.vecdot(values.reshape(len(values), -1).mean(1), share) / share.sum()
+
+
 def arap_edges(
-    shift: Tensor, turn: Tensor, rest: Tensor, edges: Tensor, edge_weight: Tensor, adjacent: bool = True
+    shift: Tensor,
+    turn: Tensor,
+    rest: Tensor,
+    edges: Tensor,
+    edge_weight: Tensor,
+    adjacent: bool = True,
+    real: Tensor | None = None,
 ) -> Tensor:
     """As-rigid-as-possible energy of node motion: shift, turn (T,K,3) at rest (K,3), edges (E,2) -> scalar in m^2.
 
     Within a frame an edge must turn with its node (spatial smoothness); with `adjacent` the same is asked of what
-    changes between adjacent frames, so that a static misfit costs nothing there.
+    changes between adjacent frames, so that a static misfit costs nothing there. real: as in `frame_mean`.
     Equation: sum_ij w_ij |(s_j - s_i) - omega_i x (p_j - p_i)|^2 over frames and edges, as a mean. Locked by
     test_arap_is_zero_for_rigid_motion_and_for_static_misfit.
     """
@@ -164,7 +179,7 @@ def arap_edges(
     i, j = edges[:, 0], edges[:, 1]
     lever = rest[j] - rest[i]
     strain = shift[:, j] - shift[:, i] - torch.linalg.cross(turn[:, i], lever.expand(len(shift), -1, -1))
-    return (strain.square().sum(-1) * edge_weight).mean()
+    return frame_mean(strain.square().sum(-1) * edge_weight, real)
 
 
 def highpass(frames: int, cutoff_hz: float, fps: float = 25.0) -> Tensor:
@@ -188,6 +203,6 @@ def spectral_loss(curves: Tensor, matrix: Tensor) -> Tensor:
     return (matrix @ curves.flatten(1)).square().sum(0).mean() / len(curves)
 
 
-def bounds_loss(weights: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Soft bounds: mean squared excess of weights outside [low, high]. Locked by test_bounds_loss."""
-    return ((low - weights).relu().square() + (weights - high).relu().square()).mean()
+def bounds_loss(weights: Tensor, real: Tensor | None = None, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Soft bounds: mean squared excess of weights outside [low, high]. real: as in `frame_mean`. Locked by test_bounds_loss."""
+    return frame_mean((low - weights).relu().square() + (weights - high).relu().square(), real)

@@ -10,15 +10,14 @@ Shapes: T frames, N base particles, S shell particles, M keypoints, P = N + M po
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
+from avatar_core.fit.blend import SparseBlend
 from avatar_core.fit.nodes import NodeGraph, make_nodes
 from avatar_core.fit.skeleton import Skeleton, forward_kinematics, make_skeleton, reduce_weights
 from avatar_core.geometry.rotations import quat_from_rotvec, quat_mul, quat_rotate
@@ -63,32 +62,6 @@ class FitRig:
     def to(self, device: torch.device | str) -> FitRig:
         moved = {k: v for k, v in vars(self).items() if isinstance(v, (Tensor, Skeleton, SparseBlend))}
         return replace(self, **{name: value.to(device) for name, value in moved.items()})
-
-
-class _Multiply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
-        ctx.transpose = transpose
-        return matrix @ dense
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transpose @ grads[0].contiguous()
-
-
-class SparseBlend:
-    """A constant sparse matrix times dense ones, with a gradient (torch's own keeps none for CSR on the right)."""
-
-    def __init__(self, matrix: csr_matrix, device: torch.device | str = "cpu") -> None:
-        self.matrix = matrix
-        self.forward_matrix, self.transpose = _csr(matrix, device), _csr(matrix.T.tocsr(), device)
-
-    def to(self, device: torch.device | str) -> SparseBlend:
-        same = self.transpose.device == torch.device(device)
-        return self if same else SparseBlend(self.matrix, device)
-
-    def __call__(self, dense: Tensor) -> Tensor:
-        return cast(Tensor, _Multiply.apply(self.forward_matrix, self.transpose, dense))
 
 
 def make_rig(
@@ -173,7 +146,7 @@ def subset(rig: FitRig, keep: np.ndarray) -> FitRig:
         skin=rig.skin[:, points].contiguous(),
         actions=rig.actions[:, :, points].contiguous(),
         turns=rig.turns[:, :, keep].contiguous(),
-        blend=SparseBlend(rig.blend.matrix[points], device),
+        blend=rig.blend.rows(points),
         quats=rig.quats[keep],
         shell_anchor=torch.from_numpy(place_of[anchor[shells]]).to(device),
         shell_lever=rig.shell_lever[shells],
@@ -312,19 +285,6 @@ def _carrier(
 def _rows(index: np.ndarray, weight: np.ndarray, columns: int) -> csr_matrix:
     rows = np.repeat(np.arange(len(index)), index.shape[1])
     return csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(index), columns))
-
-
-def _csr(matrix: csr_matrix, device: torch.device | str) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # torch calls its CSR support beta
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
-            torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
-            torch.from_numpy(matrix.data.astype(np.float32)).to(device),
-            size=matrix.shape,
-            check_invariants=False,
-            device=device,
-        )
 
 
 def _unit(quats: np.ndarray) -> Tensor:

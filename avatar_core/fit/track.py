@@ -9,8 +9,9 @@ Shapes: T frames, M keypoints, R bones, A = 52 face actions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.fit.config import SkeletonTrackConfig
-from avatar_core.fit.losses import bounds_loss, point_loss
+from avatar_core.fit.losses import bounds_loss, frame_mean, point_loss
 from avatar_core.fit.rig import FitRig, bones, place
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.template.landmarks import KEYPOINTS, indices, opening_pairs
@@ -170,20 +171,23 @@ def _pose_costs(names: tuple[str, ...], device: torch.device) -> tuple[Tensor, T
     )
 
 
-def pose_prior(rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig) -> Tensor:
-    """Cost of leaving the canonical pose, of speed and of acceleration.
+def pose_prior(
+    rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig, real: Tensor | None = None
+) -> Tensor:
+    """Cost of leaving the canonical pose, of speed and of acceleration. real: as in `losses.frame_mean`.
 
     A trunk that leans forward and back hardly changes the picture, so half a pixel of keypoint noise would swing it, and the
     head with it, in depth: the speed of trunk bones is penalised.
     """
     stiff, axes, slow = _pose_costs(rig.skeleton.names, rotvecs.device)
-    loss = 2 * (rotvecs.square().sum(-1) * stiff).mean()
-    loss = loss + (translation.square() * axes).sum(-1).mean()
+    loss = 2 * frame_mean(rotvecs.square().sum(-1) * stiff, real)
+    loss = loss + frame_mean((translation.square() * axes).sum(-1), real)
     if len(rotvecs) > 2:
         speed, bend = rotvecs.diff(dim=0), rotvecs.diff(n=2, dim=0)
-        loss = loss + config.trunk_speed * speed[:, slow].square().sum((-1, -2)).mean()
-        loss = loss + config.pose_smooth * (speed.square().sum(-1).mean() + 3 * bend.square().sum(-1).mean())
-        loss = loss + 300 * translation.diff(n=2, dim=0).square().sum(-1).mean()
+        loss = loss + config.trunk_speed * frame_mean(speed[:, slow].square().sum((-1, -2)), real)
+        quick = frame_mean(speed.square().sum(-1), real) + 3 * frame_mean(bend.square().sum(-1), real)
+        loss = loss + config.pose_smooth * quick
+        loss = loss + 300 * frame_mean(translation.diff(n=2, dim=0).square().sum(-1), real)
     return loss
 
 
@@ -201,15 +205,26 @@ def track_clip(
     frames, device = len(xy), rig.rest.device
     targets = torch.from_numpy(np.asarray(xy, np.float32)).to(device)
     weight = keypoint_weights(confidence, config).to(device)
-    points = slice(rig.n_base, rig.rest.shape[1])
-    face = torch.zeros(len(KEYPOINTS), 1, device=device)
-    face[torch.from_numpy(indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw."))] = 1.0
-    rare = action_costs(rig.action_names).to(device)
-    left, right = (torch.tensor(side, device=device) for side in action_pairs(rig.action_names))
+    told = Told.of(rig)
     curves = make_curves(rig, frames, config)
     weights = torch.zeros(frames, len(rig.actions), device=device, requires_grad=True)
     bias = torch.zeros(len(KEYPOINTS), 3, device=device, requires_grad=True)  # mm
-    slow, quick, shift = curves.parameters()
+    optimizer, schedule = track_optimizer((*curves.parameters(), weights, bias), config)
+    for _ in range(config.iterations):
+        optimizer.zero_grad()
+        see = partial(project, camera=camera)
+        track_loss(rig, curves, weights, bias, targets, weight, see, told, config).backward()
+        optimizer.step()
+        schedule.step()
+    track = track_result(rig, curves, weights, targets, weight, camera)
+    return curves, track
+
+
+def track_optimizer(
+    parameters: Sequence[Tensor], config: SkeletonTrackConfig
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam on the curves' coefficients, face actions and landmark misfit (mm), and its schedule."""
+    slow, quick, shift, weights, bias = parameters
     optimizer = torch.optim.Adam(
         [
             {"params": [slow], "lr": 0.3 * config.rate_rotation},
@@ -220,39 +235,83 @@ def track_clip(
         ],
         betas=(0.9, 0.98),
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations, eta_min=0.0)
-    hands = torch.tensor(rig.skeleton.index("wrist.L", "wrist.R"), device=device)
-    shoulders = torch.tensor(rig.skeleton.index("upperarm01.L", "upperarm01.R"), device=device)
-    for _ in range(config.iterations):
-        rotvecs, translation = curves()
-        transforms, _ = bones(rig, rotvecs, translation)
-        seen = project(place(_biased(rig, bias * face, points), transforms, weights), camera)
-        loss = point_loss(seen, targets, weight) + config.opening * opening_loss(seen, targets, weight)
-        loss = loss + pose_prior(rig, rotvecs, translation, config)
-        loss = loss + config.action_prior * (weights.square() * rare).sum(-1).mean()
-        loss = loss + config.action_symmetry * (weights[:, left] - weights[:, right]).square().sum(-1).mean()
-        loss = loss + config.action_bounds * bounds_loss(weights) * weights.shape[1]
-        loss = loss + config.face_bias * (bias.square().sum(-1) * face[:, 0]).mean()
-        if frames > 2:
-            loss = loss + config.action_smooth * weights.diff(n=2, dim=0).square().sum(-1).mean()
-        if len(hands):
-            joints = _joints(rig, transforms)
-            behind = joints[:, hands, 1] - joints[:, shoulders, 1] + 0.08
-            loss = loss + 20 * behind.relu().square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        rotvecs, translation = curves()
-        transforms, _ = bones(rig, rotvecs, translation)
-        error = (project(place(rig, transforms, weights, points=points), camera) - targets.nan_to_num()).norm(
-            dim=-1
-        )
-        error = (error * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations, eta_min=0.0)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `track_loss` needs to know of the template: face (M,1) 1 for its keypoints; rare (A,) costs; pairs of actions; wrists
+    and shoulders, none where the framing does not show them."""
+
+    face: Tensor
+    rare: Tensor
+    left: Tensor
+    right: Tensor
+    hands: Tensor
+    shoulders: Tensor
+
+    @staticmethod
+    def of(rig: FitRig) -> Told:
+        device = rig.rest.device
+        face = torch.zeros(len(KEYPOINTS), 1, device=device)
+        face[torch.from_numpy(indices("lips_", "eyelids.", "iris.", "brows.", "nose.", "jaw."))] = 1.0
+        left, right = (torch.tensor(side, device=device) for side in action_pairs(rig.action_names))
+        hands = torch.tensor(rig.skeleton.index("wrist.L", "wrist.R"), device=device)
+        shoulders = torch.tensor(rig.skeleton.index("upperarm01.L", "upperarm01.R"), device=device)
+        return Told(face, action_costs(rig.action_names).to(device), left, right, hands, shoulders)
+
+
+def track_loss(
+    rig: FitRig,
+    curves: Curves,
+    weights: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    see: Callable[[Tensor], Tensor],
+    told: Told,
+    config: SkeletonTrackConfig,
+    real: Tensor | None = None,
+) -> Tensor:
+    """What the track descends: keypoints, openings, and what poses and face actions cost.
+
+    weights (T,A), bias (M,3) mm; targets (T,M,2) px and their weight (T,M); see: points (T,M,3) -> px. real: as in
+    `losses.frame_mean`.
+    """
+    points = slice(rig.n_base, rig.rest.shape[1])
+    rotvecs, translation = curves()
+    transforms, _ = bones(rig, rotvecs, translation)
+    seen = see(place(_biased(rig, bias * told.face, points), transforms, weights))
+    loss = point_loss(seen, targets, weight) + config.opening * opening_loss(seen, targets, weight)
+    loss = loss + pose_prior(rig, rotvecs, translation, config, real)
+    loss = loss + config.action_prior * frame_mean((weights.square() * told.rare).sum(-1), real)
+    apart = weights[:, told.left] - weights[:, told.right]
+    loss = loss + config.action_symmetry * frame_mean(apart.square().sum(-1), real)
+    loss = loss + config.action_bounds * bounds_loss(weights, real) * weights.shape[1]
+    loss = loss + config.face_bias * (bias.square().sum(-1) * told.face[:, 0]).mean()
+    if len(weights) > 2:
+        loss = loss + config.action_smooth * frame_mean(weights.diff(n=2, dim=0).square().sum(-1), real)
+    if len(told.hands):
+        joints = _joints(rig, transforms)
+        behind = joints[:, told.hands, 1] - joints[:, told.shoulders, 1] + 0.08
+        loss = loss + 20 * frame_mean(behind.relu().square(), real)
+    return loss
+
+
+@torch.no_grad()
+def track_result(
+    rig: FitRig, curves: Curves, weights: Tensor, targets: Tensor, weight: Tensor, camera: Camera
+) -> Track:
+    """What was found, and how far its keypoints are off. Raises UserError where it is not finite."""
+    points = slice(rig.n_base, rig.rest.shape[1])
+    rotvecs, translation = curves()
+    transforms, _ = bones(rig, rotvecs, translation)
+    seen = project(place(rig, transforms, weights, points=points), camera)
+    error = (seen - targets.nan_to_num()).norm(dim=-1)
+    error = (error * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
     if not bool(torch.isfinite(rotvecs).all() and torch.isfinite(weights).all()):
         raise UserError("clip: the template track diverged (keypoints are not those of a person)")
-    return curves, Track(rotvecs, translation, weights.detach(), camera, error)
+    return Track(rotvecs, translation, weights.detach(), camera, error)
 
 
 def _biased(rig: FitRig, bias_mm: Tensor, points: slice) -> FitRig:

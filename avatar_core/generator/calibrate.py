@@ -8,8 +8,8 @@ So the head, one rigid thing that every clip shows, gets one low-pass, which set
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
 Energy does not transfer to unheard voices, where it is highest: so the energy of an utterance's head is capped at a high quantile
 of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that gives it the fits' energy.
-Lips guessed from sound open and shut too little: the face gets one gain, by which they do as in the fits.
-All of it is found once after training, on training clips.
+Lips guessed from sound open and shut too little, of an unheard voice least: the face gets one gain, by which they do as in the
+fits of clips that the network has not learnt from. All else is found on training clips; everything once, after training.
 
 Shapes: T frames, D latents, K latents of a region.
 """
@@ -42,28 +42,27 @@ RIDGE = 1e-3  # of the mean variance: keeps the map from blowing up what hardly 
 
 @torch.no_grad()
 def calibrate_motion(
-    generator: Generator, clips: Sequence[LatentClip], codec: MotionCodec, config: SampleConfig, seed: int
+    generator: Generator,
+    clips: Sequence[LatentClip],
+    unheard: Sequence[LatentClip],
+    codec: MotionCodec,
+    config: SampleConfig,
+    seed: int,
 ) -> None:
     """Set the generator's `sigma_frames`, `covariance_map`, `head_scale`, `head_energy_cap` and `face_gain` so that motion
     sampled for the clips' sound moves as their fits do. The codec is on the CPU, where all but the sampling is done.
 
-    Only clips that show a region count for it; what none shows gets the least sigma and no map.
+    clips: those it was trained on; unheard: others, for the face's gain (the same where there are none). Only clips that show a
+    region count for it; what none shows gets the least sigma and no map.
     """
     generator.eval()
     generator.sigma_frames.fill_(0.0)
     generator.covariance_map.copy_(torch.eye(codec.dims, device="cpu"))
     generator.head_energy_cap.fill_(UNBOUNDED)
     generator.face_gain.fill_(1.0)
-    long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
-    chosen = [
-        long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))
-    ]
-    fits = [_tensor(clip.x) for clip in chosen]
-    generated = []
-    for clip in chosen:
-        features = encode_audio(generator, _tensor(clip.audio).to(generator.motion.device))
-        generated.append(sample(generator, features, seed, replace(config, guidance=1.0)).cpu())
-    generator.face_gain.fill_(_face_gain(fits, generated, codec))
+    chosen, fits, generated = _samples(generator, clips, config, seed)
+    judged = _samples(generator, unheard, config, seed) if unheard else (chosen, fits, generated)
+    generator.face_gain.fill_(_face_gain(*judged, codec))
     generator.sigma_frames.fill_(SIGMAS[0])
     for region in ("head", "body", "hand"):
         part, rows = codec.slices[region], [n for n, clip in enumerate(chosen) if clip.visible[region]]
@@ -83,11 +82,29 @@ def calibrate_motion(
             generator.sigma_frames[part] = _tensor(_sigmas(fitted, sampled))
 
 
-def _face_gain(fitted: list[Tensor], sampled: list[Tensor], codec: MotionCodec) -> float:
-    """How much wider the lips open and shut in the fits than in the samples: the median clip's, 1 or more."""
+def _samples(
+    generator: Generator, clips: Sequence[LatentClip], config: SampleConfig, seed: int
+) -> tuple[list[LatentClip], list[Tensor], list[Tensor]]:
+    """Clips that are long enough, at most so many; motion (T,D) of their fits, and as sampled for their sound."""
+    long = [c for c in clips if len(c.x) >= LEAST_FRAMES]
+    chosen = [
+        long[k] for k in np.unique(np.linspace(0, len(long) - 1, min(MOST_CLIPS, len(long))).astype(int))
+    ]
+    sampled = []
+    for clip in chosen:
+        features = encode_audio(generator, _tensor(clip.audio).to(generator.motion.device))
+        sampled.append(sample(generator, features, seed, replace(config, guidance=1.0)).cpu())
+    return chosen, [_tensor(clip.x) for clip in chosen], sampled
+
+
+def _face_gain(
+    clips: list[LatentClip], fitted: list[Tensor], sampled: list[Tensor], codec: MotionCodec
+) -> float:
+    """How much wider lips open and shut in the fits than in the samples: the median clip's of those with a face, 1 or more."""
     ratios = [
         float(codec.aperture(a).std() / codec.aperture(b).std().clamp_min(1e-6))
-        for a, b in zip(fitted, sampled, strict=True)
+        for clip, a, b in zip(clips, fitted, sampled, strict=True)
+        if clip.visible["face"]
     ]
     return float(np.clip(np.median(ratios), 1.0, MOST_GAIN)) if ratios else 1.0
 

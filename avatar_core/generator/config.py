@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from avatar_core.config import derived, derived_by, ranged, section
 from avatar_core.embed.config import BatchConfig
+
+if TYPE_CHECKING:
+    from avatar_core.audio.backends import AudioConfig
+    from avatar_core.embed.codec import MotionCodec
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class GeneratorConfig:
     body_dims: int = derived(24)  # latents [0, body_dims) are body
     face_dims: int = derived(32)  # then face, then hand
 
+    def sized(self, codec: MotionCodec, audio: AudioConfig) -> GeneratorConfig:
+        """Itself with what is not chosen but follows: from the codec's latents and the audio features."""
+        return replace(
+            self,
+            dit=replace(self.dit, dims=codec.dims, mels=audio.features.bands),
+            audio=audio.to_dict(),
+            body_dims=codec.config.body_dims,
+            face_dims=codec.config.face_dims,
+        )
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -84,7 +98,7 @@ class MotionLossConfig(BatchConfig):
     velocity: float = ranged(1.0)
     aperture: float = ranged(1.0)
     aperture_unit: float = ranged(0.004, 1e-06)  # m
-    closed: float = ranged(2.0)  # added to the aperture's weight where the lips are shut
+    closed: float = ranged(6.0)  # added to the aperture's weight where the lips are shut
     prior: float = ranged(0.5)  # loss of the audio-only prior inside F
     refiner: float = ranged(1.0)
     drop_audio: float = ranged(0.1, 0, 1)

@@ -1,8 +1,8 @@
 """Face and hand refiner: a small transformer conditioned on the time index t of the frame, not on the diffusion step.
 
 Source: paper section "Audio-driven Particle Motion Generation". It adds a residual, zero at the start, to the face and
-hand latents of the diffusion transformer's clean motion. In training the time index starts anywhere, so
-the refiner learns rhythm in t but cannot memorise what happens at a clip's first second.
+hand latents of the diffusion transformer's clean motion. The time index is the frame's number in its clip, in training as in use;
+it is seen as phases of a few periods, so that an utterance longer than the training clips knows no other phases.
 
 Shapes: B windows, T frames, D latents, C channels.
 """

@@ -28,6 +28,7 @@ from avatar_core.generator.linear import fit_linear
 from avatar_core.generator.model import Generator, NoiseMaker
 from avatar_core.networks.diffusion import TRAIN_STEPS, add_noise
 from avatar_core.progress import Progress, silent
+from avatar_core.training.ahead import Ahead
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
@@ -88,11 +89,14 @@ def train_generator(
             model.linear, clips, batches.silence, codec.neutral(), codec.slices["face"], model_config.linear
         )
 
+    def draw(rng: torch.Generator) -> tuple[Tensor, ...]:
+        return draw_windows(batches, audio, noise, config, rng)
+
     def losses() -> dict[str, Tensor]:
-        with ranks.share(*draw_windows(batches, audio, noise, config, rng)) as part:
+        with ranks.share(*drawn()) as part:
             return {"loss": diffusion_loss(model, loss_of, compute.put(*part), config, compute)}
 
-    with one_thread():
+    with one_thread(), Ahead(draw, rng, compute.ahead) as drawn:
         history = run_loop(
             Loop(
                 "generator", config.steps, config.learning_rate, config.ema, config.checkpoint_every,
@@ -120,7 +124,7 @@ def draw_windows(
 ) -> tuple[Tensor, ...]:
     """All that a step of L_simple draws, on the CPU: what `Batches.draw` gives, diffusion steps (B,), noise (B,W,D), which windows
     go without sound (B,), first frames (B,1)."""
-    mel, x, weight, visibility_id = batches.draw(rng)
+    mel, x, weight, visibility_id, first = batches.draw(rng)
     mel = audio.augment(mel, rng)
     batch, frames = x.shape[:2]
     timesteps = torch.randint(0, TRAIN_STEPS, (batch,), generator=rng, device="cpu")
@@ -128,8 +132,7 @@ def draw_windows(
     timesteps = torch.where(pure, TRAIN_STEPS - 1, timesteps)
     noises = noise(batch, frames, rng)
     dropped = torch.rand(batch, generator=rng, device="cpu") < config.drop_audio
-    offset = torch.randint(0, 4096, (batch, 1), generator=rng, device="cpu")
-    return mel, x, weight, visibility_id, timesteps, noises, dropped, offset
+    return mel, x, weight, visibility_id, timesteps, noises, dropped, first
 
 
 def diffusion_loss(
@@ -144,13 +147,13 @@ def diffusion_loss(
     Equation: L_simple = E |W (x0 - F(x_tau | A, tau))|^2, W as `MotionCodec.loss_metric` gives it. Locked by
     test_hidden_regions_give_no_loss, test_learns_lips_from_sound.
     """
-    mel, x, weight, visibility_id, timesteps, noise, dropped, offset = drawn
+    mel, x, weight, visibility_id, timesteps, noise, dropped, first = drawn
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
     noisy = torch.where(loss_of.latent_masks[visibility_id][:, None], add_noise(x, noise, timesteps), noise)
     with compute.autocast():
         features = model.dit.encode_audio(mel)
         x0 = model.predict(noisy, timesteps, model.dit.drop_audio(features, dropped))
-        time = offset + torch.arange(x.shape[1], device=offset.device)
+        time = first + torch.arange(x.shape[1], device=first.device)
         refined = model.refine(x0.detach(), features, time)
         prior = model.prior(features)
     loss = loss_of(x0, x, weight, visibility_id)

@@ -66,7 +66,11 @@ def project(points: Tensor, camera: Camera) -> Tensor:
 
     Locked by test_project_agrees_with_the_camera_and_unproject_undoes_it.
     """
-    viewmat, K = camera.tensors(points.device)
+    return project_through(points, *camera.tensors(points.device))
+
+
+def project_through(points: Tensor, viewmat: Tensor, K: Tensor) -> Tensor:
+    """As `project`, by the camera's matrices (4,4) and (...,3,3)."""
     p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     focal = K.diagonal(dim1=-2, dim2=-1)[..., None, :2]
     return p[..., :2] / p[..., 2:].clamp_min(NEAR) * focal + K[..., None, :2, 2]

@@ -42,7 +42,10 @@ def save_checkpoint(
             raise ValueError(f"checkpoint {path}: tensor {name!r} has NaN or infinite values; not saved")
         plain[name] = tensor
     with atomic_file(path) as temporary:
+        temporary.touch()  # as new files are: safetensors would make one that nobody else may read
+        mode = temporary.stat().st_mode
         save_file(plain, str(temporary))
+        temporary.chmod(mode)
         digest = sha256_file(temporary)
     write_json(
         path.with_suffix(".json"),

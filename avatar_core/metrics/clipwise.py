@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -210,20 +211,29 @@ def five_points(mesh: NDArray) -> NDArray[np.float64]:
 def _face_likeness(portrait: NDArray, frames: NDArray) -> float:
     """Mean over frames (B,H,W,3) of the likeness of their face to the portrait's (H,W,3). ValueError when that has none."""
     from avatar_core.perception.face_identity import describe, face_chip, likeness
-    from avatar_core.perception.holistic.clip import track_person
-    from avatar_core.perception.holistic.people import find_people
+    from avatar_core.perception.holistic.clip import track_face
 
-    portrait, frames = to_uint8(portrait), to_uint8(frames)
-    people = [p for p in find_people(portrait) if p.face_presence > 0]
-    if not people:
-        raise ValueError("no face in the portrait")
-    own = describe(face_chip(portrait, people[0].face)[None])[0]
-    found = track_person(frames)
-    there = np.flatnonzero(found.face_presence > 0)
+    frames = to_uint8(frames)
+    own = _descriptor(to_uint8(portrait).tobytes(), *portrait.shape[:2])
+    mesh, presence = track_face(frames)
+    there = np.flatnonzero(presence > 0)
     if not len(there):
         return 0.0
-    seen = describe(np.stack([face_chip(frames[i], found.face[i]) for i in there]))
+    seen = describe(np.stack([face_chip(frames[i], mesh[i]) for i in there]))
     return float(likeness(own, seen).sum() / len(frames))
+
+
+@lru_cache(maxsize=4)  # every row of a clip is compared with one portrait
+def _descriptor(portrait: bytes, height: int, width: int) -> NDArray:
+    """Of the largest face in an RGB picture of 8 bits. ValueError when it has none."""
+    from avatar_core.perception.face_identity import describe, face_chip
+    from avatar_core.perception.holistic.people import find_people
+
+    picture = np.frombuffer(portrait, np.uint8).reshape(height, width, 3)
+    people = [p for p in find_people(picture) if p.face_presence > 0]
+    if not people:
+        raise ValueError("no face in the portrait")
+    return describe(face_chip(picture, people[0].face)[None])[0]
 
 
 class SSIM(ClipMetric):

@@ -20,12 +20,17 @@ from scipy.spatial import KDTree
 from avatar_core.geometry.rotations import quat_to_matrix, rigid_fit
 from avatar_core.metrics.mouth import correlation, lip_aperture, slope
 from avatar_core.particles.layout import ParticleLayout
-from avatar_core.template.landmarks import FACE_LANDMARKS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
+from avatar_core.template.landmarks import FACE_LANDMARKS, FACE_POINTS, LOWER_LIP_MIDDLE, UPPER_LIP_MIDDLE
 from avatar_core.template.mesh import Template
 
 AROUND = 6
 REBUILT = 1.5e-3  # m by which the particles around it may miss a vertex on the template
 BODY, FACE, HAND_LEFT, HAND_RIGHT = range(4)
+LIP_LINE = tuple(  # (upper, lower) vertices of the inner lips that meet, from the middle to either corner
+    (FACE_POINTS[name][0], FACE_POINTS[name.replace(".upper", ".lower")][0])
+    for name in FACE_POINTS
+    if name.startswith("lips_inner.upper")
+)
 _LIPS = np.array(sorted({*FACE_LANDMARKS["lips_outer"], *FACE_LANDMARKS["lips_inner"]}))
 
 
@@ -118,6 +123,23 @@ def particle_aperture(means: np.ndarray, layout: ParticleLayout) -> np.ndarray:
     up = _upward(means[:, np.asarray(layout.carriers["head"])])
     upper, lower = means[:, layout.lips_upper].mean(1), means[:, layout.lips_lower].mean(1)
     return lip_aperture(upper, lower, up)
+
+
+def lip_line(match: Correspondence) -> tuple[np.ndarray, np.ndarray]:
+    """Signed gaps in metres, ours (T,P) and true (T,P), of the pairs along the line where the lips meet (`LIP_LINE`).
+
+    ValueError where the truth lacks one. Locked by test_the_lip_line_is_open_where_one_pair_is.
+    """
+    row = {int(id): k for k, id in enumerate(match.ids)}
+    if missing := [pair for pair in LIP_LINE if not row.keys() >= set(pair)]:
+        raise ValueError(f"truth: expected the vertices of the lips, found none of {missing[0]}")
+    upper, lower = (np.array([row[pair[side]] for pair in LIP_LINE]) for side in (0, 1))
+
+    def gaps(points: np.ndarray) -> np.ndarray:
+        up = _upward(points[:, match.skull])[:, None]
+        return lip_aperture(points[:, upper], points[:, lower], up)
+
+    return gaps(match.points), gaps(match.truth)
 
 
 def true_aperture(vertex_ids: np.ndarray, positions: np.ndarray, template: Template) -> np.ndarray | None:

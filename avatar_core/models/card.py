@@ -52,7 +52,10 @@ class Published(Protocol):
         ...
 
     def folders(self) -> dict[Path, str]:
-        """Folders of its files, each with the digest that was declared for it, "" for a snapshot of the hub. UserError: none."""
+        """Folders of its files, or its files, each with the digest that was declared for it, "" for a snapshot of the hub.
+
+        Raises UserError where there are none.
+        """
         ...
 
 

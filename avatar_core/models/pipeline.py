@@ -21,9 +21,8 @@ def torch_dtype(name: str) -> Any:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
-@lru_cache(maxsize=1)
-def load_pipeline(cls: str, folder: Path, dtype: str, variant: str, offload: str, device: str) -> Any:
-    """A pipeline of diffusers' class `cls`, on a device. offload: parts (model) or layers (sequential) wait in the CPU's memory.
+def load_part(cls: str, folder: Path, dtype: str, **options: Any) -> Any:
+    """What a folder holds, a network or a pipeline of diffusers' class `cls`, on the CPU; options: of its `from_pretrained`.
 
     Raises UserError naming the folder when it cannot be loaded.
     """
@@ -31,15 +30,20 @@ def load_pipeline(cls: str, folder: Path, dtype: str, variant: str, offload: str
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
     try:
-        pipeline = getattr(diffusers, cls).from_pretrained(
-            str(folder),
-            dtype=torch_dtype(dtype),
-            variant=variant or None,
-            use_safetensors=True,
-            local_files_only=True,
+        return getattr(diffusers, cls).from_pretrained(
+            str(folder), dtype=torch_dtype(dtype), use_safetensors=True, local_files_only=True, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
-        raise UserError(f"{folder}: expected a pipeline that loads, found: {str(error)[:300]}") from None
+        raise UserError(f"{folder}: expected {cls} to load, found: {str(error)[:300]}") from None
+
+
+@lru_cache(maxsize=1)
+def load_pipeline(cls: str, folder: Path, dtype: str, variant: str, offload: str, device: str) -> Any:
+    """A pipeline of diffusers' class `cls`, on a device. offload: parts (model) or layers (sequential) wait in the CPU's memory.
+
+    Raises UserError naming the folder when it cannot be loaded.
+    """
+    pipeline = load_part(cls, folder, dtype, variant=variant or None)
     pipeline.set_progress_bar_config(disable=True)
     if offload == "model" and device != "cpu":
         pipeline.enable_model_cpu_offload(device=device)

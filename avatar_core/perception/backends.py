@@ -9,8 +9,8 @@ Legend: B pictures, T frames, H W pixels, K keypoints of `template.landmarks.KEY
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -22,12 +22,18 @@ from avatar_core.perception.foreground import Matte
 KEYPOINTS = {
     "holistic": "avatar_core.perception.holistic.keypoints:HolisticKeypoints",
     "critics": "avatar_core.perception.critic_keypoints:CriticKeypoints",
+    "wholebody": "avatar_core.perception.wholebody:WholebodyKeypoints",
+    "openpose": "avatar_core.perception.openpose:OpenPoseKeypoints",
 }
 MASKS = {
     "grabcut": "avatar_core.perception.foreground:GrabCutMasks",
     "matte": "avatar_core.perception.matte:MatteMasks",
+    "rembg": "avatar_core.perception.onnx_matte:OnnxMasks",
 }
-TRACKS = {"optical_flow": "avatar_core.perception.tracks:OpticalFlowTracks"}
+TRACKS = {
+    "optical_flow": "avatar_core.perception.tracks:OpticalFlowTracks",
+    "cotracker": "avatar_core.perception.cotracker:CoTracker",
+}
 ROLES = {"keypoints": KEYPOINTS, "masks": MASKS, "tracks": TRACKS}
 
 
@@ -35,6 +41,15 @@ class KeypointDetector(Protocol):
     def keypoints(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One picture of a person or the frames of one shot (B,H,W,3), float in [0,1] or uint8 -> pixels (B,K,2),
         confidence (B,K) in [0,1]."""
+        ...
+
+
+@runtime_checkable
+class NamedKeypoints(Protocol):
+    """A keypoint detector that must know whom it looks at."""
+
+    def named(self, name: str) -> KeypointDetector:
+        """Of a person or clip of the catalogue."""
         ...
 
 
@@ -76,6 +91,13 @@ class PerceptionConfig:
     @property
     def keypoint_detector(self) -> KeypointDetector:
         return cast(KeypointDetector, self.chosen["keypoints"])
+
+    def named(self, name: str) -> PerceptionConfig:
+        """The detectors for a person or clip of the catalogue."""
+        keypoints = self.chosen["keypoints"]
+        if not isinstance(keypoints, NamedKeypoints):
+            return self
+        return replace(self, chosen=self.chosen | {"keypoints": keypoints.named(name)})
 
     @property
     def mask_detector(self) -> MaskDetector:

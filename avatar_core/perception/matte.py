@@ -27,13 +27,18 @@ AGREE = 0.93  # intersection over union
 class MatteMasks:
     """Soft mattes by the segmentation network; a backdrop that is smooth, and agrees with the network, is exact without."""
 
+    def person_mask(self, picture: np.ndarray) -> np.ndarray:
+        """Picture (H,W,3) uint8 -> how surely each pixel shows a person, (H,W) float32 in [0,1]."""
+        from avatar_core.perception.holistic.people import person_mask
+
+        return person_mask(picture)
+
     def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
         """The largest piece of the network's mask (H,W) bool, and the backdrop; see `foreground.separate` where it sees nobody."""
-        from avatar_core.perception.holistic.people import person_mask
         from avatar_core.perception.matte_room import fill_room
 
         picture = to_uint8(image)
-        mask = largest(person_mask(picture) > OWN)
+        mask = largest(self.person_mask(picture) > OWN)
         if mask.mean() < LEAST:
             return separate(image)
         plain = _plain(as_float(image), mask)
@@ -43,16 +48,16 @@ class MatteMasks:
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
         """The person that the keypoints lie on, before the room that the person hides."""
-        from avatar_core.perception.holistic.people import find_people, person_mask
+        from avatar_core.perception.holistic.people import find_people
         from avatar_core.perception.matte_colors import separate_colors
         from avatar_core.perception.matte_person import person_alpha
         from avatar_core.perception.matte_room import fill_room
 
         image = as_float(image)
-        plain = _plain(image, person_mask(to_uint8(image)) > OWN)
+        plain = _plain(image, self.person_mask(to_uint8(image)) > OWN)
         if plain is not None:
             return hard_matte(image, *plain)
-        alpha = person_alpha(image, xy, confidence, person_mask, find_people(to_uint8(image)))
+        alpha = person_alpha(image, xy, confidence, self.person_mask, find_people(to_uint8(image)))
         colors, behind = separate_colors(image, alpha)
         room = Room(to_uint8(fill_room(np.where(alpha[..., None] < NOTHING, image, behind), alpha > NOTHING)))
         height, width = alpha.shape

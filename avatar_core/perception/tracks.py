@@ -54,7 +54,9 @@ def _inside(xy: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return ok
 
 
-def _seed(gray: np.ndarray, mask: np.ndarray, taken: np.ndarray, count: int, spacing: float) -> np.ndarray:
+def seed_points(
+    gray: np.ndarray, mask: np.ndarray, taken: np.ndarray, count: int, spacing: float
+) -> np.ndarray:
     """Up to `count` corners (P,2) on the mask that keep `spacing` to the points in taken (M,2)."""
     if count <= 0:
         return np.zeros((0, 2), np.float32)
@@ -93,7 +95,7 @@ def track_points(frames: np.ndarray, masks: np.ndarray, config: OpticalFlowTrack
             keep = (round_trip <= config.max_forward_backward) & _inside(moved, masks[t])
             alive, xy = alive[keep], moved[keep]
         if t % config.reseed_every == 0:
-            fresh = _seed(gray[t], core[t], xy, config.points - len(alive), config.spacing)
+            fresh = seed_points(gray[t], core[t], xy, config.points - len(alive), config.spacing)
             new_ids = np.arange(len(tracks), len(tracks) + len(fresh))
             tracks += [np.full((num_frames, 2), np.nan, np.float32) for _ in new_ids]
             alive, xy = np.concatenate([alive, new_ids]), np.concatenate([xy, fresh])

@@ -7,21 +7,20 @@ Legend: K keypoints, N base particles, S shell particles, V template vertices, B
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
-from scipy.spatial.transform import Rotation
 
 from avatar_core.device import CPU, Compute
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import Camera
-from avatar_core.particles.background import Backdrop
 from avatar_core.particles.canonical import Canonical
-from avatar_core.particles.layout import ParticleLayout, make_layout, particle_weights
+from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles, make_particles
@@ -32,20 +31,22 @@ from avatar_core.personalise.freedom import arm_freedom, held_things
 from avatar_core.personalise.outside import beside, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import refine
-from avatar_core.personalise.sighting import look
+from avatar_core.personalise.refine_together import Portrayed, refine_together
+from avatar_core.personalise.sighting import Look, look
 from avatar_core.personalise.surface import clothed_surface
+from avatar_core.personalise.unpose import unpose
 from avatar_core.personalise.view import View, psnr, render
 from avatar_core.progress import Progress, silent
 from avatar_core.template.landmarks import indices
 from avatar_core.template.mesh import Template, load_template
-from avatar_core.template.pose import bone_transforms, pose_template, relaxed_rotvecs
+from avatar_core.template.pose import pose_template
 from avatar_core.training.loop import one_thread
 
 WORK_PX = 768  # longer side of the picture that is fitted
 MIN_PX = 64
 FACE_CROP_PX = 256
-NEIGHBOURS = 8
 MIN_FACE_PX = 24
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,115 @@ def personalise(
     (`stance.to_stance`), as the portrait shows the person. compute: where the particles are refined; all else is done on the CPU.
     Raises UserError when the picture does not show a person's face.
     """
+    (made,) = personalise_all(
+        [Portrait(image, person, fov_deg)], perception, config=config, progress=progress, compute=compute
+    )
+    return made
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture, and the arguments of `personalise` that go with it. name: what errors start with."""
+
+    image: np.ndarray
+    person: int = 1
+    fov_deg: float | None = None
+    name: str = ""
+
+
+def personalise_all(
+    portraits: Sequence[Portrait],
+    perception: PerceptionConfig,
+    *,
+    config: PersonaliseConfig = PersonaliseConfig(),
+    progress: Progress = silent,
+    compute: Compute = CPU,
+) -> list[tuple[Canonical, Camera, PortraitFit]]:
+    """`personalise` of each. On a GPU the particles of all are refined in common steps: the results are those of one after the
+    other within what sums in another order give; on the CPU they are the same bytes.
+
+    Raises UserError for the first that cannot be used: before any is refined.
+    """
     threads = torch.get_num_threads()
+    total = config.refine.steps + config.refine.sharp_steps
     # All but the renderer on one thread, so that the command and the stage, whose workers have one each, make the same bytes.
     with one_thread():
-        return _personalise(image, perception, config, person, fov_deg, progress, threads, compute)
+        begun = [_named(p.name, _begin, p, perception, config, progress) for p in portraits]
+        for sharp in (False, True):
+            first = config.refine.steps if sharp else 0
+            particles = _refine_all(
+                [of.to_refine(sharp) for of in begun],
+                [p.name for p in portraits],
+                config.refine,
+                sharp=sharp,
+                threads=threads,
+                progress=lambda done, _, what, first=first: progress(first + done, total, what),
+                compute=compute,
+            )
+            begun = [
+                of.refined(found, None if sharp else config)
+                for of, found in zip(begun, particles, strict=True)
+            ]
+        return [_end(of) for of in begun]
 
 
-def _personalise(
-    image: np.ndarray,
-    perception: PerceptionConfig,
-    config: PersonaliseConfig,
-    person: int,
-    fov_deg: float | None,
-    progress: Progress,
-    threads: int,
-    compute: Compute,
-) -> tuple[Canonical, Camera, PortraitFit]:
-    picture = check_portrait(image)
+def _refine_all(
+    portraits: Sequence[Portrayed], names: Sequence[str], *more: Any, compute: Compute, **named: Any
+) -> list[PortraitParticles]:
+    """Together on a GPU, else one by one."""
+    if compute.on_card and len(portraits) > 1:
+        return refine_together(portraits, *more, names=names, compute=compute, **named)
+    return [
+        _named(name, refine, p.particles, p.view, p.face_view, *more, focus=p.focus, compute=compute, **named)
+        for p, name in zip(portraits, names, strict=True)
+    ]
+
+
+def _named(name: str, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """What the function gives; its errors start with the name of the portrait."""
+    try:
+        return function(*arguments, **named)
+    except UserError as error:
+        raise UserError(f"{name}: {error}" if name else str(error)) from None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A portrait whose particles are placed."""
+
+    picture: np.ndarray
+    found: Look
+    matte: Matte
+    pose: PortraitPose
+    template: Template
+    layout: ParticleLayout
+    vertices: np.ndarray
+    particles: PortraitParticles
+    view: View
+    face_view: View
+    face_box: tuple[int, int, int]
+
+    def to_refine(self, sharp: bool) -> Portrayed:
+        if not sharp:
+            return Portrayed(self.particles, self.view, self.face_view)
+        # a face this large has all its pixels in view
+        closer = None if self.face_box[2] >= FACE_CROP_PX else self.face_view
+        return Portrayed(self.particles, self.view, closer, self.face_box)
+
+    def refined(self, particles: PortraitParticles, more: PersonaliseConfig | None) -> _Begun:
+        """With other particles, and those that add detail where the config is given."""
+        if more is not None:
+            left = more.particles.shell - (len(particles.means) - particles.n_base)
+            particles = add_detail(
+                particles, self.view, self.template, self.layout, left, more.particles.seed
+            )
+        return replace(self, particles=particles)
+
+
+def _begin(
+    portrait: Portrait, perception: PerceptionConfig, config: PersonaliseConfig, progress: Progress
+) -> _Begun:
+    picture = check_portrait(portrait.image)
     height, width = picture.shape[:2]
     template = load_template()
     aside = ThreadPoolExecutor(1)
@@ -108,7 +201,8 @@ def _personalise(
     )  # on another core: nothing needs it before the pose is known
     aside.shutdown(wait=False)
     progress(0, 1, "keypoints")
-    found = look(perception.keypoint_detector, picture, person, fov_deg)
+    perception = perception.named(portrait.name) if portrait.name else perception
+    found = look(perception.keypoint_detector, picture, portrait.person, portrait.fov_deg)
     xy, confidence = found.sighting.xy, found.sighting.confidence
     _check_size(xy)
     matte = perception.mask_detector.matte(picture, xy, confidence)
@@ -125,41 +219,29 @@ def _personalise(
     )
     view = View.of(camera, person_matte.picture, whole.behind, person_matte.alpha, person_matte.colors)
     face_view, face_box = _face_view(view, xy + whole.corner)
-    total = config.refine.steps + config.refine.sharp_steps
-    particles = refine(
-        particles,
-        view,
-        face_view,
-        config.refine,
-        threads=threads,
-        progress=lambda done, _, what: progress(done, total, what),
-        compute=compute,
+    return _Begun(
+        picture, found, matte, pose, template, layout, vertices, particles, view, face_view, face_box
     )
-    left = config.particles.shell - (len(particles.means) - particles.n_base)
-    particles = add_detail(particles, view, template, layout, left, config.particles.seed)
-    particles = refine(
-        particles,
-        view,
-        None if face_box[2] >= FACE_CROP_PX else face_view,  # a face this large has all its pixels in view
-        config.refine,
-        sharp=True,
-        focus=face_box,
-        threads=threads,
-        progress=lambda done, _, what: progress(config.refine.steps + done, total, what),
-        compute=compute,
-    )
-    particles = hide_outside(particles, view)
+
+
+def _end(begun: _Begun) -> tuple[Canonical, Camera, PortraitFit]:
+    template, layout, matte, pose, vertices = (
+        begun.template, begun.layout, begun.matte, begun.pose, begun.vertices
+    )  # fmt: skip
+    xy, confidence = begun.found.sighting.xy, begun.found.sighting.confidence
+    height, width = begun.picture.shape[:2]
+    particles = hide_outside(begun.particles, begun.view)
     behind = matte.background.image(width, height)
     own = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
     shown = _show(particles, own, matte.core, _face_view(own, xy)[1])
-    fit = PortraitFit(*shown, pose.error_px, picture, xy, confidence, matte, found.faces)
+    fit = PortraitFit(*shown, pose.error_px, begun.picture, xy, confidence, matte, begun.found.faces)
     stance = (pose.shape, pose.rotvecs)
     holding = held_things(template, vertices, *stance, pose.camera, matte.core)
     seen = particles.seen[: particles.n_base]
     freedom = arm_freedom(template, layout, *stance, seen, confidence, holding)
     viewmat = pose.camera.viewmat
     depth = float(np.mean(particles.means[: particles.n_base] @ viewmat[2, :3] + viewmat[2, 3]))
-    canonical = _unpose(
+    canonical = unpose(
         template, layout, particles, pose, depth / float(pose.camera.K[0, 0]), matte.background, freedom
     )
     return canonical, pose.camera, fit
@@ -231,59 +313,3 @@ def _show(
     x0, y0, side = box
     face = (slice(y0, y0 + side), slice(x0, x0 + side))
     return picture, psnr(picture, target, mask), psnr(picture[face], target[face]), outside
-
-
-def _unpose(
-    template: Template,
-    layout: ParticleLayout,
-    particles: PortraitParticles,
-    pose: PortraitPose,
-    pixel: float,
-    background: Backdrop,
-    freedom: np.ndarray,
-) -> Canonical:
-    """Carry particles from the portrait's pose and expression to the canonical one by inverse skinning."""
-    vertices, heads = template.rest(pose.shape)
-    posed = bone_transforms(heads, pose.rotvecs, None, template)
-    relaxed = bone_transforms(heads, relaxed_rotvecs(template), None, template)
-    weights = particle_weights(template, layout)[particles.anchor]
-    blend_posed = np.einsum("nb,bij->nij", weights, posed)
-    blend_relaxed = np.einsum("nb,bij->nij", weights, relaxed)
-    inverse = np.linalg.inv(blend_posed[:, :, :3])
-    at_rest = np.einsum("nij,nj->ni", inverse, particles.means - blend_posed[:, :, 3])
-    expression = layout.points(template.add_actions(vertices, pose.face_weights) - vertices)
-    at_rest = at_rest - expression[particles.anchor]
-    means = np.einsum("nij,nj->ni", blend_relaxed[:, :, :3], at_rest) + blend_relaxed[:, :, 3]
-    left, _, right = np.linalg.svd(blend_relaxed[:, :, :3] @ inverse)
-    turn = Rotation.from_matrix(left @ right)
-    quats = (turn * Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]])).as_quat()[:, [3, 0, 1, 2]]
-    return Canonical(
-        means=means.astype(np.float32),
-        quats=quats.astype(np.float32),
-        log_scales=particles.log_scales.astype(np.float32),
-        logit_opacities=particles.logit_opacities.astype(np.float32),
-        colors=particles.colors.astype(np.float32),
-        region=particles.region.astype(np.uint8),
-        anchor=particles.anchor.astype(np.int32),
-        knn=neighbours(template, layout, means, particles.n_base),
-        shape=pose.shape.astype(np.float32),
-        n_base=particles.n_base,
-        stature=float(vertices[template.part == 0, 2].max()),
-        pixel=pixel,
-        background=background,
-        stance=pose.rotvecs.astype(np.float32),
-        freedom=freedom,
-    )
-
-
-def neighbours(template: Template, layout: ParticleLayout, means: np.ndarray, n_base: int) -> np.ndarray:
-    """(N+S, NEIGHBOURS) nearest particles. Base particles are compared with mouth and eyes wide open, arms apart, so that
-    lips and lids that touch are no neighbours; shells have the neighbours of their place in the canonical pose."""
-    wide = {"jawOpen": 0.7, "eyeWideLeft": 0.7, "eyeWideRight": 0.7}
-    amount = np.array([wide.get(name, 0.0) for name in template.face_action_names], np.float32)
-    base = layout.points(template.add_actions(template.layout_positions, amount))
-    _, index = cKDTree(base).query(base, k=NEIGHBOURS + 1)
-    out = [index[:, 1:]]
-    if len(means) > n_base:
-        out.append(cKDTree(means).query(means[n_base:], k=NEIGHBOURS + 1)[1][:, 1:])
-    return np.concatenate(out).astype(np.int32)

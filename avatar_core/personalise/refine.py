@@ -9,6 +9,7 @@ Legend: N particles (base and shells), H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -40,6 +41,9 @@ CLOSER_EVERY = (
     2  # steps for one closer look at the face: it costs a third of a sharp step, half of a coarse one
 )
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
+SIZES = float(np.log(3e-4)), float(np.log(0.018))  # log scales
+SEED = 20260901  # of the backdrops
+DIVERGED = "portrait: refinement diverged; try another picture of this person"
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
 
 
@@ -79,34 +83,172 @@ def refine(
     counts more in the second phase. threads: of the CPU's renderer; the result does not depend on them. Steps shrink with a
     particle's share of the picture: one behind others would otherwise take any colour to correct a fraction of a pixel.
     """
-    device, start = compute.device, Parameters.of(particles)
-    share = contribution(view, start.splats())
-    share[_fixed(particles)] = 0
-    gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
-    if sharp:
-        gate[: particles.n_base] *= config.calm
-    hold = 1 / (share + 0.1)[:, None]
-    reach = torch.full((len(gate), 1), config.reach_m, device="cpu")
-    reach[particles.n_base :] = config.shell_reach_m
-    # The second phase starts where the first one ended: half the leave of it bounds their sum.
-    leave = 0.5 if sharp else 1.0
-    reach[: particles.n_base] *= leave
-    # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
-    edge = torch.from_numpy(np.clip((particles.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
-    bound = leave * 0.04 + 0.8 * edge
-    darkest, brightest = gamut(particles, view)
-    gate, hold, reach, bound, darkest, brightest = compute.put(gate, hold, reach, bound, darkest, brightest)
-    start = Parameters(*compute.put(*vars(start).values()))
-    like = (start.means, start.means, start.log_scales, start.logit_opacities, start.colors)
-    change = [torch.zeros_like(p, requires_grad=True) for p in like]
-    thin = start.log_scales[:, 2] < start.log_scales[:, :2].amin(1) - FLAT
-    flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0], device=device)
-    axes = torch.from_numpy(
-        Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32)
-    ).to(device)
-    move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]  # (N,3,3)
-    turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
-    thickest = torch.where(flat > 0, start.log_scales, torch.inf)
+    leave = Leave.of(particles, view, config, sharp, compute)
+    looks = Looks.of(view, face_view, config, sharp, focus, compute)
+    change = [torch.zeros_like(p, requires_grad=True) for p in leave.like()]
+    optimizer, schedule, total = optimizer_of(change, config, sharp)
+    random = torch.Generator().manual_seed(SEED)
+    for step in range(total):
+        drawn = leave.current(change).splats()
+        # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
+        (backdrop,) = compute.put(torch.rand(3, generator=random, device="cpu"))
+        image, alpha = render(looks.cut, drawn, backdrop, threads)
+        image = image.movedim(-1, 0)
+        slopes = looks.slopes(image.detach(), alpha.detach(), backdrop)
+        drawings = dict(zip((image, alpha), slopes, strict=True))
+        if looks.close is not None and step % CLOSER_EVERY == 0:
+            face = render(looks.close.view, drawn, backdrop, threads)[0].movedim(-1, 0)
+            drawings[face] = looks.close.slope(face.detach(), backdrop)[0]
+        pull = leave.pull(change, config, sharp)
+        optimizer.zero_grad()
+        torch.autograd.backward([pull, *drawings], [None, *drawings.values()])
+        optimizer.step()
+        if not torch.isfinite(torch.stack([c.sum() for c in change])).all():
+            raise UserError(DIVERGED)
+        schedule.step()
+        progress(step + 1, total, "refine")
+    with torch.no_grad():
+        return refined(particles, leave.current(change))
+
+
+@dataclass(frozen=True)
+class Leave:
+    """What N particles may change: start, and how freely (gate), how strongly held (hold), how far (move, turn_leave), how thick,
+    and between which colours."""
+
+    start: Parameters
+    gate: Tensor  # (N,1)
+    hold: Tensor  # (N,1)
+    bound: Tensor  # (N,1)
+    darkest: Tensor  # (N,3)
+    brightest: Tensor  # (N,3)
+    move: Tensor  # (N,3,3)
+    turn_leave: Tensor  # (N,3)
+    thickest: Tensor  # (N,3)
+
+    @staticmethod
+    def of(
+        particles: PortraitParticles, view: View, config: RefineConfig, sharp: bool, compute: Compute
+    ) -> Leave:
+        device, start = compute.device, Parameters.of(particles)
+        share = contribution(view, start.splats())
+        share[_fixed(particles)] = 0
+        gate = (share / FULL_SHARE_PX).clamp(0, 1)[:, None]
+        if sharp:
+            gate[: particles.n_base] *= config.calm
+        hold = 1 / (share + 0.1)[:, None]
+        reach = torch.full((len(gate), 1), config.reach_m, device="cpu")
+        reach[particles.n_base :] = config.shell_reach_m
+        # The second phase starts where the first one ended: half the leave of it bounds their sum.
+        leave = 0.5 if sharp else 1.0
+        reach[: particles.n_base] *= leave
+        # What is seen edge on may hardly leave the colour of its surroundings: it would pick up the outline's errors.
+        edge = torch.from_numpy(np.clip((particles.facing - 0.1) / 0.4, 0, 1).astype(np.float32))[:, None]
+        bound = leave * 0.04 + 0.8 * edge
+        darkest, brightest = gamut(particles, view)
+        gate, hold, reach, bound, darkest, brightest = compute.put(
+            gate, hold, reach, bound, darkest, brightest
+        )
+        start = Parameters(*compute.put(*vars(start).values()))
+        thin = start.log_scales[:, 2] < start.log_scales[:, :2].amin(1) - FLAT
+        flat = thin.float()[:, None] * torch.tensor([0.0, 0.0, 1.0], device=device)
+        axes = torch.from_numpy(
+            Rotation.from_quat(particles.quats[:, [1, 2, 3, 0]]).as_matrix().astype(np.float32)
+        ).to(device)
+        move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]
+        turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
+        thickest = torch.where(flat > 0, start.log_scales, torch.inf)
+        return Leave(start, gate, hold, bound, darkest, brightest, move, turn_leave, thickest)
+
+    def like(self) -> tuple[Tensor, ...]:
+        """Tensors of the shapes of what changes: means, turns, log scales, logits, colours."""
+        s = self.start
+        return s.means, s.means, s.log_scales, s.logit_opacities, s.colors
+
+    def current(self, change: Sequence[Tensor]) -> Parameters:
+        start = self.start
+        means, turns, log_scales, logits, colors = (
+            self.gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change
+        )
+        # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
+        size = torch.minimum(start.log_scales + log_scales, self.thickest).clamp(*SIZES)
+        size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
+        color = (start.colors + self.bound * torch.tanh(colors / self.bound)).clamp(
+            self.darkest, self.brightest
+        )
+        return Parameters(
+            start.means + (self.move @ torch.tanh(means)[..., None])[..., 0],
+            F.normalize(
+                quat_mul(start.quats, F.pad(0.5 * self.turn_leave * turns, (1, 0), value=1.0)), dim=-1
+            ),
+            size,
+            start.logit_opacities + logits,
+            color,
+        )
+
+    def pull(self, change: Sequence[Tensor], config: RefineConfig, sharp: bool) -> Tensor:
+        """What leaving the start costs."""
+        colors = self.hold * (change[4].square() + 0.1 * change[2].square())
+        return (config.sharp_pull if sharp else config.pull) * colors.mean() + 2e-4 * change[
+            0
+        ].square().mean()
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is compared with: the window round the person (cut, wide), a closer look at the face (or None), and the face's place in
+    the window with what its pixels weigh beside (or None). mask, squared: weights of the outline, of squared differences."""
+
+    cut: View
+    wide: Wanted
+    close: Wanted | None
+    focused: tuple[tuple[slice, slice, slice], float] | None
+    mask: float
+    squared: float
+
+    @staticmethod
+    def of(
+        view: View,
+        face_view: View | None,
+        config: RefineConfig,
+        sharp: bool,
+        focus: tuple[int, int, int] | None,
+        compute: Compute,
+    ) -> Looks:
+        device = compute.device
+        whole = view if sharp else view.half()
+        pixels = whole.camera.width * whole.camera.height
+        cut, left, top = whole.around_person()
+        cut = cut.to(device)
+        wide = Wanted.of(cut, 1 / pixels, 0.0 if sharp else config.ssim)
+        close = None
+        if face_view is not None:
+            close = Wanted.of(face_view.to(device), config.face / face_view.mask.numel(), config.ssim)
+        focused = None
+        if focus is not None and sharp:
+            x0, y0, side = focus
+            window = (
+                slice(max(0, y0 - top), max(0, y0 + side - top)),
+                slice(max(0, x0 - left), max(0, x0 + side - left)),
+            )
+            focused = (slice(None), *window), 2 * config.focus * config.squared / (3 * side * side)
+        squared = 2 * config.squared / (3 * pixels) if sharp else 0.0
+        return Looks(cut, wide, close, focused, config.mask / pixels, squared)
+
+    def slopes(self, image: Tensor, opaque: Tensor, backdrop: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the loss by a picture (3,H,W) before the backdrop, and by its alpha (H,W)."""
+        slope, difference = self.wide.slope(image, backdrop)
+        if self.squared:
+            slope.add_(difference, alpha=self.squared)
+            if self.focused is not None:
+                slope[self.focused[0]].add_(difference[self.focused[0]], alpha=self.focused[1])
+        return slope, (opaque - self.cut.mask).sign_().mul_(self.mask)
+
+
+def optimizer_of(
+    change: Sequence[Tensor], config: RefineConfig, sharp: bool
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler, int]:
+    """Of what changes, its schedule and its steps."""
     rates = SHARP_RATES if sharp else COARSE_RATES
     optimizer = torch.optim.Adam(
         [{"params": [p], "lr": lr} for p, lr in zip(change, rates, strict=True)],
@@ -114,67 +256,11 @@ def refine(
         fused=True,
     )
     total = config.sharp_steps if sharp else config.steps
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0)
-    low, high = np.log(3e-4), np.log(0.018)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=0), total
 
-    def current() -> Parameters:
-        means, turns, log_scales, logits, colors = (gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change)
-        # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
-        size = torch.minimum(start.log_scales + log_scales, thickest).clamp(low, high)
-        size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
-        color = (start.colors + bound * torch.tanh(colors / bound)).clamp(darkest, brightest)
-        return Parameters(
-            start.means + (move @ torch.tanh(means)[..., None])[..., 0],
-            F.normalize(quat_mul(start.quats, F.pad(0.5 * turn_leave * turns, (1, 0), value=1.0)), dim=-1),
-            size,
-            start.logit_opacities + logits,
-            color,
-        )
 
-    whole = view if sharp else view.half()
-    pixels = whole.camera.width * whole.camera.height
-    cut, left, top = whole.around_person()
-    cut = cut.to(device)
-    wide = Wanted.of(cut, 1 / pixels, 0.0 if sharp else config.ssim)
-    close = None
-    if face_view is not None:
-        close = Wanted.of(face_view.to(device), config.face / face_view.mask.numel(), config.ssim)
-    focused = None
-    if focus is not None:
-        x0, y0, side = focus
-        window = (
-            slice(max(0, y0 - top), max(0, y0 + side - top)),
-            slice(max(0, x0 - left), max(0, x0 + side - left)),
-        )
-        focused = (slice(None), *window), 2 * config.focus * config.squared / (3 * side * side)
-    random = torch.Generator().manual_seed(20260901)
-    for step in range(total):
-        drawn = current().splats()
-        # Against ever other backdrops an outline cannot pass by taking the backdrop's colour.
-        (backdrop,) = compute.put(torch.rand(3, generator=random, device="cpu"))
-        image, alpha = render(cut, drawn, backdrop, threads)
-        image, opaque = image.movedim(-1, 0), alpha.detach()
-        slope, difference = wide.slope(image.detach(), backdrop)
-        if sharp:
-            slope.add_(difference, alpha=2 * config.squared / (3 * pixels))
-            if focused is not None:
-                slope[focused[0]].add_(difference[focused[0]], alpha=focused[1])
-        drawings = {image: slope, alpha: (opaque - cut.mask).sign_().mul_(config.mask / pixels)}
-        if close is not None and step % CLOSER_EVERY == 0:
-            face = render(close.view, drawn, backdrop, threads)[0].movedim(-1, 0)
-            drawings[face] = close.slope(face.detach(), backdrop)[0]
-        pull = (config.sharp_pull if sharp else config.pull) * (
-            hold * (change[4].square() + 0.1 * change[2].square())
-        ).mean() + 2e-4 * change[0].square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward([pull, *drawings], [None, *drawings.values()])
-        optimizer.step()
-        if not torch.isfinite(torch.stack([c.sum() for c in change])).all():
-            raise UserError("portrait: refinement diverged; try another picture of this person")
-        schedule.step()
-        progress(step + 1, total, "refine")
-    with torch.no_grad():
-        found = current()
+def refined(particles: PortraitParticles, found: Parameters) -> PortraitParticles:
+    """The particles as they were found, on the CPU."""
     return replace(
         particles,
         means=found.means.cpu().numpy(),

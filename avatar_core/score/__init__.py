@@ -1,6 +1,7 @@
 """Score teachers: what score distillation asks how rendered clips should change. A registry of backends and what they owe.
 
-Legend: B clips, F frames a clip, H = W pixels, T frames of a whole clip. Clips are in [-1, 1].
+Legend: B clips, F frames a clip, H = W pixels, T frames of a whole clip, M mel bands. Clips are in [-1, 1]; x: what a teacher's
+diffusion is about, the clips themselves or latents of theirs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from avatar_core.score.clips import ScoreClip
     from avatar_core.training.loop import History
 
-BACKENDS = {"embedded": "avatar_core.score.embedded:EmbeddedScore"}
+BACKENDS = {
+    "embedded": "avatar_core.score.embedded:EmbeddedScore",
+    "ltx2": "avatar_core.score.ltx2:LTX2Score",
+}
 
 
 class ScoreTeacher(Protocol):
-    """A video diffusion model of clips (B,F,3,H,W) given log-mel (B,4(F+2 AUDIO_CONTEXT),80) and a reference (B,3,H,W)."""
+    """A video diffusion model of clips (B,F,3,H,W) given log-mel (B,4(F+2 AUDIO_CONTEXT),M) and a reference (B,3,H,W)."""
 
     @property
     def size(self) -> int:
@@ -33,6 +37,14 @@ class ScoreTeacher(Protocol):
         """F."""
         ...
 
+    def reference_frame(self, start: int) -> int:
+        """Which of a clip's frames is the reference of those from `start` on."""
+        ...
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Clips -> x, with gradients."""
+        ...
+
     def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(tau), sigma(tau) of steps (B,) in 0..999, as (B,1,1,1,1)."""
         ...
@@ -40,7 +52,7 @@ class ScoreTeacher(Protocol):
     def predict(
         self, noisy: Tensor, timesteps: Tensor, log_mel: Tensor, reference: Tensor, guidance: float = 1.0
     ) -> Tensor:
-        """The noise eps in noisy clips, with classifier-free guidance on the sound when guidance is not 1."""
+        """The noise eps in noisy x, with classifier-free guidance on the sound when guidance is not 1."""
         ...
 
     def sample(
@@ -52,7 +64,7 @@ class ScoreTeacher(Protocol):
     def denoising_loss(
         self, clips: Tensor, timesteps: Tensor, noise: Tensor, log_mel: Tensor, reference: Tensor
     ) -> Tensor:
-        """What its own training minimises, as a scalar with gradients."""
+        """What its own training minimises, as a scalar with gradients; clips: x."""
         ...
 
     def copy(self) -> Self:
@@ -78,6 +90,15 @@ class ScoreBackend(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def mouth(self) -> bool:
+        """Does it look at the mouth of close clips alone, rather than at all of every clip?"""
+        ...
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """(S,) at 16 kHz -> log-mel (4T,M)."""
+        ...
+
     def train(
         self,
         clips: Sequence[ScoreClip],
@@ -93,6 +114,8 @@ class ScoreBackend(Protocol):
         """What `tensors` of its teacher gave."""
         ...
 
-    def evaluate(self, teacher: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0) -> dict[str, float]:
-        """Numbers that say how well it knows clips, for the stage's report."""
+    def evaluate(
+        self, teacher: ScoreTeacher, clips: Sequence[ScoreClip], seed: int = 0
+    ) -> Mapping[str, float | None]:
+        """Numbers that say how well it knows clips, for the stage's report; None where that cannot be said."""
         ...

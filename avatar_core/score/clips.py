@@ -19,7 +19,7 @@ AUDIO_CONTEXT = 4  # frames of sound on either side of the clip
 
 @dataclass(frozen=True)
 class ScoreClip:
-    """Mouth windows (T,H,W,3) uint8 of one clip and its log-mel (4T,80); in memory, or on disk and read in training."""
+    """What is seen (T,H,W,3) uint8 and heard, log-mel (4T,M), of one clip; in memory, or on disk and read in training."""
 
     frames: np.ndarray | Rows
     log_mel: np.ndarray | Rows
@@ -31,6 +31,6 @@ def to_signed(frames: Tensor) -> Tensor:
 
 
 def pad_mel(log_mel: np.ndarray | Rows) -> Tensor:
-    """log_mel (4T,80) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
+    """log_mel (4T,M) with AUDIO_CONTEXT frames of held edges, so that window [4 t : 4 (t + F + 2 context)] fits frame t."""
     edge = MEL_PER_FRAME * AUDIO_CONTEXT
     return torch.from_numpy(np.pad(np.asarray(log_mel, np.float32), ((edge, edge), (0, 0)), mode="edge"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from avatar_core.score.config import ScoreConfig
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EmbeddedScore(ScoreConfig):
     """The network's own config."""
+
+    mouth: ClassVar[bool] = True
+
+    def hear(self, audio: Tensor) -> Tensor:
+        from avatar_core.audio.features import log_mel
+
+        return log_mel(audio)
 
     def train(
         self,

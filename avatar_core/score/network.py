@@ -83,6 +83,14 @@ class ScoreNetwork(nn.Module):
         """F, frames of a clip."""
         return self.config.frames
 
+    def reference_frame(self, start: int) -> int:
+        """The first of the clip: who it is, whatever the mouth does."""
+        return 0
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """The clips themselves."""
+        return clips
+
     def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(tau), sigma(tau) as (B,1,1,1,1)."""
         bar = self.alphas[timesteps].view(-1, 1, 1, 1, 1)

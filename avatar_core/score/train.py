@@ -21,6 +21,7 @@ from avatar_core.progress import Progress, silent
 from avatar_core.score.clips import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
+from avatar_core.training.ahead import Ahead
 from avatar_core.training.loop import History, Loop, one_thread, run_loop
 from avatar_core.training.state import fingerprint_of
 
@@ -49,14 +50,16 @@ def train_score(
     model.spread.copy_(_spread(data[:: max(1, len(data) // STATISTICS_CLIPS)]))
     model.to(compute.device)
 
-    def losses() -> dict[str, Tensor]:
+    def draw(rng: torch.Generator) -> tuple[Tensor, ...]:
         clips = _varied(*_draw(data, config, rng), rng)
-        drawn = (*clips, *_draw_noise(clips[0].shape, config.drop, rng))
-        with ranks.share(*drawn) as part, compute.autocast():
+        return (*clips, *_draw_noise(clips[0].shape, config.drop, rng))
+
+    def losses() -> dict[str, Tensor]:
+        with ranks.share(*drawn()) as part, compute.autocast():
             frames, log_mel, reference, timesteps, noise, dropped = compute.put(*part)
             return {"loss": model.denoising_loss(frames, timesteps, noise, log_mel, reference, dropped)}
 
-    with one_thread():
+    with one_thread(), Ahead(draw, rng, compute.ahead) as drawn:
         history = run_loop(
             Loop(
                 "score", config.steps, config.learning_rate, config.ema, config.checkpoint_every, floor=0.05

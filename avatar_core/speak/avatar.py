@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,30 +24,27 @@ from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.particles.stance import to_stance
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
-from avatar_core.personalise.personalise import PortraitFit, personalise
+from avatar_core.personalise.personalise import Portrait, PortraitFit, personalise_all
 from avatar_core.speak.preview import write_preview
 from avatar_core.speak.still import render_still
 
 AVATAR_FILES = r"avatar\.(safetensors|json|ply)|camera\.json|preview\.png"
 
 
-def make_avatar(
-    image: np.ndarray,
+def make_avatars(
+    portraits: Sequence[Portrait],
     config: PersonaliseConfig,
     perception: PerceptionConfig,
-    person: int = 1,
-    fov_deg: float | None = None,
     compute: Compute = CPU,
-) -> tuple[ParticleLayout, Canonical, Camera, PortraitFit]:
-    """Portrait (H, W, 3) in [0, 1] -> the shared layout, the person in it, the portrait's camera, what was found and how it fits.
+) -> list[tuple[ParticleLayout, Canonical, Camera, PortraitFit]]:
+    """Portraits -> the shared layout, the person in each, the portrait's camera, what was found and how it fits.
 
     config, perception: as the student's file holds them, so that this is the avatar that the fit makes. Raises UserError when there
-    is no person to be found.
+    is no person to be found in one.
     """
-    canonical, camera, fit = personalise(
-        image, perception, config=config, person=person, fov_deg=fov_deg, compute=compute
-    )
-    return make_layout(config.particles), canonical, camera, fit
+    made = personalise_all(portraits, perception, config=config, compute=compute)
+    layout = make_layout(config.particles)
+    return [(layout, *of) for of in made]
 
 
 def check_avatar_folder(folder: str | os.PathLike) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from avatar_core.config import parse
@@ -14,6 +15,8 @@ from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig
 
+TRAINED = Path("data/distill/student.safetensors")  # of the run in the working folder
+SHIPPED = Path(__file__).resolve().parent / "shipped" / "student.safetensors"  # made by recipes/student.py
 HINT = "run `dvc repro distill`, or name another file with --model"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from avatar_core.config import parse
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
@@ -79,4 +81,9 @@ def load_student(path: str | os.PathLike) -> Student:
 
 
 def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    """Tensors under a prefix; those kept in half precision as float32."""
+    return {
+        k.removeprefix(prefix): v.float() if v.dtype == torch.float16 else v
+        for k, v in tensors.items()
+        if k.startswith(prefix)
+    }

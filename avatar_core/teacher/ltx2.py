@@ -9,19 +9,20 @@ Legend: T frames at 25 fps, S samples at 16 kHz.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from avatar_core.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from avatar_core.clock import FPS, SAMPLES_PER_FRAME
 from avatar_core.config import one_of, ranged
 from avatar_core.device import Compute
 from avatar_core.errors import UserError
 from avatar_core.models.card import Card, failures, need_packages, start
 from avatar_core.models.files import check_pipeline, find_model, is_local, verify_folder
+from avatar_core.models.ltx2 import MODEL, STEP, card_of, check_rate, encode_sound, log_mel
 from avatar_core.models.pipeline import DTYPES, OFFLOADS, PACKAGES, load_pipeline
 from avatar_core.teacher import ClipRequest
 from avatar_core.teacher.programs import PROMPT, noun
@@ -29,10 +30,6 @@ from avatar_core.teacher.programs import PROMPT, noun
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODEL = "Lightricks/LTX-2.5-Diffusers"
-FFT_SIZE = 1024  # of the audio autoencoder's spectrograms
-FLOOR = 1e-5
-STEP = 8  # pictures of a latent: a video has 1 + 8 n of them
 MOST_S = 20.0  # seconds: longer than this the model was not trained
 
 
@@ -58,13 +55,7 @@ class LTX2Teacher:
 
     @property
     def card(self) -> Card:
-        known = Card(
-            "LTX-2", "LTX-2 community licence", "conditions",
-            "models trained on its output count as derivatives; companies above USD 10M of revenue need a paid licence",
-            url="https://huggingface.co/Lightricks",
-        )  # fmt: skip
-        name = Path(self.model).name if is_local(self.model) else self.model
-        return replace(known, id=name, revision=self.sha256 if is_local(self.model) else self.revision)
+        return card_of(self.model, self.revision, self.sha256)
 
     def folders(self) -> dict[Path, str]:
         """See `models.card.Published`."""
@@ -153,34 +144,8 @@ class LTX2Teacher:
 
 
 def audio_latents(pipeline: Any, audio: Tensor) -> Tensor:
-    """A recording (S,), a tensor -> latents (1,C,L,M) of the pipeline's audio autoencoder, as the pipeline takes them.
-
-    As Lightricks' own code prepares sound: magnitudes of 1024-sample Hann windows, Slaney's mel filters, natural logarithm, both
-    channels the same.
-    """
-    import torch
-
+    """A recording (S,), a tensor -> latents (1,C,L,M) of the pipeline's audio autoencoder, as the pipeline takes them."""
     vae = pipeline.audio_vae
     rate, hop, bins = (vae.config[name] for name in ("sample_rate", "mel_hop_length", "mel_bins"))
-    if rate != SAMPLE_RATE:
-        raise UserError(
-            f"{LTX2Teacher.where}.model: expected an audio autoencoder of {SAMPLE_RATE} Hz, found {rate} Hz"
-        )
-    mel = log_mel(audio, hop, bins)[None, None].expand(1, vae.config["in_channels"], -1, -1)
-    with torch.no_grad():
-        return vae.encode(mel.to(pipeline._execution_device, vae.dtype)).latent_dist.mode().float()
-
-
-def log_mel(audio: Tensor, hop: int, bins: int) -> Tensor:
-    """(S,) at 16 kHz -> (frames, bins) natural logarithm of mel magnitudes; frame k is centred at k hop."""
-    import torch
-    from transformers.audio_utils import mel_filter_bank  # pyright: ignore[reportMissingImports]
-
-    window = torch.hann_window(FFT_SIZE)
-    spectrum = torch.stft(
-        audio, FFT_SIZE, hop, window=window, center=True, pad_mode="reflect", return_complex=True
-    ).abs()
-    filters = mel_filter_bank(
-        FFT_SIZE // 2 + 1, bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-    )
-    return torch.log((spectrum.T @ torch.from_numpy(filters).float()).clamp(min=FLOOR))
+    check_rate(rate, LTX2Teacher.where)
+    return encode_sound(vae, log_mel(audio, hop, bins)[None], pipeline._execution_device)

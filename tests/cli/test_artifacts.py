@@ -6,15 +6,17 @@ import sys
 import pytest
 
 from avatar_core.speak.student import load_student
-from tests.cli.commands import WITH_STUDENT, assert_refused, picture
+from tests.cli.commands import WITH_STUDENT, assert_refused, picture, seconds
 from tests.io.foreign import ffmpeg
 
 
 def test_unusable_output_and_missing_model(avatar, tmp_path, tone):
     portrait = picture(tmp_path / "p.png")
     assert_refused(avatar("speak", "-p", portrait, "-a", tone, "-o", "out.avi"), "out.avi", ".mp4")
-    refused = avatar("speak", "-p", portrait, "-a", tone, "-o", "out.mp4")
-    assert_refused(refused, "data/distill/student.safetensors", "dvc repro")
+    refused = avatar(
+        "speak", "-p", portrait, "-a", tone, "-o", "out.mp4", "--model", "my/student.safetensors"
+    )
+    assert_refused(refused, "my/student.safetensors", "dvc repro")
     assert_refused(avatar("speak", "-a", tone, "-o", "out.mp4"), "--portrait and --avatar", "neither")
     assert_refused(avatar("profile", "show"), "dvc.yaml")
     assert sorted(os.listdir(tmp_path)) == ["in", "p.png"]
@@ -47,11 +49,10 @@ def test_a_warning_is_one_line(avatar, tmp_path):
     path = tmp_path / "voice.wav"
     ffmpeg("-f", "lavfi", "-i", "aevalsrc='sin(900*t)|-sin(900*t)':d=0.5", path)
     portrait = picture(tmp_path / "p.png")
-    code, _, err = avatar("speak", "-p", portrait, "-a", path, "-o", "out.mp4")
+    code, _, err = avatar("speak", "-p", portrait, "-a", path, "-o", "out.mp4", "--model", "no.safetensors")
     first, second = err.strip().splitlines()
-    assert first.startswith(f"warning: {path}: its two channels cancel") and second.startswith(
-        "error: data/distill"
-    )
+    assert first.startswith(f"warning: {path}: its two channels cancel")
+    assert second.startswith("error: no.safetensors")
     assert code == 2
 
 
@@ -91,6 +92,13 @@ class TestWithStudent:
             assert_refused(avatar("speak", *arguments), *words)
         assert load_student(model).codec.n_particles > 0
         assert not (tmp_path / "out.mp4").exists()
+
+    def test_without_a_run_the_student_that_comes_with_the_program_speaks(self, avatar, smoke, tone):
+        portrait = sorted((smoke.root / "data/identities/portraits").glob("*.png"))[-1]
+        code, out, err = avatar("speak", "-p", portrait, "-a", tone, "-o", "out.mp4", "--size", 128)
+        assert code == 0, err
+        assert "no data/distill/student.safetensors here: taking the student that comes with" in err
+        assert "1.00 s of video" in out and seconds("out.mp4") == 1
 
     def test_an_earlier_avatar_is_replaced(self, avatar, tmp_path, smoke, model):
         portrait = sorted((smoke.root / "data/identities/portraits").glob("*.png"))[-1]

@@ -153,7 +153,7 @@ class Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        if func in COPIES:
+        if func in COPIES and given:
             source = given[-1]
             if isinstance(out, torch.Tensor) and (source.device, out.device) == (_CPU, _CARD):
                 self.in_batch += self._batch

@@ -12,7 +12,7 @@ from avatar_core.distill import train as distill
 from avatar_core.distill.config import DistillConfig
 from avatar_core.embed import contrastive
 from avatar_core.embed.config import ContrastiveConfig
-from avatar_core.fit import clip_refine
+from avatar_core.fit import clip_refine, together
 from avatar_core.fit.align import align
 from avatar_core.fit.config import FitConfig, SkeletonTrackConfig
 from avatar_core.fit.pictures import make_pictures
@@ -27,13 +27,13 @@ from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import make_layout
 from avatar_core.particles.stance import StanceFrames
 from avatar_core.perception.tracks import TrackBinding
-from avatar_core.personalise import refine
+from avatar_core.personalise import refine, refine_together
 from avatar_core.personalise.config import RefineConfig
 from avatar_core.score import train as score_train
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.template import load_template
-from tests.device.conftest import portrait
+from tests.device.conftest import flat_picture, portrait
 from tests.fit.clip_scene import BUDGETS, FRAMES, scene
 from tests.motion.small import MODEL
 
@@ -108,21 +108,35 @@ def test_distill(watched, large, codec, distill_clips, variational):
     assert traffic.beside == 0
 
 
-def test_fit(card, monkeypatch):
+@pytest.fixture
+def dense_blends(monkeypatch):
+    """torch has no sparse tensors without numbers."""
+    monkeypatch.setattr(
+        "avatar_core.fit.blend._csr", lambda matrix, device: torch.empty(matrix.shape, device=device)
+    )
+
+
+def fit_parts(cut=slice(None)):
+    """(rig, curves, track, clip, xy, confidence, weight, pictures) of the scene's frames, on the card."""
     known, template = scene(), load_template()
     layout = make_layout(ParticleBudgets(**BUDGETS), template)
-    monkeypatch.setattr("avatar_core.fit.rig.SparseBlend", DenseBlend)
     rig = make_rig(known.canonical, layout, template, "face").to("meta")
     config = FitConfig(batch=4)
-    pictures = make_pictures(known.frames, known.masks, known.xy, known.confidence, config.weights)
-    pictures = pictures.to("meta")
-    weight = keypoint_weights(known.confidence, config.track).to("meta")
-    curves = make_curves(rig, FRAMES, config.track)
+    frames, masks, xy, confidence = (v[cut] for v in (known.frames, known.masks, known.xy, known.confidence))
+    pictures = make_pictures(frames, masks, xy, confidence, config.weights).to("meta")
+    weight = keypoint_weights(confidence, config.track).to("meta")
+    curves = make_curves(rig, len(xy), config.track)
     rotvecs, translation = (value.detach() for value in curves())
-    track = Track(rotvecs, translation, torch.zeros(FRAMES, 52, device="meta"), known.camera, weight)
+    track = Track(rotvecs, translation, torch.zeros(len(xy), 52, device="meta"), known.camera, weight)
     particles = np.arange(0, rig.n_base, 50)
-    binding = TrackBinding(particles, np.zeros((FRAMES, len(particles), 2), np.float32))
-    clip = clip_refine.make_clip(pictures, binding, known.xy, weight, config.cutoff_hz)
+    binding = TrackBinding(particles, np.zeros((len(xy), len(particles), 2), np.float32))
+    clip = clip_refine.make_clip(pictures, binding, xy, weight, config.cutoff_hz)
+    return rig, curves, track, clip, xy, confidence, weight, pictures
+
+
+def test_fit(card, monkeypatch, dense_blends):
+    rig, curves, track, clip, xy, confidence, weight, pictures = fit_parts()
+    config, camera = FitConfig(batch=4), scene().camera
     motion = clip_refine.Motion(
         curves,
         *(
@@ -138,14 +152,48 @@ def test_fit(card, monkeypatch):
         clip_refine.backward(rig, motion, track, clip, config, {})
         optimizer.step()
     assert (card.in_batch, card.beside) == (0, 0)
-    assert align(rig, track, pictures, known.xy, weight, True).device.type == "meta"
+    assert align(rig, track, pictures, xy, weight, True).device.type == "meta"
 
-    taken, step = [], torch.optim.Adam.step
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda *a, **k: (taken.append(1), step(*a, **k)))
+    taken = count_steps(monkeypatch)
     settings = SkeletonTrackConfig(iterations=3)
     with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|scalar|item"):  # checked at its end
-        track_clip(rig, known.xy, known.confidence, known.camera, settings)
+        track_clip(rig, xy, confidence, camera, settings)
     assert len(taken) == settings.iterations
+
+
+def test_fit_of_several_clips(card, monkeypatch, dense_blends):
+    parts = [fit_parts(), fit_parts(slice(1, None))]
+    rigs, curves, tracks, clips, xys, confidences, weights, pictures = zip(*parts, strict=True)
+    config = FitConfig(batch=4, iterations=4)
+    finite = torch.ones((), dtype=torch.bool, device="cpu")
+    # whether all is finite is read once a step
+    monkeypatch.setattr(clip_refine.FlooredAdam, "finite", lambda self: finite)
+    done = []
+
+    def progress(step, *_):
+        if not done:
+            card.in_batch = card.beside = 0  # all before was made for the whole refinement
+        done.append(step)
+
+    with card:
+        motions = together.refine_clips(rigs, curves, tracks, clips, config, progress)
+    assert len(done) == 4 and (card.in_batch, card.beside) == (0, 0)
+    assert [tuple(m.shift.shape[:1]) for m in motions] == [(FRAMES,), (FRAMES - 1,)]
+    shifts = together.align_clips(rigs, tracks, pictures, xys, weights, True)
+    assert [s.device.type for s in shifts] == ["meta"] * 2
+
+    taken = count_steps(monkeypatch)
+    settings = SkeletonTrackConfig(iterations=3)
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|scalar|item"):  # checked at its end
+        together.track_clips(rigs, xys, confidences, [scene().camera] * 2, settings)
+    assert len(taken) == settings.iterations
+
+
+def count_steps(monkeypatch):
+    """A list that grows with every step of Adam."""
+    taken, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *a, **k: (taken.append(1), step(*a, **k)))
+    return taken
 
 
 def test_personalise(card, monkeypatch):
@@ -166,19 +214,25 @@ def test_personalise(card, monkeypatch):
     assert len(drawn) == 2 and card.beside == 0
 
 
-class DenseBlend:
-    """`SparseBlend` as a dense matrix: torch has no sparse tensors without numbers."""
+def test_personalise_of_several_portraits(card, monkeypatch):
+    particles, view = portrait()
+    monkeypatch.setattr(refine, "contribution", lambda *_: torch.ones(len(particles.means)))
+    drawn = []
 
-    def __init__(self, matrix, device="cpu"):
-        self.matrix = matrix
-        self.forward_matrix = torch.from_numpy(matrix.toarray().astype(np.float32)).to(device)
-        self.transpose = self.forward_matrix.T
+    def watched(*arguments, **named):
+        if not drawn:
+            card.beside = 0  # all before was made for the whole refinement
+        drawn.append(1)
+        return flat_picture(*arguments, **named)
 
-    def to(self, device):
-        return DenseBlend(self.matrix, device)
-
-    def __call__(self, dense):
-        return self.forward_matrix @ dense
+    monkeypatch.setattr(refine_together, "rasterize", watched)
+    portraits = [
+        refine_together.Portrayed(particles, view, view.crop(20, 20, 40, 40)),
+        refine_together.Portrayed(particles, view.crop(8, 4, 80, 72), None),
+    ]
+    with card, pytest.raises((RuntimeError, NotImplementedError), match=r"meta|tolist"):  # once a step
+        refine_together.refine_together(portraits, RefineConfig(steps=2), names=["a", "b"], compute=CARD)
+    assert len(drawn) == 2 and card.beside == 0
 
 
 def test_speak(card, large, codec):

@@ -18,7 +18,7 @@ from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.config import ContrastiveConfig
 from avatar_core.embed.contrastive import train_embedding
 from avatar_core.fit.config import FitConfig
-from avatar_core.fit.deform import fit_clip
+from avatar_core.fit.deform import Observed, fit_clip, fit_clips
 from avatar_core.generator.config import MotionLossConfig, SampleConfig, TrainConfig
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
@@ -28,6 +28,7 @@ from avatar_core.particles.layout import make_layout
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig, RefineConfig
 from avatar_core.personalise.refine import refine
+from avatar_core.personalise.refine_together import Portrayed, refine_together
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.score.train import train_score
@@ -130,6 +131,38 @@ def test_fit():
     apart = np.linalg.norm(ours.means - theirs.means, axis=-1)
     assert apart.mean() < 3e-4 and np.quantile(apart, 0.99) < 2e-3  # m
     assert abs(ours.metrics["psnr_foreground"] - theirs.metrics["psnr_foreground"]) < 0.5
+
+
+def test_fit_of_several_clips():
+    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    layout, known = make_layout(ParticleBudgets(**BUDGETS), load_template()), scene()
+    arrays = (known.frames, known.masks, known.tracks, known.xy, known.confidence)
+    seen = [
+        Observed(*(a[cut].copy() for a in arrays), known.canonical, "face")
+        for cut in (slice(None), slice(None, 0, -1))
+    ]
+    config = FitConfig(iterations=6, batch=4)
+    alone = [fit_clips([one], layout, load_template(), config)[0] for one in seen]
+    for ours, theirs in zip(
+        alone, fit_clips(seen, layout, load_template(), config, compute=GPU), strict=True
+    ):
+        apart = np.linalg.norm(ours.means - theirs.means, axis=-1)
+        assert apart.mean() < 3e-4 and np.quantile(apart, 0.99) < 2e-3  # m
+
+
+def test_personalise_of_several_portraits():
+    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    particles, view = portrait()
+    portraits = [
+        Portrayed(particles, view, view.crop(20, 20, 40, 40)),
+        Portrayed(particles, view.crop(8, 4, 80, 72), None),
+    ]
+    config = RefineConfig(steps=10)
+    together = refine_together(portraits, config, names=["a", "b"], compute=GPU)
+    for p, theirs in zip(portraits, together, strict=True):
+        ours = refine(p.particles, p.view, p.face_view, config)
+        assert np.abs(ours.means - theirs.means).mean() < 1e-4
+        assert np.abs(ours.colors - theirs.colors).mean() < 0.02
 
 
 def test_personalise():

@@ -13,7 +13,7 @@ import torch
 
 from avatar_core.distill import train as distill
 from avatar_core.distill.config import DistillConfig, DistillWeights
-from avatar_core.fit import clip_refine
+from avatar_core.fit import clip_refine, together
 from avatar_core.fit.align import displaced
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import make_pictures
@@ -114,19 +114,42 @@ def test_a_fit_step_has_the_gradients_of_our_kernel(on_gsplat):
     _same(ours, theirs)
 
 
-def _fit_step():
+def test_a_fit_step_of_two_clips_has_the_gradients_of_each_alone(on_gsplat):
+    config, cuts = FitConfig(batch=4, iterations=1), (slice(None), slice(FRAMES, 0, -1))
+    parts = list(zip(*map(_fit_parts, cuts), strict=True))
+
+    def gradients(motions):
+        return [[value.grad for value in motion.parameters()[3:]] for motion in motions]
+
+    alone = gradients([clip_refine.refine_clip(*_fit_parts(cut), config) for cut in cuts])
+    ours = gradients(together.refine_clips(*parts, config))
+    calls = on_gsplat()
+    theirs = gradients(together.refine_clips(*parts, config))
+    assert [shape[0] for shape in calls] == [FRAMES, FRAMES - 1]  # a clip, one call
+    for one, our, their in zip(alone, ours, theirs, strict=True):
+        for a, b, c in zip(one, our, their, strict=True):
+            assert (a - b).norm() < 1e-4 * a.norm() + 1e-9 and (a - c).norm() < 1e-3 * a.norm() + 1e-8
+
+
+def _fit_parts(cut=slice(None)):
+    """(rig, curves, track, clip) of the scene's frames."""
     known, template = scene(), load_template()
     layout = make_layout(ParticleBudgets(**BUDGETS), template)
     rig = make_rig(known.canonical, layout, template, "face")
     rig = displaced(rig, torch.full((len(rig.node_rest), 3), 2e-3))
     config = FitConfig(batch=4)
-    pictures = make_pictures(known.frames, known.masks, known.xy, known.confidence, config.weights)
-    weight = keypoint_weights(known.confidence, config.track)
-    curves = make_curves(rig, FRAMES, config.track)
+    frames, masks, xy, sure = (v[cut].copy() for v in (known.frames, known.masks, known.xy, known.confidence))
+    pictures = make_pictures(frames, masks, xy, sure, config.weights)
+    weight = keypoint_weights(sure, config.track)
+    curves = make_curves(rig, len(xy), config.track)
     rotvecs, translation = (value.detach() for value in curves())
-    track = Track(rotvecs, translation, torch.zeros(FRAMES, 52), known.camera, weight)
-    binding = TrackBinding(np.zeros(0, np.int64), np.zeros((FRAMES, 0, 2), np.float32))
-    clip = clip_refine.make_clip(pictures, binding, known.xy, weight, config.cutoff_hz)
+    track = Track(rotvecs, translation, torch.zeros(len(xy), 52), known.camera, weight)
+    binding = TrackBinding(np.zeros(0, np.int64), np.zeros((len(xy), 0, 2), np.float32))
+    return rig, curves, track, clip_refine.make_clip(pictures, binding, xy, weight, config.cutoff_hz)
+
+
+def _fit_step():
+    (rig, curves, track, clip), config = _fit_parts(), FitConfig(batch=4)
     nodes = len(rig.node_rest)
     leaves = [
         torch.zeros(FRAMES, *shape, requires_grad=True) for shape in ((52,), (nodes, 3), (nodes, 3), (nodes,))

@@ -13,7 +13,7 @@ from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.config import ContrastiveConfig
 from avatar_core.embed.contrastive import retrieval_accuracy, train_embedding
 from avatar_core.fit.config import FitConfig
-from avatar_core.fit.deform import fit_clip
+from avatar_core.fit.deform import Observed, fit_clip, fit_clips
 from avatar_core.generator.calibrate import calibrate_motion
 from avatar_core.generator.config import MotionLossConfig, SampleConfig, TrainConfig
 from avatar_core.generator.model import Generator
@@ -25,6 +25,7 @@ from avatar_core.particles.layout import make_layout
 from avatar_core.perception.backends import PerceptionConfig
 from avatar_core.personalise.config import PersonaliseConfig, RefineConfig
 from avatar_core.personalise.refine import refine
+from avatar_core.personalise.refine_together import Portrayed, refine_together
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.score.train import evaluate_score, train_score
@@ -59,7 +60,7 @@ def test_generator(data, codec, unnamed_is_nowhere):
     config = TrainConfig(steps=1, batch=4, window=24)
     with unnamed_is_nowhere():
         generator, history = train_generator(data, codec, config, MODEL)
-        calibrate_motion(generator, data[:2], codec, SampleConfig(steps=2), 1)
+        calibrate_motion(generator, data[:2], data[2:], codec, SampleConfig(steps=2), 1)
         finite(generator.state_dict().values())
         finite([generate(generator, np.zeros(16000, np.float32), 1, SampleConfig(steps=2, guidance=2.0))])
         half = train_generator(data, codec, config, MODEL, compute=BF16)[1]
@@ -117,6 +118,22 @@ def test_personalise(unnamed_is_nowhere):
             refined = refine(
                 particles, view, view.crop(20, 20, 40, 40), config, sharp=sharp, focus=(20, 20, 40)
             )
+            assert np.isfinite(refined.means).all() and not np.array_equal(refined.colors, particles.colors)
+
+
+def test_several_clips_and_portraits(unnamed_is_nowhere):
+    layout, known = make_layout(ParticleBudgets(**BUDGETS), load_template()), scene()
+    seen = Observed(
+        known.frames, known.masks, known.tracks, known.xy, known.confidence, known.canonical, "face"
+    )
+    config = FitConfig(iterations=1, batch=4)
+    config = replace(config, track=replace(config.track, iterations=2))
+    particles, view = portrait()
+    portraits = [Portrayed(particles, view, view.crop(20, 20, 40, 40)), Portrayed(particles, view, None)]
+    with unnamed_is_nowhere():
+        for fitted in fit_clips([seen, seen], layout, load_template(), config):
+            finite([fitted.deformation.mean_offset, fitted.deformation.rotation, fitted.deformation.color])
+        for refined in refine_together(portraits, RefineConfig(steps=1), names=["a", "b"]):
             assert np.isfinite(refined.means).all() and not np.array_equal(refined.colors, particles.colors)
 
 

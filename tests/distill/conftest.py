@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from tests.distill.material import material  # noqa: F401
+
 _path = Path(__file__).parents[1] / "motion" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("artificial_person", _path)
 _module = importlib.util.module_from_spec(_spec)

@@ -1,94 +1,22 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from avatar_core.audio.features import log_mel_numpy
 from avatar_core.audio.mel import CLEAN
 from avatar_core.distill.config import DistillConfig, DistillWeights
 from avatar_core.distill.train import (
-    DistillClip,
     Student,
-    View,
     _fake_score,
     _learn_fake_score,
     decoder_parameters,
     rendered_terms,
     train_student,
 )
-from avatar_core.embed.batches import LatentClip
-from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.embed.config import CodecConfig
-from avatar_core.generator.config import DiTConfig, GeneratorConfig, RefinerConfig, TrainConfig
-from avatar_core.generator.model import Generator
-from avatar_core.generator.train import train_generator
-from avatar_core.geometry.camera import look_at
 from avatar_core.particles.deformation import LocalFrames
-from avatar_core.particles.splats import rasterize_splats
-from avatar_core.perception.tracks import bind_tracks
 from avatar_core.score.clips import AUDIO_CONTEXT
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
-
-MODEL = GeneratorConfig(
-    DiTConfig(dims=16, channels=32, heads=2), RefinerConfig(channels=16, heads=2), body_dims=8, face_dims=6
-)
-SIMPLE = TrainConfig(batch=4, window=24, silence=0.0)
-CAMERA = look_at((0, -2, 1.57), (0, 0, 1.57), 12, 32, 32)
-
-
-def _canonical(person):
-    """Large and opaque, as sharp in CAMERA as in its portrait."""
-    canonical, layout = person
-    large = replace(
-        canonical,
-        log_scales=np.full_like(canonical.log_scales, np.log(0.012)),
-        logit_opacities=np.full_like(canonical.logit_opacities, 3),
-        pixel=2 / float(CAMERA.K[0, 0]),
-    )
-    return large, layout
-
-
-@pytest.fixture(scope="module")
-def material(person, clips):
-    """Codec, a generator trained a little, and two face-view clips with their rendered pictures."""
-    torch.set_num_threads(1)
-    canonical, layout = _canonical(person)
-    codec = fit_codec(
-        [c for _, c in clips],
-        layout,
-        CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0),
-    )
-    out = []
-    with torch.no_grad():
-        for audio, clip in clips[:2]:
-            x = codec.encode(clip.deformation).numpy()
-            motion = LatentClip(
-                log_mel_numpy(audio), x, dict.fromkeys(("body", "head", "face", "hand"), True)
-            )
-            splats = LocalFrames(canonical, layout).compose(clip.deformation)
-            t = len(splats.means)
-            images, _ = rasterize_splats(splats, CAMERA, background=torch.full((3,), 0.5))
-            pixels, depth = CAMERA.project(splats.means.numpy()[:, :430])
-            tracks = bind_tracks(pixels[:, 200:350:5], pixels, depth)
-            frames = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-            Ks = np.repeat(CAMERA.K[None], t, 0)
-            view = View(CAMERA.viewmat, Ks, frames, np.full(3, 0.5, np.float32), tracks, True)
-            out.append(DistillClip(motion, "A", view, motion.audio))
-    generator = train_generator(
-        [c.motion for c in out], codec, TrainConfig(steps=30, batch=4, window=24), MODEL
-    )[0]
-    return canonical, layout, codec, generator, out
-
-
-def _copy(codec, generator):
-    return type(codec).from_tensors(*_clone(codec)), Generator.from_tensors(*_clone(generator))
-
-
-def _clone(module):
-    tensors, about = module.tensors()
-    return {k: v.clone() for k, v in tensors.items()}, about
+from tests.distill.material import SIMPLE, copy_of
 
 
 def _teacher():
@@ -99,7 +27,7 @@ def _teacher():
 def test_pictures_and_tracks_teach_the_generator_through_the_renderer(material):
     """The same frames at the same diffusion step, again and again: gradients must bring the pictures together."""
     canonical, layout, codec, generator, clips = material
-    codec, generator = _copy(codec, generator)
+    codec, generator = copy_of(codec, generator)
     student, frames = Student(generator, codec).eval(), LocalFrames(canonical, layout)
     config = DistillConfig(weights=DistillWeights(vsd=0.0), simple=SIMPLE)
     optimizer = torch.optim.Adam([*generator.parameters(), *decoder_parameters(codec)], lr=1e-3)
@@ -118,7 +46,7 @@ def test_pictures_and_tracks_teach_the_generator_through_the_renderer(material):
 @pytest.mark.parametrize("variational", [False, True])
 def test_all_terms_run_and_everything_moves(material, variational):
     canonical, layout, codec, generator, clips = material
-    codec, generator = _copy(codec, generator)
+    codec, generator = copy_of(codec, generator)
     before = {k: v.clone() for k, v in {**generator.state_dict(), **codec.state_dict()}.items()}
     config = DistillConfig(steps=3, simple=SIMPLE, variational=variational, ema=0.5)
     generator, codec, history = train_student(
@@ -160,7 +88,7 @@ def test_distillation_resumes_exactly(material, tmp_path):
     config = DistillConfig(steps=4, simple=SIMPLE, checkpoint_every=2)
 
     def run(folder=None, stop=None):
-        c, g = _copy(codec, generator)
+        c, g = copy_of(codec, generator)
 
         def progress(step, steps, what):
             if step == stop:
@@ -184,7 +112,7 @@ def test_a_weight_of_zero_changes_its_own_term_alone(material):
 
     def terms(**weights):
         config = DistillConfig(weights=DistillWeights(**weights), simple=SIMPLE)
-        student = Student(*reversed(_copy(codec, generator))).eval()
+        student = Student(*reversed(copy_of(codec, generator))).eval()
         rng = torch.Generator().manual_seed(5)
         found = rendered_terms(
             clips[0], LocalFrames(canonical, layout), student, _teacher(), None, config, rng

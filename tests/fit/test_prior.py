@@ -29,7 +29,9 @@ def prior(switches: FitWeights, **motion: torch.Tensor) -> float:
     )
     track = SimpleNamespace(weights=rest["weights"])
     config = replace(FitConfig(), weights=switches)
-    return float(motion_prior(rig, SimpleNamespace(**rest | motion), track, highpass(FRAMES, 6.0), config))
+    return float(
+        motion_prior(rig, SimpleNamespace(**rest | motion), track.weights, highpass(FRAMES, 6.0), config)
+    )
 
 
 NONE = FitWeights(arap=0, locality=0, spectral=0)

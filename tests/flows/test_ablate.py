@@ -17,13 +17,9 @@ from flows.ablation_table import write_table
 from flows.workspaces import workspace_of
 from stages.params import load_params
 from stages.profiles import change_params
+from tests.flows.parts import commit
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def test_what_parameters_can_express_is_run_and_the_rest_refused_with_a_reason():
@@ -66,8 +62,7 @@ def test_the_table_has_every_run_and_how_far_it_is(tmp_path):
 
 def test_a_workspace_has_the_tree_as_it_is_and_its_own_parameters(clone, tmp_path):
     root = clone("workspaces").root
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "start")
+    commit(root)
     with open(root / "stages/report.py", "a") as file:
         file.write("# not committed\n")
     before = (root / "params.yaml").read_text(), (root / "stages/report.py").read_text()
@@ -108,8 +103,7 @@ def test_parameters_are_changed_whole_or_not_at_all(clone):
 def test_an_ablation_runs_only_what_it_touches(smoke, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(smoke.root, root, symlinks=True)
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "start")
+    commit(root)
     lock = (root / "dvc.lock").read_text()
     environment = {
         **os.environ,

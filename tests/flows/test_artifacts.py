@@ -68,7 +68,8 @@ def test_a_stage_shows_its_progress_metrics_and_contact_sheet(tmp_path):
     kept, runs = json.loads(done.stdout.splitlines()[-1])
     assert [(run["name"], set(run["tags"])) for run in runs] == [("fit@0", {"cpu", "stage:fit"})]
     found = {artifact["key"]: artifact for artifact in kept}
-    assert set(found) == {"fit-0-progress", "fit-0-metrics", "fit-0-sheet", "fit-0-summary"}
+    names = ("progress", "metrics", "sheet", "thumbnail", "summary")
+    assert set(found) == {f"fit-0-{name}" for name in names}
     assert all(artifact["task_run_id"] == runs[0]["id"] for artifact in kept)
     assert float(found["fit-0-progress"]["data"]) == 75 and "6 of 8" in found["fit-0-progress"]["description"]
     assert "psnr 25" in found["fit-0-progress"]["description"]
@@ -76,6 +77,7 @@ def test_a_stage_shows_its_progress_metrics_and_contact_sheet(tmp_path):
     assert {"metric": "psnr", "value": 25.5} in rows
     sheet = project / "data/reports/fit/shard-0/contact_sheet.png"
     assert sheet.as_uri() in found["fit-0-sheet"]["data"]
+    assert found["fit-0-thumbnail"]["data"] == thumbnail(sheet)
     summary = found["fit-0-summary"]["data"]
     assert "| psnr | 25.5 |" in summary and thumbnail(sheet) in summary and "ran, " in summary
 

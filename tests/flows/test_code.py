@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from flows.code import INSTALLED, KERNEL, make_ready
-from flows.dvc import environment
 from flows.errors import StageLost
+from flows.repro import environment
 
 IMPORT = """
 import avatar_core.clock as c, stages.params as p, avatar_core.render.native as n

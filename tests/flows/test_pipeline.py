@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from avatar_core.errors import UserError
-from flows.dvc import (
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.repro import (
     changed_stages,
     parse_dot,
     part_of,
@@ -19,7 +20,6 @@ from flows.dvc import (
     stage_graph,
     stale_stages,
 )
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = """

@@ -1,14 +1,13 @@
 """Two workers with clones of their own and a shared DVC remote; the coordinator gets everything without running anything."""
 
-import subprocess
-import sys
 import time
 
 import pytest
 
 from flows.clone import free_clone, run_in_clone
-from flows.errors import StageFailed, StageRefused
+from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
 from flows.remote import collect
+from tests.flows.parts import commit, dvc_project, git
 
 STAGES = """
 stages:
@@ -28,28 +27,9 @@ stages:
 """
 
 
-def git(folder, *arguments):
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
 @pytest.fixture
 def origin(tmp_path):
-    root = tmp_path / "origin"
-    root.mkdir()
-    git(root, "init", "-q", ".")
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "init", "-q"], cwd=root, check=True)
-    subprocess.run(
-        [*dvc, "remote", "add", "-q", "-d", "shared", str(tmp_path / "remote")], cwd=root, check=True
-    )
-    (root / "input.txt").write_text("hello\n")
-    (root / "dvc.yaml").write_text(STAGES.format(log=tmp_path / "log.txt"))
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "start")
-    return root
+    return dvc_project(tmp_path, STAGES.format(log=tmp_path / "log.txt"))
 
 
 def test_each_stage_runs_once_wherever_it_runs(origin, tmp_path):
@@ -67,9 +47,8 @@ def test_a_refused_stage_says_why(origin, tmp_path):
     (origin / "dvc.yaml").write_text(
         "stages:\n  make:\n    cmd: \"echo 'error: make: bad'; exit 2\"\n    deps: [input.txt]\n    outs: [a.txt]\n"
     )
-    git(origin, "commit", "-q", "-a", "-m", "bad")
     with pytest.raises(StageRefused, match="make: bad"):
-        run_in_clone(str(origin), git(origin, "rev-parse", "HEAD"), "make", tmp_path / "one", print)
+        run_in_clone(str(origin), commit(origin), "make", tmp_path / "one", print)
 
 
 def test_what_a_killed_worker_left_does_not_stop_the_next(origin, tmp_path):
@@ -83,11 +62,10 @@ def test_what_a_killed_worker_left_does_not_stop_the_next(origin, tmp_path):
 
 def test_lines_come_as_they_are_said(origin, tmp_path):
     (origin / "dvc.yaml").write_text('stages:\n  make:\n    cmd: "echo one; sleep 2; echo two"\n')
-    git(origin, "commit", "-q", "-a", "-m", "slow")
     heard = []
     run_in_clone(
         str(origin),
-        git(origin, "rev-parse", "HEAD"),
+        commit(origin),
         "make",
         tmp_path / "one",
         lambda line: heard.append((line, time.monotonic())),
@@ -97,12 +75,9 @@ def test_lines_come_as_they_are_said(origin, tmp_path):
 
 
 def test_a_missing_remote_is_the_reason_given(origin, tmp_path):
-    git(origin, "rm", "-q", "--cached", ".dvc/config")
     (origin / ".dvc/config").write_text("")
-    git(origin, "add", "-f", ".dvc/config")
-    git(origin, "commit", "-q", "-m", "no remote")
     with pytest.raises(StageFailed, match="no remote"):
-        run_in_clone(str(origin), git(origin, "rev-parse", "HEAD"), "make", tmp_path / "one", print)
+        run_in_clone(str(origin), commit(origin), "make", tmp_path / "one", print)
 
 
 def test_two_workers_of_a_machine_have_clones_of_their_own(tmp_path):
@@ -114,3 +89,47 @@ def test_two_workers_of_a_machine_have_clones_of_their_own(tmp_path):
         assert len({first, second, third}) == 3
     with free_clone("a", tmp_path) as again:
         assert again == first
+
+
+def test_upstream_that_has_vanished_is_said_and_not_made_anew(origin, tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.exchange.PATIENCE", (0.1,))
+    revision = git(origin, "rev-parse", "HEAD")
+    run_in_clone(str(origin), revision, "make", tmp_path / "one", print)
+    for file in (p for p in (tmp_path / "remote/files").rglob("*") if p.is_file()):
+        file.unlink()
+    with pytest.raises(StageLost, match="make: expected its outputs in the remote"):
+        run_in_clone(str(origin), revision, "copy@0", tmp_path / "two", print)
+    with pytest.raises(StageLost, match="make: expected its outputs in the remote"):
+        collect(origin)
+    # whoever has them gives them again
+    run_in_clone(str(origin), revision, "make", tmp_path / "one", print)
+    run_in_clone(str(origin), revision, "copy@0", tmp_path / "two", print)
+    assert (tmp_path / "log.txt").read_text().split() == ["make", "copy0"]
+
+
+def test_a_worker_gets_what_its_stage_needs_and_no_more(origin, tmp_path):
+    revision = git(origin, "rev-parse", "HEAD")
+    for stage in ("make", "copy@0", "copy@1"):
+        run_in_clone(str(origin), revision, stage, tmp_path / "one", print)
+    run_in_clone(str(origin), revision, "copy@1", tmp_path / "two", print)
+    assert not (tmp_path / "two/b0.txt").exists()
+    entries = [p for p in (tmp_path / "two/.dvc/cache/runs").rglob("*") if p.is_file()]
+    assert len(entries) == 2  # of make and copy@1
+    assert (tmp_path / "two/b1.txt").stat().st_nlink > 1  # one copy of the data, not two
+
+
+def test_unfinished_work_goes_on_in_another_clone(origin, tmp_path):
+    # a stage that does three pieces and is told to end after the second, in its first life
+    work = "mkdir -p data/work/make; for k in 1 2 3; do test -e data/work/make/$k && continue; "
+    work += f"echo $k >> {tmp_path}/log.txt; touch data/work/make/$k; test $k = 2 && exit 75; done; ls data/work/make > a.txt"
+    (origin / "dvc.yaml").write_text(
+        f'stages:\n  make:\n    cmd: "{work}"\n    deps: [input.txt]\n    outs: [a.txt]\n'
+    )
+    revision = commit(origin)
+    with pytest.raises(StagePreempted):
+        run_in_clone(str(origin), revision, "make", tmp_path / "one", print)
+    kept = tmp_path / "remote/work" / revision / "make.tar"
+    assert kept.is_file()
+    run_in_clone(str(origin), revision, "make", tmp_path / "two", print)
+    assert (tmp_path / "log.txt").read_text().split() == ["1", "2", "3"]
+    assert (tmp_path / "two/a.txt").read_text().split() == ["1", "2", "3"] and not kept.exists()

@@ -1,5 +1,7 @@
 """The simulated scheduler keeps its books; the scale sheet says what it was made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,17 +11,27 @@ from benchmarks.scale.simulate import Fleet, shard_seconds, simulate
 
 
 def test_without_failures_it_is_list_scheduling():
-    fleet = Fleet(workers=2, failures_an_hour=0, overhead=10)
+    fleet = Fleet(workers=2, failures_an_hour=0, before=6, after=4, places=1, notice=0)
     outcome = simulate(np.array([[100.0, 50.0], [100.0, 50.0]]), fleet)
     assert outcome.makespan == 170 and outcome.useful == 300 and outcome.utilisation(fleet) == 300 / 340
-    one = simulate(np.array([[100.0, 50.0], [100.0, 50.0]]), Fleet(workers=1, failures_an_hour=0, overhead=0))
-    assert one.makespan == 300 and one.utilisation(Fleet(workers=1)) == 1 and one.failures == 0
+    alone = replace(fleet, workers=1, before=0, after=0)
+    one = simulate(np.array([[100.0, 50.0], [100.0, 50.0]]), alone)
+    assert one.makespan == 300 and one.utilisation(alone) == 1 and one.failures == 0
     # a shard's second item waits for its first: more workers than shards are of no use
-    many = simulate(np.array([[100.0, 50.0]]), Fleet(workers=64, failures_an_hour=0, overhead=0))
-    assert many.makespan == 150
+    assert simulate(np.array([[100.0, 50.0]]), replace(alone, workers=64)).makespan == 150
+    assert simulate(np.array([[100.0, 50.0]]), replace(alone, workers=64, notice=9)).makespan == 159
 
 
-def test_a_lost_worker_costs_its_item_and_its_absence():
+def test_a_worker_prepares_one_item_while_another_computes():
+    fleet = Fleet(workers=1, failures_an_hour=0, before=6, after=4, places=2)
+    items = np.full((10, 1), 20.0)
+    assert simulate(items, fleet).makespan == 6 + 10 * 20 + 4
+    assert simulate(items, replace(fleet, places=1)).makespan == 10 * 30
+    # items that are shorter than their overhead cannot hide it
+    assert simulate(np.full((10, 1), 2.0), fleet).makespan > 10 * 5
+
+
+def test_a_lost_worker_costs_its_items_and_its_absence():
     chains = np.full((200, 2), 1800.0)
     none, some = (simulate(chains, Fleet(16, rate), seed=1) for rate in (0, 0.05))
     assert some.failures > 3 and some.useful == none.useful == chains.sum()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from flows.needs import Needs, longest_way, needs_of
-from flows.slots import Machine, Slots, lock_gpus, visible_gpus
+from flows.slots import Machine, Slots, lock, visible_gpus
 from stages.common import RENDERING, STAGES, TRAINING
 from stages.params import parse_params
 from stages.profiles import profile_values
@@ -96,16 +96,43 @@ def test_each_card_has_one_stage_and_cpu_stages_need_none(tmp_path):
 
 def test_a_card_is_held_over_processes_and_freed_by_a_kill(tmp_path):
     folder = tmp_path / "locks"
-    hold = f"from flows.slots import *; held = lock_gpus(('0',), 1, Path({str(folder)!r})); print(*held, flush=True); input()"
+    hold = f"from flows.slots import *; held = lock(('0',), 1, Path({str(folder)!r})); print(*held, flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"0\n"
-    assert lock_gpus(("0",), 1, folder) is None and list(lock_gpus(("0", "1"), 1, folder)) == ["1"]
-    assert lock_gpus(("0", "1"), 2, folder) is None
+    assert lock(("0",), 1, folder) is None and list(lock(("0", "1"), 1, folder)) == ["1"]
+    assert lock(("0", "1"), 2, folder) is None
     other.kill()
     other.wait()
-    assert list(lock_gpus(("0", "1"), 2, folder)) == ["0", "1"]
+    assert list(lock(("0", "1"), 2, folder)) == ["0", "1"]
+
+
+def test_workers_of_a_machine_share_its_cores(tmp_path):
+    """One prepares while the other computes: two processes, two cores, stages of two cores: never two at the same time."""
+    code = f"""
+import time
+from pathlib import Path
+from flows.needs import Needs
+from flows.slots import Machine, Slots
+slots = Slots(Machine(2, 8), locks=Path({str(tmp_path)!r}), shared=True)
+for _ in range(2):
+    with slots.take(Needs(cores=2)) as card:
+        assert card == {{}}
+        start = time.time(); time.sleep(1); print(start, time.time(), flush=True)
+"""
+    command = [sys.executable, "-c", code]
+    two = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    spans = sorted(tuple(map(float, x.split())) for p in two for x in p.communicate()[0].splitlines())
+    assert len(spans) == 4 and all(a[1] <= b[0] for a, b in zip(spans, spans[1:]))
+    # small ones run beside each other, and a card needs no core's lock
+    held = lock(("core-0",), 1, tmp_path)
+    slots = Slots(Machine(2, 8, ("0",)), locks=tmp_path, shared=True)
+    with slots.take(Needs(cores=1)):
+        assert lock(("core-1",), 1, tmp_path) is None
+        with slots.take(Needs(cores=0, gpus=1)) as card:
+            assert card == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert held
 
 
 def test_cards_are_those_that_are_visible(monkeypatch):

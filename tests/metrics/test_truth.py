@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avatar_core.metrics.truth import truth_report
+from avatar_core.metrics.truth import LIP_LINE, correspond, lip_line, truth_report
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import make_layout
@@ -52,6 +52,23 @@ def test_scale_and_place_are_no_error_but_a_frozen_mouth_is(clip):
     frozen = truth_report(ids, truth, template, layout, still)
     assert frozen["lip_correlation"] == 0
     assert frozen["lips_mm"] > 5 * moved["lips_mm"]
+
+
+def test_the_lip_line_is_open_where_one_pair_is(clip):
+    template, layout, surface, ids, truth = clip
+    ours, true = lip_line(correspond(ids, truth, template, layout, layout.points(surface)))
+    assert ours.shape == true.shape == (6, len(LIP_LINE)) == (6, 7)
+    assert np.abs(ours - true).max() < 4e-4
+    # the jaw opens from frame to frame, the middle the widest
+    assert (np.diff(true[:, 0]) > 5e-4).all() and true[5, 0] - true[0, 0] == (true[5] - true[0]).max()
+    # one pair near a corner stands open while the middle is shut: the truth is moved there, ours is not
+    parted = truth.copy()
+    parted[:, ids == LIP_LINE[-1][0], 2] += 0.004
+    _, true = lip_line(correspond(ids, parted, template, layout, layout.points(surface)))
+    assert (true[0] - ours[0]).argmax() == 6 and (true[0] - ours[0])[:6].max() < 4e-4
+    with pytest.raises(ValueError, match="vertices of the lips"):
+        few = ids != LIP_LINE[3][1]
+        lip_line(correspond(ids[few], truth[:, few], template, layout, layout.points(surface)))
 
 
 def test_known_error_in_the_hands(clip):

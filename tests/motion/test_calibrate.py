@@ -44,7 +44,7 @@ def test_every_head_particle_gets_the_energy_of_the_fits(clips, data, codec, ner
         )
 
     before = ratios()
-    calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
+    calibrate_motion(nervous, data, [], codec, SampleConfig(), seed=1)
     after = ratios()
     assert (before > 5).all()
     assert (after > 0.67).all() and (after < 1.5).all()
@@ -68,7 +68,7 @@ def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nerv
 
     v = velocities()
     assert abs(np.corrcoef(v[:, 0], v[:, 1])[0, 1]) < 0.6
-    calibrate_motion(nervous, coupled, codec, SampleConfig(), seed=1)
+    calibrate_motion(nervous, coupled, [], codec, SampleConfig(), seed=1)
     v = velocities()
     assert np.corrcoef(v[:, 0], v[:, 1])[0, 1] < -0.75
 
@@ -76,10 +76,10 @@ def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nerv
 def test_quiet_clips_make_quiet_motion_and_the_face_keeps_its_size_and_its_tempo(clips, data, codec, nervous):
     audio = clips[0][0]
     raw = generate(nervous, audio, seed=1)
-    calibrate_motion(nervous, data, codec, SampleConfig(), seed=1)
+    calibrate_motion(nervous, data, [], codec, SampleConfig(), seed=1)
     before, moves = nervous.sigma_frames.clone(), generate(nervous, audio, seed=1)
     quiet = [dataclasses.replace(c, x=np.asarray(c.x) * np.float32(0.3)) for c in data]
-    calibrate_motion(nervous, quiet, codec, SampleConfig(), seed=1)
+    calibrate_motion(nervous, quiet, [], codec, SampleConfig(), seed=1)
     still = generate(nervous, audio, seed=1)
     assert (nervous.sigma_frames >= before).all()
     assert slow_energy(skull(codec, still)) < 0.15 * slow_energy(skull(codec, moves))
@@ -100,8 +100,23 @@ def test_a_mouth_that_opens_too_little_opens_as_in_the_fits(data, codec, nervous
     wanted = np.median([codec.aperture(_t(c.x)).std() for c in data])
     nervous.dit.prior.weight.data[FACE] *= 0.8 * wanted / opening(1.0)
     assert opening(1.0) == pytest.approx(0.8 * wanted, rel=0.1)
-    calibrate_motion(nervous, data, codec, SampleConfig(), seed=0)
+    calibrate_motion(nervous, data, [], codec, SampleConfig(), seed=0)
     assert opening(float(nervous.face_gain)) == pytest.approx(wanted, rel=0.1)
+    # Unheard clips count, where there are some: their lips open by a tenth more.
+    wider = [dataclasses.replace(c, x=_wider(c.x, 1.1)) for c in data]
+    hidden = dataclasses.replace(
+        wider[0], x=_wider(data[0].x, 9.0), visible={**data[0].visible, "face": False}
+    )
+    before = float(nervous.face_gain)
+    calibrate_motion(nervous, data, [*wider, hidden, hidden], codec, SampleConfig(), seed=0)
+    assert float(nervous.face_gain) == pytest.approx(1.1 * before, rel=1e-3)
+
+
+def _wider(x, gain):
+    """Face latents stretched about zero."""
+    out = np.array(x)
+    out[:, FACE] *= np.float32(gain)
+    return out
 
 
 def _t(values):
@@ -110,7 +125,7 @@ def _t(values):
 
 def test_regions_that_no_clip_shows_are_left_alone(data, codec, nervous):
     hidden = [dataclasses.replace(c, visible={**c.visible, "hand": False, "head": False}) for c in data]
-    calibrate_motion(nervous, hidden, codec, SampleConfig(), seed=1)
+    calibrate_motion(nervous, hidden, [], codec, SampleConfig(), seed=1)
     assert torch.equal(nervous.covariance_map, torch.eye(16))
     assert (nervous.sigma_frames[HEAD] == 1).all() and (nervous.sigma_frames[14:] == 1).all()
 

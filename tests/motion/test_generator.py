@@ -140,11 +140,20 @@ def test_windows_are_drawn_from_a_clip_and_from_its_takes(data, codec):
     clip = data[0]
     takes = np.stack([np.full_like(clip.audio, 100.0), np.full_like(clip.audio, 200.0)])
     config = TrainConfig(batch=60, window=8, silence=0.0)
-    mel, _, _, _ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
+    mel, *_ = Batches([replace(clip, takes=takes)], codec, config).draw(torch.Generator().manual_seed(0))
     heard = mel.mean((1, 2))
     for value in (100.0, 200.0):
         assert 10 < int((heard == value).sum()) < 40
     assert 5 < int((heard < 50).sum()) < 30
+
+
+def test_a_window_knows_its_place_in_its_clip(data, codec):
+    """What the refiner is conditioned on: the numbers of the frames that the window holds."""
+    numbered = replace(data[0], x=np.repeat(np.arange(len(data[0].x), dtype=np.float32)[:, None], 16, 1))
+    config = TrainConfig(batch=40, window=8, silence=0.0)
+    _, x, _, _, first = Batches([numbered], codec, config).draw(torch.Generator().manual_seed(0))
+    held = (first + torch.arange(8)).clamp(0, len(numbered.x) - 1)
+    assert torch.equal(x[..., 0], held.float()) and len(first.unique()) > 10
 
 
 def test_noise_has_unit_variance_and_the_speed_of_the_motion():

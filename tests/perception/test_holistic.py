@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from avatar_core.perception.holistic.clip import track_person
+from avatar_core.perception.holistic.clip import track_face, track_person
 from avatar_core.perception.holistic.detect import anchor_centres
 from avatar_core.perception.holistic.graph import OPERATIONS, load_graph
 from avatar_core.perception.holistic.keypoints import HolisticKeypoints
@@ -168,6 +168,8 @@ def test_a_clip_follows_its_person():
     assert np.ptp(nose) < 1.5
     again = track_person(frames)
     assert np.array_equal(found.face, again.face)
+    mesh, presence = track_face(frames)
+    assert np.array_equal(found.face, mesh) and np.array_equal(found.face_presence, presence)
     blank = track_person(np.full((5, 128, 128, 3), 90, np.uint8))
     assert not blank.face_presence.any() and not blank.pose_visibility.any()
 

@@ -80,7 +80,7 @@ def stage_of(source, data, tmp_path):
     raw["run"]["shards"] = [0]
     raw["identities"] |= {"train": 1, "val": 1, "test": 1}
     raw["speech"] |= {"backend": "coqui", "coqui": vars(source), "face_clips": 1, "waist_up_clips": 0, "full_body_clips": 0,
-                      "val_clips": 1, "test_clips": 1, "max_seconds": 1.0}  # fmt: skip
+                      "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1, "max_seconds": 1.0}  # fmt: skip
     raw["teacher"] |= {"backends": {"folder": 1.0}, "folder": {"path": str(tmp_path)}}
     return Stage("speech", None, parse_params(raw), data)
 

@@ -23,6 +23,7 @@ SMALL = {
         "waist_up_clips": 0,
         "full_body_clips": 0,
         "val_clips": 1,
+        "val_waist_up_clips": 0,
         "test_clips": 1,
         "max_seconds": 0.52,
     },

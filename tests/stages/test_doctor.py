@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from avatar_core.errors import UserError
+from avatar_core.io.atomic import sha256_file
 from avatar_core.models.files import folder_digest
 from stages import __main__ as command
 from stages.doctor import components, known_models, listed, shown, verified, verified_folder
@@ -127,6 +128,34 @@ def test_models_are_verified_byte_by_byte(tmp_path):
         verified_folder(folder)
     with pytest.raises(UserError, match="none-such: expected a folder with a model, found none"):
         verified_folder(tmp_path / "none-such")
+
+
+def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    file = tmp_path / "tracker.pt"
+    file.write_bytes(b"tracks")
+    digest = sha256_file(file)
+    params = parsed(
+        score={"backend": "ltx2", "ltx2": {"revision": "a" * 40, "frames": 24}},
+        perception={
+            "keypoints": "wholebody",
+            "tracks": "cotracker",
+            "cotracker": {"path": str(file), "sha256": digest},
+        },
+    )
+    score, keypoints, tracks = (
+        found(params, role) for role in ("score", "perception.keypoints", "perception.tracks")
+    )
+    assert any("hf download Lightricks/LTX-2.5-Diffusers" in line for line in score.lacking)
+    assert "score.ltx2.frames: expected 1 more than a multiple of 8, found 24" in score.lacking
+    assert "LTX-2 community licence, training under conditions" in shown(score)[0]
+    assert "perception.wholebody.path: expected the path of a pose network" in keypoints.lacking[-1]
+    assert tracks.ready and "CC BY-NC 4.0, training NOT allowed" in shown(tracks)[0]
+    params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})
+    assert verified(params) == [f"facebook/cotracker3: {file} is whole"]
+    file.write_bytes(b"trackz")
+    with pytest.raises(UserError, match=r"tracker\.pt: expected SHA-256"):
+        verified(params)
 
 
 def test_the_list_names_every_model_and_what_is_downloaded(monkeypatch, tmp_path):

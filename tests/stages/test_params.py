@@ -54,7 +54,7 @@ def test_laptop_profile_equals_the_defaults_and_is_what_is_committed(laptop):
         ("run.shards", [0, 1.5]),
         ("run.shards", [1, 2]),
         ("run.shards", []),
-        ("run.shards", list(range(11))),
+        ("run.shards", list(range(14))),
         ("run.workers", 0),
         ("identities.train", -3),
         ("identities.backend", "magic"),

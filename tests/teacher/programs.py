@@ -124,7 +124,7 @@ def recorded_run(root, portrait, teacher, *, sounds, clips=1):
     raw["identities"] |= {"backend": "folder", "folder": {"path": str(root / "photos")}}
     raw["identities"] |= {"train": 1, "val": 1, "test": 1}
     raw["speech"] |= {"backend": "folder", "folder": {"path": str(root / "sounds")}, "face_clips": clips, "waist_up_clips": 0,
-                      "full_body_clips": 0, "val_clips": 1, "test_clips": 1}  # fmt: skip
+                      "full_body_clips": 0, "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1}  # fmt: skip
     raw["teacher"] |= teacher | {"size": 128}
     raw["perception"] |= {"masks": "grabcut"}
     params, data = parse_params(raw), root / "data"

@@ -39,6 +39,7 @@ def planned(tmp_path, monkeypatch):
         "face_clips": 3,
         "waist_up_clips": 0,
         "val_clips": 0,
+        "val_waist_up_clips": 0,
         "test_clips": 2,
         "max_seconds": 0.7,
     }

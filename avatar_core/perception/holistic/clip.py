@@ -229,6 +229,14 @@ def _all_frames(
     return _between(where, points[seen], every), _between(where, presence[seen], every) * near
 
 
+def track_face(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Face mesh (T,478,3) and presence (T,) of the person that `track_person` follows in frames (T,H,W,3), without the rest."""
+    seed = _seed(frames)
+    if seed is None:
+        return np.zeros((len(frames), 478, 3)), np.zeros(len(frames))
+    return _face([Picture(frame) for frame in frames], seed)
+
+
 def track_person(frames: np.ndarray) -> ClipPoints:
     """Frames (T,H,W,3) uint8 of one shot, in order -> its person; all presences are 0 when nobody's face is seen."""
     count = len(frames)

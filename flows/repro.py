@@ -1,8 +1,10 @@
-"""DVC as the flows see it: the graph of stages, and one stage run in a process of its own.
+"""Stages as DVC runs them: the graph, what is stale in it, and one stage in a process of its own.
 
 `dvc --wait-for-lock repro --single-item STAGE` is the form that several processes may run at once in one workspace (plain
 `dvc repro` locks the paths of all upstream stages and fails at once when they are taken). It neither looks at nor runs upstream
 stages, so the order is the flow's business.
+
+(Not `flows/dvc.py`: Prefect puts this folder on the path while it loads a flow, and DVC's own package would not be found.)
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from pathlib import Path
 
 from avatar_core.errors import UserError
 from flows.code import code_of
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused
 from flows.processes import TIMED_OUT, stream
 
 DVC = [sys.executable, "-m", "dvc"]
 _NODE = re.compile(r'^"([^"]+)";?$')
 _EDGE = re.compile(r'^"([^"]+)" -> "([^"]+)";?$')
 _ENDED = re.compile(r"exited with (-?\d+)")
-_PASSING = "No space left on device"
+FULL = "No space left on device"
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:
@@ -121,11 +123,13 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     kind = StageFailed
     if code == TIMED_OUT:
         kind = StageFailed
+    elif any(FULL in line for line in lines):
+        kind = StageFull
     elif 2 in ends:
         kind = StageRefused
     elif 75 in ends:
         kind = StagePreempted
-    elif not ends or any(end < 0 or end > 128 for end in ends) or any(_PASSING in line for line in lines):
+    elif not ends or any(end < 0 or end > 128 for end in ends):
         kind = StageLost  # no stage's own end: DVC, git or the remote failed
     return kind(f"{what}: {reason}")
 

@@ -1,0 +1,96 @@
+"""A step of the distillation with a tiny LTX-2 as its score teacher: through the renderer into the generator."""
+
+import copy
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
+    reason="extra `models` is not installed",
+)
+
+from dataclasses import replace  # noqa: E402
+
+from avatar_core.device import CPU  # noqa: E402
+from avatar_core.distill.config import DistillConfig, DistillWeights  # noqa: E402
+from avatar_core.distill.train import Student, rendered_terms, train_student  # noqa: E402
+from avatar_core.models.files import folder_digest  # noqa: E402
+from avatar_core.particles.deformation import LocalFrames  # noqa: E402
+from avatar_core.progress import silent  # noqa: E402
+from avatar_core.score.clips import ScoreClip  # noqa: E402
+from avatar_core.score.ltx2 import LTX2Score  # noqa: E402
+from tests.distill.material import SIMPLE, copy_of  # noqa: E402
+from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def seen(material, tmp_path_factory):
+    """The clips with the sound as the teacher hears it, and the teacher."""
+    folder = save_tiny_ltx2(tmp_path_factory.mktemp("ltx") / "tiny")
+    backend = LTX2Score(model=str(folder), sha256=folder_digest(folder), size=32, frames=9, dtype="fp32")
+    rng = np.random.default_rng(0)
+    clips = [
+        replace(
+            clip,
+            log_mel=backend.hear(
+                torch.from_numpy(rng.normal(size=640 * len(clip.motion.x)).astype(np.float32))
+            ).numpy(),
+        )
+        for clip in material[4]
+    ]
+    shown = [ScoreClip(clip.view.frames, clip.log_mel) for clip in clips]
+    made, _ = backend.train(shown, 0, tmp_path_factory.mktemp("work"), silent, CPU)
+    return clips, backend.load(*made.tensors())
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_a_step_moves_the_generator_and_the_decoder(material, seen, variational):
+    canonical, layout, codec, generator, _ = material
+    clips, teacher = seen
+    codec, generator = copy_of(codec, generator)
+    before = {k: v.clone() for k, v in {**generator.state_dict(), **codec.state_dict()}.items()}
+    weights = DistillWeights(simple=0.0, vsd=1.0, trajectory=0.0, l1=0.0, arap=0.0)
+    config = DistillConfig(steps=2, simple=SIMPLE, weights=weights, variational=variational, ema=0.5)
+    generator, codec, history = train_student(
+        clips, {"A": canonical}, layout, generator, codec, teacher, config
+    )
+    assert np.isfinite(history[-1]["vsd"]) and history[-1]["vsd"] > 0
+    after = {**generator.state_dict(), **codec.state_dict()}
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert "dit.trunk.stem.weight" in moved and "regions.face.decoder_residual.2.weight" in moved
+
+
+def test_what_the_rendered_pictures_are_told_is_the_slope_of_the_score(material, seen, monkeypatch):
+    """With the score held, the term is linear in x: each picture's gradient must be how fast that moves with the picture."""
+    canonical, layout, codec, generator, _ = material
+    clips, teacher = seen
+    student = Student(*reversed(copy_of(codec, generator))).eval()
+    config = DistillConfig(weights=DistillWeights(trajectory=0.0, arap=0.0), simple=SIMPLE)
+    kept, encode = [], type(teacher).encode
+
+    def remember(self, pictures):
+        x = encode(self, pictures)
+        if x.requires_grad:
+            pictures.retain_grad()
+            x.retain_grad()
+            kept.append((pictures, x))
+        return x
+
+    monkeypatch.setattr(type(teacher), "encode", remember)
+    person, rng = LocalFrames(canonical, layout), torch.Generator().manual_seed(3)
+    rendered_terms(clips[0], person, student, teacher, None, config, rng)["vsd"].backward()
+    pictures, x = kept[0]
+    assert pictures.shape == (1, 9, 3, 32, 32) and x.shape == (1, 4, 2, 1, 1)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.generator.parameters())
+    exact = copy.deepcopy(teacher).double()
+    with torch.no_grad():
+        for seed in range(4):
+            way = torch.randn(
+                pictures.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+            )
+            up, down = (encode(exact, pictures.double() + step * way) for step in (1e-5, -1e-5))
+            slope = float((x.grad * (up - down)).sum() / 2e-5)
+            assert float((pictures.grad * way).sum()) == pytest.approx(slope, rel=1e-3)
