@@ -1,4 +1,4 @@
-"""Networks with the inputs and outputs of the published ones, small and made on the spot: TorchScript, and ONNX written by hand.
+"""Networks with the inputs and outputs of the published ones, small and made on the spot: TorchScript, and ONNX.
 
 Each gives numbers that follow from the mean colour of what it sees (of each ninth, so that places count), by fixed weights.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from avatar_core.metrics.syncnet import network
+from tests.models.tiny_onnx import node, write_onnx
 
 
 class Means(nn.Module):
@@ -79,47 +80,13 @@ def save_syncnet(path: Path) -> Path:
     return path
 
 
-def _message(field: int, payload: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    out = b""
-    while True:
-        value, low = value >> 7, value & 127
-        out += bytes([low | (128 if value else 0)])
-        if not value:
-            return out
-
-
-def _number(field: int, value: int) -> bytes:
-    return bytes([field << 3]) + _varint(value)
-
-
 def save_onnx(path: Path, sample: tuple[int, ...], *outputs: tuple[int, ...], scale: float = 1.0) -> Path:
-    """ONNX: x (1,*sample) -> the mean colour, mixed by fixed weights of that scale into each of the outputs (1,*shape)."""
+    """ONNX: x (1,3,H,W) -> the mean colour, mixed by fixed weights of that scale into each of the outputs (1,*shape)."""
     rng = np.random.default_rng(1)
-
-    def tensor(name: bytes, shape: tuple[int, ...]) -> bytes:
-        dims = b"".join(_message(1, _number(1, d)) for d in shape)
-        return _message(1, name) + _message(2, _message(1, _number(1, 1) + _message(2, dims)))
-
-    def constant(name: bytes, values: np.ndarray) -> bytes:
-        kind = 7 if values.dtype == np.int64 else 1
-        dims = b"".join(_number(1, d) for d in values.shape)
-        return dims + _number(2, kind) + _message(8, name) + _message(9, values.tobytes())
-
-    def node(op: bytes, inputs: list[bytes], output: bytes) -> bytes:
-        return b"".join(_message(1, i) for i in inputs) + _message(2, output) + _message(4, op)
-
-    graph = _message(1, node(b"GlobalAveragePool", [b"x"], b"pool")) + _message(2, b"g")
+    nodes, constants = [node("GlobalAveragePool", ["x"], "pool")], {}
     for k, shape in enumerate(outputs):
-        weight, raw, name = b"w%d" % k, b"r%d" % k, b"y%d" % k
-        mixture = (scale * rng.normal(size=(int(np.prod(shape)), 3, 1, 1))).astype(np.float32)
-        graph += _message(1, node(b"Conv", [b"pool", weight], raw)) + _message(5, constant(weight, mixture))
-        graph += _message(1, node(b"Reshape", [raw, b"s%d" % k], name))
-        graph += _message(5, constant(b"s%d" % k, np.array((1, *shape), np.int64)))
-    graph += _message(11, tensor(b"x", (1, *sample)))
-    graph += b"".join(_message(12, tensor(b"y%d" % k, (1, *shape))) for k, shape in enumerate(outputs))
-    path.write_bytes(_number(1, 8) + _message(7, graph) + _message(8, _message(1, b"") + _number(2, 13)))
-    return path
+        mixture = scale * rng.normal(size=(int(np.prod(shape)), 3, 1, 1))
+        constants |= {f"w{k}": mixture.astype(np.float32), f"s{k}": np.array((1, *shape), np.int64)}
+        nodes += [node("Conv", ["pool", f"w{k}"], f"r{k}"), node("Reshape", [f"r{k}", f"s{k}"], f"y{k}")]
+    shapes = {f"y{k}": (1, *shape) for k, shape in enumerate(outputs)}
+    return write_onnx(path, sample[1:], nodes, constants, shapes)

@@ -34,7 +34,7 @@ def _tensor(name: str, array: np.ndarray) -> bytes:
     return dims + _field(2, kind) + _field(8, name) + _field(9, array.tobytes())
 
 
-def _node(op: str, inputs: list[str], output: str, **attributes: int | list[int]) -> bytes:
+def node(op: str, inputs: list[str], output: str, **attributes: int | list[int]) -> bytes:
     out = b"".join(_field(1, i) for i in inputs) + _field(2, output) + _field(4, op)
     for name, value in attributes.items():
         many = isinstance(value, list)
@@ -70,14 +70,14 @@ def save_pose(path: Path, size: tuple[int, int], points: int = 133) -> Path:
     height, width = size
     weight = np.full((points, 3, 1, 1), -0.1, np.float32)
     weight[np.arange(points), np.arange(points) % 3] = 0.2
-    nodes = [_node("Conv", ["x", "w"], "h")]
+    nodes = [node("Conv", ["x", "w"], "h")]
     constants = {"w": weight, "last": np.array([3], np.int64)}
     for axis, name, count in ((2, "simcc_x", width), (3, "simcc_y", height)):
         nodes += [
-            _node("ReduceMax", ["h"], f"{name}1", axes=[axis], keepdims=0),
-            _node("Unsqueeze", [f"{name}1", "last"], f"{name}2"),
-            _node("Concat", [f"{name}2"] * 2, f"{name}3", axis=3),
-            _node("Reshape", [f"{name}3", f"{name}s"], name),
+            node("ReduceMax", ["h"], f"{name}1", axes=[axis], keepdims=0),
+            node("Unsqueeze", [f"{name}1", "last"], f"{name}2"),
+            node("Concat", [f"{name}2"] * 2, f"{name}3", axis=3),
+            node("Reshape", [f"{name}3", f"{name}s"], name),
         ]
         constants[f"{name}s"] = np.array([1, points, 2 * count], np.int64)
     return write_onnx(
@@ -88,7 +88,7 @@ def save_pose(path: Path, size: tuple[int, int], points: int = 133) -> Path:
 def save_mask(path: Path, size: tuple[int, int], gain: float = 1.0) -> Path:
     """As U2-Net and its kind: x (1,3,H,W) -> (1,1,H,W), more where there is more red than blue."""
     weight = gain * np.array([1, 0, -1], np.float32).reshape(1, 3, 1, 1)
-    return write_onnx(path, size, [_node("Conv", ["x", "w"], "mask")], {"w": weight}, {"mask": (1, 1, *size)})
+    return write_onnx(path, size, [node("Conv", ["x", "w"], "mask")], {"w": weight}, {"mask": (1, 1, *size)})
 
 
 def save_yolox(path: Path, size: tuple[int, int], cell: int, logs: tuple[float, float], score: float) -> Path:
@@ -98,9 +98,9 @@ def save_yolox(path: Path, size: tuple[int, int], cell: int, logs: tuple[float, 
     found = np.zeros((1, count, 85), np.float32)
     found[0, cell, 2:6] = (*logs, 1.0, score)
     nodes = [
-        _node("ReduceMean", ["x"], "m", axes=[1, 2, 3], keepdims=0),
-        _node("Mul", ["m", "zero"], "z"),
-        _node("Add", ["z", "found"], "out"),
+        node("ReduceMean", ["x"], "m", axes=[1, 2, 3], keepdims=0),
+        node("Mul", ["m", "zero"], "z"),
+        node("Add", ["z", "found"], "out"),
     ]
     constants = {"zero": np.zeros(1, np.float32), "found": found}
     return write_onnx(path, size, nodes, constants, {"out": (1, count, 85)})
@@ -109,9 +109,9 @@ def save_yolox(path: Path, size: tuple[int, int], cell: int, logs: tuple[float, 
 def save_boxes(path: Path, size: tuple[int, int], boxes: np.ndarray) -> Path:
     """As YOLOX with its suppression: x (1,3,H,W) -> boxes (1,N,5) of corners and score, always the same."""
     nodes = [
-        _node("ReduceMean", ["x"], "m", axes=[1, 2, 3], keepdims=0),
-        _node("Mul", ["m", "zero"], "z"),
-        _node("Add", ["z", "found"], "out"),
+        node("ReduceMean", ["x"], "m", axes=[1, 2, 3], keepdims=0),
+        node("Mul", ["m", "zero"], "z"),
+        node("Add", ["z", "found"], "out"),
     ]
     constants = {"zero": np.zeros(1, np.float32), "found": boxes[None].astype(np.float32)}
     return write_onnx(path, size, nodes, constants, {"out": (1, *boxes.shape)})

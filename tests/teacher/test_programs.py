@@ -12,6 +12,7 @@ from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.video import read_video
 from avatar_core.models.files import folder_digest
+from avatar_core.teacher.baselines import HunyuanVideoAvatar
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
@@ -28,7 +29,12 @@ from tests.teacher.programs import (
     voice,
 )
 
-PRESETS = {"omniavatar": OmniAvatar, "echomimic_v2": EchoMimicV2, "wan_s2v": WanSpeechToVideo}
+PRESETS = {
+    "omniavatar": OmniAvatar,
+    "echomimic_v2": EchoMimicV2,
+    "wan_s2v": WanSpeechToVideo,
+    "hunyuan": HunyuanVideoAvatar,  # a baseline alone
+}
 
 
 @pytest.fixture(scope="module")
