@@ -102,7 +102,8 @@ def main() -> None:
     old, new = Checkout(arguments.old.resolve()), Checkout(Path.cwd())
     print("| stage | old, s | new, s | new / old: median | lowest to highest |\n|---|---|---|---|---|")
     for stage in arguments.stages:
-        old.seconds(stage), new.seconds(stage)  # what is made once
+        for checkout in (old, new):
+            checkout.seconds(stage)  # what is made once
         pairs = np.array([(old.seconds(stage), new.seconds(stage)) for _ in range(arguments.times)])
         ratio, (before, now) = pairs[:, 1] / pairs[:, 0], np.median(pairs, 0)
         print(

@@ -26,11 +26,10 @@ class _Multiply(torch.autograd.Function):
         return None, None, ctx.transpose @ grads[0].contiguous()
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[None, None, int], matrix: Tensor, transpose: Tensor, dense: Tensor
-    ) -> tuple[Tensor, int]:
-        """Of a batch: its blends lie on the diagonal of one matrix."""
-        below = dense.movedim(in_dims[2], 0).flatten(0, 1)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
+        """Of a batch of dense ones: its blends lie on the diagonal of one matrix."""
+        matrix, transpose, dense = args
+        below = dense.movedim(in_dims[2] or 0, 0).flatten(0, 1)
         return _Multiply.apply(matrix, transpose, below).unflatten(0, (info.batch_size, -1)), 0
 
 

@@ -131,9 +131,10 @@ class _Canvas:
 
     def draw(self, splats: Splats, backdrop: Tensor, threads: int) -> tuple[Tensor, Tensor]:
         """Pictures (B,3,H,W) and alphas (B,H,W) before a plain colour."""
+        s = splats
         image, alpha = rasterize(
-            *vars(splats).values(), self.viewmats.float(), self.Ks.float(), self.width, self.height,
-            background=backdrop, eps2d=PORTRAIT_BLUR, threads=threads,
+            s.means, s.quats, s.scales, s.opacities, s.colors, self.viewmats.float(), self.Ks.float(),
+            self.width, self.height, background=backdrop, eps2d=PORTRAIT_BLUR, threads=threads,
         )  # fmt: skip
         return image.movedim(-1, -3), alpha[..., 0]
 
