@@ -197,7 +197,7 @@ def _judge_clip(job: Job) -> Outcome:
     request = clip_request(data, row, job.person, size=max(truth.shape[1:3]), seed=0, audio=audio)
     for name, folder in job.baselines.items():
         if (frames := baseline_frames(folder, request)) is not None:
-            scored[name] = judge(replace(template, row=name, frames=frames))
+            scored[name] = judge(replace(template, row=name, frames=frames, truth=truth))
     write_mp4(
         stage.out / "videos" / f"{row['id']}.mp4",
         np.concatenate([truth, videos["ours"]], 2),
