@@ -133,7 +133,7 @@ def metrics(title: str, values: Mapping[str, object]) -> str:
     return f"<h3>{_text(title)}</h3><div class='columns'><table>{rows}</table></div>"
 
 
-def table(title: str, rows: Sequence[Mapping[str, str]], limit: int = 60) -> str:
+def table(title: str, rows: Sequence[Mapping[str, str]], limit: int = 200) -> str:
     """A CSV table, its first `limit` rows."""
     if not rows:
         return ""
