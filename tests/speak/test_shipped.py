@@ -30,9 +30,7 @@ def test_it_drives_the_particles_of_today():
     assert torch.isfinite(moved).all()
     lips = moved[:, layout.lips_upper].mean(1) - moved[:, layout.lips_lower].mean(1)
     opened = (lips[:, 2] - lips[-5:, 2].mean()) * 1000
-    assert opened[:-25].max() > 5 and opened[-15:].max() < 1, (
-        "mm: it opens on a vowel, shuts on silence"
-    )
+    assert opened[:-25].max() > 5 and opened[-15:].max() < 1, "mm: it opens on a vowel, shuts on silence"
 
 
 def test_its_file_says_where_it_is_from():
