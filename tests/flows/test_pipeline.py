@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from avatar_core.errors import UserError
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused
 from flows.repro import (
     changed_stages,
     parse_dot,
@@ -123,7 +123,7 @@ def test_run_dvc_stage_tells_refusal_from_failure(project):
         "exit 1": StageFailed,
         "exit 75": StagePreempted,
         "kill -9 $$": StageLost,
-        "echo cp: No space left on device; exit 1": StageLost,
+        "echo cp: No space left on device; exit 1": StageFull,
     }
     for end, kind in ends.items():
         (project / "dvc.yaml").write_text(TOY.format(make=end))

@@ -120,6 +120,7 @@ def different_files(root: Path, twin: Path, path: str) -> list[str]:
     return found
 
 
+@pytest.mark.xdist_group("twin")  # minutes: beside the other users of `smoke`, not after them
 def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):
     other = clone("flow")
     result = other.run(sys.executable, "-m", "flows.pipeline", "--profile", "smoke", timeout=1500)
