@@ -134,7 +134,7 @@ def test_fit():
 
 
 def test_fit_of_several_clips():
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     layout, known = make_layout(ParticleBudgets(**BUDGETS), load_template()), scene()
     arrays = (known.frames, known.masks, known.tracks, known.xy, known.confidence)
     seen = [
@@ -151,7 +151,7 @@ def test_fit_of_several_clips():
 
 
 def test_personalise_of_several_portraits():
-    pytest.importorskip("gsplat", reason="gsplat draws on CUDA")
+    pytest.importorskip("gsplat", reason="gsplat, which draws on CUDA, is not installed (extra `gpu`)")
     particles, view = portrait()
     portraits = [
         Portrayed(particles, view, view.crop(20, 20, 40, 40)),
