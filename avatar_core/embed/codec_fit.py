@@ -88,38 +88,39 @@ def _collect(
     shown: Sequence[tuple[int, Mapping[str, bool]]],
     index: Mapping,
     config: CodecConfig,
-) -> dict:
-    """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight."""
-    found: dict = {
-        r: {"mean_offset": [], "clip": [], "weight": []} | {c: [] for c in config.channels} for r in REGIONS
-    }
+) -> dict[str, dict[str, Tensor]]:
+    """Evenly subsampled frames of every region: tensors keyed by channel, plus clip number and weight. A channel that a clip lacks
+    is left out. All are made at once and filled: small parts that stay between the clips that go would tear the heap to pieces."""
     chosen = {r: _choose([n if v[r] else 0 for n, v in shown], config.max_frames) for r in REGIONS}
+    found: dict[str, dict[str, Tensor]] = {}
+    for region, frames in chosen.items():
+        n, particles = sum(map(len, frames)), len(index[region])
+        channels = ("mean_offset", *codec.region(region).channels)
+        found[region] = {name: torch.empty(n, particles, 3, device="cpu") for name in channels}
+        found[region]["clip"] = torch.empty(n, dtype=torch.int64, device="cpu")
+        found[region]["weight"] = torch.empty(n, device="cpu")
+    filled = dict.fromkeys(REGIONS, 0)
     for number in range(len(shown)):
         wanted = {region: frames[number] for region, frames in chosen.items() if len(frames[number])}
         if not wanted:
             continue
         clip = clips[number]
-        total = len(clip.deformation)
-        confidence = (
-            np.ones(total, np.float32) if clip.confidence is None else np.asarray(clip.confidence, np.float32)
-        )
         for region, frames in wanted.items():
-            values = found[region]
-            for name in ("mean_offset", *config.channels):
+            values, rows = found[region], slice(filled[region], filled[region] + len(frames))
+            filled[region] = rows.stop
+            values["clip"][rows] = number
+            values["weight"][rows] = (
+                1.0 if clip.confidence is None else torch.from_numpy(clip.confidence[frames])
+            )
+            for name in ("mean_offset", *codec.region(region).channels):
                 value = getattr(clip.deformation, name)
                 if value is None:
-                    continue
-                part = torch.from_numpy(value.detach().numpy()[frames][:, index[region]])
-                scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
-                values[name].append(part / scale)
-            values["clip"].append(torch.full((len(frames),), number, device="cpu"))
-            values["weight"].append(torch.from_numpy(confidence[frames]))
-    out = {}
-    for region, values in found.items():
-        n = sum(len(w) for w in values["weight"])
-        full = {k: torch.cat(v) for k, v in values.items() if v and sum(map(len, v)) == n}
-        out[region] = full or {"mean_offset": torch.zeros(0, device="cpu")}
-    return out
+                    values.pop(name, None)
+                elif name in values:
+                    scale = codec.scale(region, clip.stature) if name == "mean_offset" else 1.0
+                    part = value.detach().numpy()[frames][:, index[region]]
+                    torch.div(torch.from_numpy(part), scale, out=values[name][rows])
+    return found
 
 
 def _choose(totals: Sequence[int], most: int) -> list[np.ndarray]:

@@ -154,57 +154,11 @@ def refine_clips(
     progress: Progress = silent,
 ) -> list[Motion]:
     """`clip_refine.refine_clip` of each; only pictures are drawn in longer windows. Raises UserError when any of them diverges."""
-    device, several = rigs[0].rest.device, Several(rigs, [len(t.weights) for t in tracks])
-    nodes = len(rigs[0].node_rest)
-    parameters = Parameters(
-        [
-            (
-                *own.parameters(),
-                track.weights,
-                *(track.weights.new_zeros(len(track.weights), nodes, *size) for size in ((3,), (3,), ())),
-            )
-            for own, track in zip(curves, tracks, strict=True)
-        ]
-    )
-    optimizers = [FlooredAdam(own, rates(config)) for own in parameters.own]
-    bases, order = stacked_curves(curves, several.frames), curves[0].order
-    fixed = _fixed(several, tracks, clips, config, device)
-
-    def motion(p: Any, bases: tuple[Tensor, Tensor]) -> Motion:
-        slow, quick, translation, weights, shift, turn, shade = p
-        return Motion(Curves(slow, quick, translation, *bases, order), weights, shift, turn, shade)
-
-    def posed(rig: FitRig, p: Any, bases: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        m = motion(p, bases)
-        rotvecs, translation = m.curves()
-        transforms, quats = bones(rig, rotvecs, translation)
-        return rotvecs, translation, quats, place(rig, transforms, m.weights, 1e-3 * m.shift, m.turn)
-
-    def beside(rig: FitRig, p: Any, bases: tuple[Tensor, Tensor], *more: Any) -> Tensor:
-        return _beside(rig, motion(p, bases), *more, config=config)
-
-    trouble, turned = [0] * len(clips), torch.empty(0)
+    refinement = ClipsRefinement(rigs, curves, tracks, clips, config)
+    optimizers = [FlooredAdam(own, rates(config)) for own in refinement.parameters.own]
+    trouble = [0] * len(clips)
     for step in range(config.iterations):
-        parameters.clear()
-        rotvecs, translation, quats, points = several.each(posed, parameters.all, bases)
-        if step % TURNS_EVERY == 0:
-            turned = several.each(orient, quats.detach(), parameters.all[3], parameters.all[5])
-        slopes, shades = torch.zeros_like(points), torch.zeros_like(parameters.all[6])
-        for k, (rig, track, clip) in enumerate(zip(rigs, tracks, clips, strict=True)):
-            frames, n = several.lengths[k], rig.n_base
-            base = points[k, :frames, :n].detach().requires_grad_()
-            shade = parameters.own[k][6].detach().requires_grad_()
-            for window in windows(frames, DRAWN):
-                image, alpha = render_window(
-                    rig, base[window], turned[k, window, :n], shaded(rig, shade[window]), track.camera,
-                    clip.pictures.background,
-                )  # fmt: skip
-                share = (window.stop - window.start) / frames
-                (share * pictures_loss(image, alpha, clip, window, config)).backward()
-            slopes[k, :frames, :n], shades[k, :frames] = _grad(base), _grad(shade)
-        rest = several.each(beside, parameters.all, bases, rotvecs, translation, points, fixed)
-        torch.autograd.backward([rest.sum(), points, parameters.all[6]], [None, slopes, shades])
-        parameters.share_gradients()
+        refinement.backward(turn=step % TURNS_EVERY == 0)
         finite = torch.stack([optimizer.finite() for optimizer in optimizers]).tolist()
         for k, (optimizer, ok) in enumerate(zip(optimizers, finite, strict=True)):
             trouble[k] += not ok
@@ -215,9 +169,88 @@ def refine_clips(
             else:
                 optimizer.undo()
         progress(step + 1, config.iterations, "refine")
-    return [
-        Motion(_with(own, values), *values[3:]) for own, values in zip(curves, parameters.own, strict=True)
-    ]
+    return refinement.motions()
+
+
+class ClipsRefinement:
+    """What the steps of a refinement share: `parameters`, each clip's as `Motion.parameters`, and what they are held against."""
+
+    def __init__(
+        self,
+        rigs: Sequence[FitRig],
+        curves: Sequence[Curves],
+        tracks: Sequence[Track],
+        clips: Sequence[Clip],
+        config: FitConfig,
+    ) -> None:
+        self.rigs, self.curves, self.clips, self.config = rigs, curves, clips, config
+        self.several = Several(rigs, [len(t.weights) for t in tracks])
+        nodes = len(rigs[0].node_rest)
+        self.parameters = Parameters(
+            [
+                (
+                    *own.parameters(),
+                    track.weights,
+                    *(track.weights.new_zeros(len(track.weights), nodes, *size) for size in ((3,), (3,), ())),
+                )
+                for own, track in zip(curves, tracks, strict=True)
+            ]
+        )
+        self.cameras = [track.camera for track in tracks]
+        self.bases = stacked_curves(curves, self.several.frames)
+        self.fixed = _fixed(self.several, tracks, clips, config, rigs[0].rest.device)
+        self.turned = torch.empty(0)  # (C,T,N,4)
+
+    def backward(self, turn: bool) -> None:
+        """To every clip's parameters the gradients of its losses; turn: particles are turned as their bones are now."""
+        parameters, several = self.parameters, self.several
+        parameters.clear()
+        rotvecs, translation, quats, points = several.each(self._posed, parameters.all, self.bases)
+        if turn:
+            self.turned = several.each(orient, quats.detach(), parameters.all[3], parameters.all[5])
+        slopes, shades = torch.zeros_like(points), torch.zeros_like(parameters.all[6])
+        for k in range(len(self.clips)):
+            self._look(k, points, slopes, shades)
+        rest = several.each(
+            self._beside, parameters.all, self.bases, rotvecs, translation, points, self.fixed
+        )
+        torch.autograd.backward([rest.sum(), points, parameters.all[6]], [None, slopes, shades])
+        parameters.share_gradients()
+
+    def motions(self) -> list[Motion]:
+        return [
+            Motion(_with(own, values), *values[3:])
+            for own, values in zip(self.curves, self.parameters.own, strict=True)
+        ]
+
+    def _look(self, k: int, points: Tensor, slopes: Tensor, shades: Tensor) -> None:
+        """Of clip k, into its part: slopes of what its pictures show by points (C,T,P,3) and shades (C,T,K)."""
+        rig, clip, config = self.rigs[k], self.clips[k], self.config
+        frames, n = self.several.lengths[k], rig.n_base
+        base = points[k, :frames, :n].detach().requires_grad_()
+        shade = self.parameters.own[k][6].detach().requires_grad_()
+        for window in windows(frames, DRAWN):
+            turned, colors = self.turned[k, window, :n], shaded(rig, shade[window])
+            image, alpha = render_window(
+                rig, base[window], turned, colors, self.cameras[k], clip.pictures.background
+            )
+            share = (window.stop - window.start) / frames
+            (share * pictures_loss(image, alpha, clip, window, config)).backward()
+        slopes[k, :frames, :n], shades[k, :frames] = _grad(base), _grad(shade)
+
+    def _motion(self, p: Any, bases: tuple[Tensor, Tensor]) -> Motion:
+        slow, quick, translation, *nodes = p
+        return Motion(Curves(slow, quick, translation, *bases, self.curves[0].order), *nodes)
+
+    def _posed(self, rig: FitRig, p: Any, bases: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Turns of the bones, translation (T,3), turns of the frames, points (T,P,3) of one clip."""
+        m = self._motion(p, bases)
+        rotvecs, translation = m.curves()
+        transforms, quats = bones(rig, rotvecs, translation)
+        return rotvecs, translation, quats, place(rig, transforms, m.weights, 1e-3 * m.shift, m.turn)
+
+    def _beside(self, rig: FitRig, p: Any, bases: tuple[Tensor, Tensor], *more: Any) -> Tensor:
+        return _beside(rig, self._motion(p, bases), *more, config=self.config)
 
 
 def _fixed(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from avatar_core.personalise.refine import (
     optimizer_of,
     refined,
 )
-from avatar_core.personalise.view import View, Wanted
+from avatar_core.personalise.view import View
 from avatar_core.progress import Progress, silent
 from avatar_core.render import rasterize
 
@@ -59,58 +60,86 @@ def refine_together(
     compute: Compute = CPU,
 ) -> list[PortraitParticles]:
     """`refine.refine` of each. Raises UserError that starts with the name of one that diverged."""
-    leaves = [Leave.of(p.particles, p.view, config, sharp, compute) for p in portraits]
-    looks = [Looks.of(p.view, p.face_view, config, sharp, p.focus, compute) for p in portraits]
-    counts = [len(leave.gate) for leave in leaves]
-    leave = [torch.stack(values) for values in zip(*(_widened(x, max(counts)) for x in leaves), strict=True)]
-    change = [torch.zeros_like(p, requires_grad=True) for p in _leave(leave).like()]
+    refinement = PortraitsRefinement(portraits, config, sharp, threads, compute)
+    change = refinement.change
     optimizer, schedule, total = optimizer_of(change, config, sharp)
-    filled = torch.tensor([max(counts) / n for n in counts], device=compute.device)
-    wide = _Canvas.of([look.cut for look in looks], compute.device)
-    near = [k for k, look in enumerate(looks) if look.close is not None]
-    faces = _Canvas.of([_close(looks[k]).view for k in near], compute.device) if near else None
-    nearest = torch.tensor(near, dtype=torch.int64, device=compute.device)
     random = torch.Generator().manual_seed(SEED)
-
-    def current() -> Parameters:
-        found = torch.vmap(lambda own, changed: tuple(vars(_leave(own).current(changed)).values()))
-        return Parameters(*found(leave, change))
-
     for step in range(total):
-        drawn = current().splats()
         (backdrop,) = compute.put(torch.rand(3, generator=random, device="cpu"))
-        images, alphas = wide.draw(drawn, backdrop, threads)
-        slope, edge = torch.zeros_like(images), torch.zeros_like(alphas)
-        for k, look in enumerate(looks):
-            rows, columns = look.cut.mask.shape
-            at = (k, ..., slice(rows), slice(columns))
-            slope[at], edge[at] = look.slopes(images[at].detach(), alphas[at].detach(), backdrop)
-        drawings = {images: slope, alphas: edge}
-        if faces is not None and step % CLOSER_EVERY == 0:
-            seen = Splats(*(value[nearest] for value in vars(drawn).values()))
-            closer, _ = faces.draw(seen, backdrop, threads)
-            slope = torch.zeros_like(closer)
-            for k, number in enumerate(near):
-                close = _close(looks[number])
-                rows, columns = close.view.mask.shape
-                at = (k, ..., slice(rows), slice(columns))
-                slope[at] = close.slope(closer[at].detach(), backdrop)[0]
-            drawings[closer] = slope
-        pull = torch.vmap(lambda own, changed: _leave(own).pull(changed, config, sharp))(leave, change)
         optimizer.zero_grad()
-        torch.autograd.backward([(pull * filled).sum(), *drawings], [None, *drawings.values()])
+        refinement.backward(backdrop, closer=step % CLOSER_EVERY == 0)
         optimizer.step()
         finite = torch.isfinite(torch.stack([c.flatten(1).sum(1) for c in change])).all(0).tolist()
         if not all(finite):
             raise UserError(f"{names[finite.index(False)]}: {DIVERGED}")
         schedule.step()
         progress(step + 1, total, "refine")
-    with torch.no_grad():
-        found = current()
-    return [
-        refined(p.particles, Parameters(*(value[k, :n] for value in vars(found).values())))
-        for k, (p, n) in enumerate(zip(portraits, counts, strict=True))
-    ]
+    return refinement.portraits()
+
+
+class PortraitsRefinement:
+    """What the steps of a refinement share: `change` of all portraits, tensors (B,N,...) as `Leave.like` has them, and how far it
+    may go; what is compared with."""
+
+    def __init__(
+        self,
+        portraits: Sequence[Portrayed],
+        config: RefineConfig,
+        sharp: bool,
+        threads: int,
+        compute: Compute,
+    ) -> None:
+        self.begun = [p.particles for p in portraits]
+        self.config, self.sharp, self.threads = config, sharp, threads
+        leaves = [Leave.of(p.particles, p.view, config, sharp, compute) for p in portraits]
+        self.counts = [len(leave.gate) for leave in leaves]
+        widened = (_widened(leave, max(self.counts)) for leave in leaves)
+        self.leave = [torch.stack(values) for values in zip(*widened, strict=True)]
+        self.change = [torch.zeros_like(p, requires_grad=True) for p in _leave(self.leave).like()]
+        self.filled = torch.tensor([max(self.counts) / n for n in self.counts], device=compute.device)
+        self.looks = [Looks.of(p.view, p.face_view, config, sharp, p.focus, compute) for p in portraits]
+        self.wide = _Canvas.of([look.cut for look in self.looks], compute.device)
+        self.close = {k: look.close for k, look in enumerate(self.looks) if look.close is not None}
+        self.near = torch.tensor(list(self.close), dtype=torch.int64, device=compute.device)
+        self.faces = (
+            _Canvas.of([wanted.view for wanted in self.close.values()], compute.device)
+            if self.close
+            else None
+        )
+
+    def backward(self, backdrop: Tensor, closer: bool) -> None:
+        """Adds the gradients of all losses to `change`; closer: of a closer look at the faces too."""
+        drawn = self._current().splats()
+        images, alphas = self.wide.draw(drawn, backdrop, self.threads)
+        slope, edge = torch.zeros_like(images), torch.zeros_like(alphas)
+        for k, look in enumerate(self.looks):
+            at = _window(k, look.cut)
+            slope[at], edge[at] = look.slopes(images[at].detach(), alphas[at].detach(), backdrop)
+        drawings = {images: slope, alphas: edge}
+        if self.faces is not None and closer:
+            seen = Splats(*(value[self.near] for value in vars(drawn).values()))
+            pictures, _ = self.faces.draw(seen, backdrop, self.threads)
+            slope = torch.zeros_like(pictures)
+            for k, wanted in enumerate(self.close.values()):
+                at = _window(k, wanted.view)
+                slope[at] = wanted.slope(pictures[at].detach(), backdrop)[0]
+            drawings[pictures] = slope
+        pulled = torch.vmap(lambda own, changed: _leave(own).pull(changed, self.config, self.sharp))
+        pull = pulled(self.leave, self.change)
+        torch.autograd.backward([(pull * self.filled).sum(), *drawings], [None, *drawings.values()])
+
+    def portraits(self) -> list[PortraitParticles]:
+        """As they are now."""
+        with torch.no_grad():
+            found = vars(self._current()).values()
+        return [
+            refined(particles, Parameters(*(value[k, :n] for value in found)))
+            for k, (particles, n) in enumerate(zip(self.begun, self.counts, strict=True))
+        ]
+
+    def _current(self) -> Parameters:
+        found = torch.vmap(lambda own, changed: tuple(vars(_leave(own).current(changed)).values()))
+        return Parameters(*found(self.leave, self.change))
 
 
 @dataclass(frozen=True)
@@ -139,9 +168,10 @@ class _Canvas:
         return image.movedim(-1, -3), alpha[..., 0]
 
 
-def _close(look: Looks) -> Wanted:
-    assert look.close is not None
-    return look.close
+def _window(k: int, view: View) -> tuple[Any, ...]:
+    """Where of all pictures view k lies."""
+    rows, columns = view.mask.shape
+    return k, ..., slice(rows), slice(columns)
 
 
 def _widened(leave: Leave, count: int) -> list[Tensor]:

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from avatar_core.particles import splats
-from benchmarks.device.steps import Step
+from avatar_core.personalise import refine_together
+from benchmarks.device.step import Step
 
 GIGA = 1e9
 
@@ -54,6 +55,7 @@ ASSUMPTIONS = (
     "640 x 360 px, half of it in proportion to Gaussians, half to pixels, the same on both cards",
     f"in bf16 autograd keeps {KEPT_BF16:.0%} of what it keeps in fp32; weights, gradients, moments and the average stay in fp32",
     f"{CONTEXT_BYTES / GIGA:.1f} GB for CUDA, and a quarter on top of everything",
+    "memory is what autograd keeps, weights and moments: nothing of evaluate, which learns nothing",
     "not in it: what stays on the CPU (detectors, mattes, videos, metrics, layout), reading of clips, the phoneme encoder",
 )
 
@@ -141,7 +143,8 @@ def predict(step: Step, counted: Count, card: Card, bf16: bool) -> Prediction:
     work = counted.flops / (COMPUTE_SHARE * (card.bf16 if half else card.fp32))
     moved = counted.bytes * (KEPT_BF16 if half else 1) / (BANDWIDTH_SHARE * card.bandwidth)
     size = 0.5 * step.splats / DRAW_SPLATS + 0.5 * step.pixels / DRAW_PIXELS
-    drawing = step.frames * size * (DRAW_FORWARD_S + DRAW_BACKWARD_S) + (DRAW_CALL_S if step.frames else 0)
+    frame = DRAW_FORWARD_S + (DRAW_BACKWARD_S if step.trained else 0)
+    drawing = step.frames * size * frame + (DRAW_CALL_S if step.frames else 0)
     optimizer = (
         7 * 4 * step.trained / (BANDWIDTH_SHARE * card.bandwidth)
     )  # reads and writes of AdamW, and the average
@@ -153,12 +156,15 @@ def predict(step: Step, counted: Count, card: Card, bf16: bool) -> Prediction:
 @contextmanager
 def _without_pictures() -> Iterator[None]:
     """Pictures of the right size that depend on all splats, in place of drawn ones."""
+    drawing = (splats, refine_together)
     real = splats.rasterize
-    splats.rasterize = _flat  # type: ignore[assignment]
+    for module in drawing:
+        module.rasterize = _flat  # type: ignore[assignment]
     try:
         yield
     finally:
-        splats.rasterize = real
+        for module in drawing:
+            module.rasterize = real
 
 
 def _flat(

@@ -26,7 +26,7 @@ def test_the_estimate_is_that_of_the_plan(profile):
             planned = predict(step, count(step), CARDS[0], bf16).memory
             assert needed(step.stage, params) == pytest.approx(planned, rel=0.15), step.stage
             seen.add(step.stage)
-    assert seen == set(TRAINING) - {"baseline"}  # the generator's training with another codec
+    assert seen == set(TRAINING)
 
 
 def test_too_small_a_card_is_said_in_one_line(monkeypatch):

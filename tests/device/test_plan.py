@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.device.__main__ import plan, show
 from benchmarks.device.cards import CARDS, CONTEXT_BYTES, Count, count, predict
-from benchmarks.device.steps import Step
+from benchmarks.device.step import Step
 
 
 def linear(rows=32):
@@ -41,7 +41,15 @@ def test_more_work_takes_longer_and_the_slower_of_device_and_cpu_counts():
 
 def test_a_plan_has_every_stage_on_every_card():
     rows = plan("smoke")
-    assert {r["stage"] for r in rows} == {"score", "fit", "embed", "generator", "distill"}
+    assert {r["stage"] for r in rows} == {
+        "score",
+        "fit",
+        "embed",
+        "generator",
+        "baseline",
+        "distill",
+        "evaluate",
+    }
     assert {r["card"] for r in rows} == {card.name for card in CARDS}
     assert all(r["flops"] > 0 and r["kernels"] > 100 and r["total_s"] > 0 and r["fits"] for r in rows)
     assert show("smoke", rows).count("\n| ") == len(rows) + 1
