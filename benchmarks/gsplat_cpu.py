@@ -25,7 +25,7 @@ def missing() -> str | None:
     try:
         found = version("gsplat")
     except PackageNotFoundError:
-        return "gsplat is not installed (pip install gsplat==1.5.3 --no-deps)"
+        return "gsplat is not installed (extra `gpu`; pip install gsplat==1.5.3 --no-deps is enough here)"
     if found != "1.5.3":
         return f"gsplat 1.5.3 is needed, {found} is installed"
     try:

@@ -49,11 +49,6 @@ class Several:
         steps = torch.arange(self.frames, device=device)
         self.real = (steps < torch.tensor(self.lengths, device=device)[:, None]).float()
 
-    @property
-    def n_base(self) -> int:
-        """Base particles of each, with what is filled up."""
-        return self._like.n_base
-
     def each(self, function: Callable[..., Any], *values: Any) -> Any:
         """`function(rig, *values)` of every clip: values (C,...), or dicts and tuples of them, and so is what it gives."""
 

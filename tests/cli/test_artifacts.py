@@ -3,8 +3,10 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 
+from avatar_core.speak.avatar import load_avatar
 from avatar_core.speak.student import load_student
 from tests.cli.commands import WITH_STUDENT, assert_refused, picture, seconds
 from tests.io.foreign import ffmpeg
@@ -43,6 +45,14 @@ def test_what_the_system_refuses_is_one_line(avatar, tmp_path, monkeypatch):
     assert_refused(
         avatar("personalise", "-p", portrait, "-o", "me"), "/tmp/somewhere", "No space left on device"
     )
+
+
+def test_one_bad_portrait_among_several_is_named_and_nothing_is_written(avatar, tmp_path):
+    good, bad, other = picture(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "in" / "a.jpg"
+    bad.write_text("not a picture")
+    assert_refused(avatar("personalise", "-p", good, "-p", bad, "-o", "both"), "b.png", "13 bytes")
+    assert_refused(avatar("personalise", "-p", good, "-p", other, "-o", "both"), "a twice")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
 
 
 def test_a_warning_is_one_line(avatar, tmp_path):
@@ -100,12 +110,19 @@ class TestWithStudent:
         assert "no data/distill/student.safetensors here: taking the student that comes with" in err
         assert "1.00 s of video" in out and seconds("out.mp4") == 1
 
-    def test_an_earlier_avatar_is_replaced(self, avatar, tmp_path, smoke, model):
-        portrait = sorted((smoke.root / "data/identities/portraits").glob("*.png"))[-1]
-        for _ in range(2):
-            code, _, err = avatar("personalise", "-p", portrait, "-o", tmp_path / "me", "--model", model)
-            assert code == 0, err
-        assert (tmp_path / "me" / "avatar.safetensors").is_file()
+    def test_several_portraits_and_an_earlier_avatar_is_replaced(
+        self, avatar, tmp_path, smoke, person, model
+    ):
+        portraits = sorted((smoke.root / "data/identities/portraits").glob("*.png"))
+        first, last = portraits[0], portraits[-1]
+        both = ["-p", first, "-p", last, "-o", tmp_path / "us"]
+        for arguments in (both, ["-p", last, "-o", tmp_path / "us" / last.stem]):
+            code, out, err = avatar("personalise", *arguments, "--model", model)
+            assert code == 0 and last.stem in out, err
+        assert sorted(os.listdir(tmp_path / "us")) == [first.stem, last.stem]
+        ours, alone = (load_avatar(folder)[1] for folder in (tmp_path / "us" / last.stem, person))
+        np.testing.assert_allclose(ours.means, alone.means, atol=1e-4)
+        assert len(load_avatar(tmp_path / "us" / first.stem)[1]) > 1000
 
     def test_personalise_makes_the_avatar_of_the_fit_byte_for_byte(self, person, smoke):
         """`person` is made by the command in a process of its own; its settings are those in the student's file."""

@@ -130,6 +130,10 @@ def test_the_codec_keeps_only_the_frames_that_it_uses(clips, codec, person):
         [fitted[k].deformation.mean_offset[f][index["hand"]] for k, f in (hands[n] for n in keep)]
     )
     assert torch.allclose(samples["hand"]["mean_offset"] * codec.scale("hand", 1.7), wanted, atol=1e-6)
+    held = {r: {n for n in values if n not in ("clip", "weight")} for r, values in samples.items()}
+    assert held["head"] == {"mean_offset"}  # all that the head's part of the codec learns from
+    assert held["hand"] == {"mean_offset", "rotation"} and fitted[0].deformation.color is None
+    assert all(len(value) <= config.max_frames for values in samples.values() for value in values.values())
 
 
 def test_the_score_trains_from_disk_as_from_memory_and_memory_does_not_grow(tmp_path, monkeypatch):
