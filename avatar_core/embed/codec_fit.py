@@ -99,7 +99,7 @@ def _collect(
         found[region] = {name: torch.empty(n, particles, 3, device="cpu") for name in channels}
         found[region]["clip"] = torch.empty(n, dtype=torch.int64, device="cpu")
         found[region]["weight"] = torch.empty(n, device="cpu")
-    filled = dict.fromkeys(REGIONS, 0)
+    filled: dict[str, int] = dict.fromkeys(REGIONS, 0)
     for number in range(len(shown)):
         wanted = {region: frames[number] for region, frames in chosen.items() if len(frames[number])}
         if not wanted:

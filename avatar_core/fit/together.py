@@ -249,14 +249,34 @@ class ClipsRefinement:
         transforms, quats = bones(rig, rotvecs, translation)
         return rotvecs, translation, quats, place(rig, transforms, m.weights, 1e-3 * m.shift, m.turn)
 
-    def _beside(self, rig: FitRig, p: Any, bases: tuple[Tensor, Tensor], *more: Any) -> Tensor:
-        return _beside(rig, self._motion(p, bases), *more, config=self.config)
+    def _beside(
+        self, rig: FitRig, p: Any, bases: tuple[Tensor, Tensor], rotvecs: Tensor, translation: Tensor, points: Tensor,
+        fixed: dict[str, Tensor],
+    ) -> Tensor:  # fmt: skip
+        """All of one clip's loss but for the pictures; points (T,P,3)."""
+        config, w, motion = self.config, self.config.weights, self._motion(p, bases)
+        see = partial(project_through, viewmat=fixed["viewmat"], K=fixed["K"])
+        tracked, marks = see(points[:, fixed["particles"]]), see(points[:, rig.n_base :])
+
+        def window(at: Tensor, inside: Tensor, share: Tensor) -> Tensor:
+            loss = inside.new_zeros(())
+            if w.tracks > 0 and len(fixed["particles"]):
+                weight = fixed["seen"][at] * inside[:, None]
+                loss = loss + w.tracks * losses.point_loss(tracked[at], fixed["targets"][at], weight)
+            if w.keypoints > 0:
+                weight = fixed["point_weight"][at] * inside[:, None]
+                loss = loss + w.keypoints * keypoint_loss(marks[at], fixed["xy"][at], weight, config)
+            return share * loss
+
+        loss = torch.vmap(window)(fixed["at"], fixed["inside"], fixed["share"]).sum()
+        loss = loss + 0.1 * pose_prior(rig, rotvecs, translation, config.track, fixed["real"])
+        return loss + motion_prior(rig, motion, fixed["tracked"], fixed["highpass"], config, fixed["real"])
 
 
 def _fixed(
     several: Several, tracks: Sequence[Track], clips: Sequence[Clip], config: FitConfig, device: torch.device
 ) -> dict[str, Tensor]:
-    """What `_beside` compares with, (C,...)."""
+    """What `ClipsRefinement` holds its parameters against beside pictures, (C,...)."""
     most = max(len(clip.particles) for clip in clips)
     frames = several.frames
     cut = [windows(n, config.batch) for n in several.lengths]
@@ -290,35 +310,6 @@ def _fixed(
         "K": K,
         "real": several.real,
     }  # fmt: skip
-
-
-def _beside(
-    rig: FitRig,
-    motion: Motion,
-    rotvecs: Tensor,
-    translation: Tensor,
-    points: Tensor,
-    fixed: dict[str, Tensor],
-    config: FitConfig,
-) -> Tensor:
-    """All of one clip's loss but for the pictures; points (T,P,3)."""
-    w = config.weights
-    see = partial(project_through, viewmat=fixed["viewmat"], K=fixed["K"])
-    tracked, marks = see(points[:, fixed["particles"]]), see(points[:, rig.n_base :])
-
-    def window(at: Tensor, inside: Tensor, share: Tensor) -> Tensor:
-        loss = inside.new_zeros(())
-        if w.tracks > 0 and len(fixed["particles"]):
-            weight = fixed["seen"][at] * inside[:, None]
-            loss = loss + w.tracks * losses.point_loss(tracked[at], fixed["targets"][at], weight)
-        if w.keypoints > 0:
-            weight = fixed["point_weight"][at] * inside[:, None]
-            loss = loss + w.keypoints * keypoint_loss(marks[at], fixed["xy"][at], weight, config)
-        return share * loss
-
-    loss = torch.vmap(window)(fixed["at"], fixed["inside"], fixed["share"]).sum()
-    loss = loss + 0.1 * pose_prior(rig, rotvecs, translation, config.track, fixed["real"])
-    return loss + motion_prior(rig, motion, fixed["tracked"], fixed["highpass"], config, fixed["real"])
 
 
 def _with(curves: Curves, values: Sequence[Tensor]) -> Curves:

@@ -156,10 +156,10 @@ def predict(step: Step, counted: Count, card: Card, bf16: bool) -> Prediction:
 @contextmanager
 def _without_pictures() -> Iterator[None]:
     """Pictures of the right size that depend on all splats, in place of drawn ones."""
-    drawing = (splats, refine_together)
+    drawing: tuple[Any, ...] = (splats, refine_together)
     real = splats.rasterize
     for module in drawing:
-        module.rasterize = _flat  # type: ignore[assignment]
+        module.rasterize = _flat
     try:
         yield
     finally:

@@ -90,14 +90,15 @@ def clips(params: Params, compute: Compute) -> Iterator[Step]:
     clip = clip_refine.make_clip(pictures, binding, xy, zeros(frames, len(KEYPOINTS)), config.cutoff_hz)
     total = train_clips(params)
     many = min(MOST, total)
-    rigs, all_curves, tracks, seen = ([of] * many for of in (rig, curves, track, clip))
 
     def tracked() -> None:
         with suppress(RuntimeError, NotImplementedError):  # without numbers it cannot say how it went
             once = replace(config.track, iterations=1)
-            together.track_clips(rigs, [xy] * many, [sure] * many, [camera] * many, once)
+            together.track_clips([rig] * many, [xy] * many, [sure] * many, [camera] * many, once)
 
-    made = cache(lambda: together.ClipsRefinement(rigs, all_curves, tracks, seen, config))
+    made = cache(
+        lambda: together.ClipsRefinement([rig] * many, [curves] * many, [track] * many, [clip] * many, config)
+    )
     trained = many * (sum(p.numel() for p in curves.parameters()) + frames * (actions + 7 * NODES))
     yield Step(
         "fit", f"track, {many} clips", total / many * config.track.iterations, tracked, trained, network=False
