@@ -16,6 +16,7 @@ import typer
 
 from avatar_core.cli_ingest import ingest
 from avatar_core.cli_options import (
+    Articulation,
     Audio,
     Device,
     Language,
@@ -33,6 +34,7 @@ from avatar_core.cli_options import (
 from avatar_core.cli_pipeline import add_pipeline_commands
 from avatar_core.cli_terminal import bars, end, err_console, say, show_warning
 from avatar_core.errors import UserError
+from avatar_core.speak.articulation import ARTICULATION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +79,7 @@ def speak(
     language: Language = "en",
     voice: Voice = None,
     model: Model = None,
+    articulation: Articulation = ARTICULATION,
     seed: Seed = 0,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Longest side of the video in px.")] = 512,
     steps: Annotated[
@@ -139,6 +142,7 @@ def speak(
             gestures=gestures,
             track=sound.track,
             behind=behind,
+            articulation=articulation,
             seed=seed,
             steps=steps,
             progress=show,
@@ -205,6 +209,7 @@ def export(
     language: Language = "en",
     voice: Voice = None,
     model: Model = None,
+    articulation: Articulation = ARTICULATION,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -230,7 +235,9 @@ def export(
         write_ply(out, to_stance(canonical, layout))
         say(f"{out}: {len(canonical.means)} Gaussians")
         return
-    count = write_sequence(out, posed_canonicals(student, canonical, layout, sound.samples, seed))
+    count = write_sequence(
+        out, posed_canonicals(student, canonical, layout, sound.samples, seed, articulation)
+    )
     say(f"{out}: {count} frames at 25 fps, {len(canonical.means)} Gaussians each")
 
 

@@ -42,6 +42,15 @@ PersonNumber = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Another seed gives another gesturing, the same lips.")
 ]
+Articulation = Annotated[
+    float,
+    typer.Option(
+        "--articulation",
+        min=0.5,
+        max=3.0,
+        help="How far the mouth opens: 1 as in the videos that the student learnt from, which is less than people do.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -32,7 +32,9 @@ from flows.workspaces import workspace_of
 from stages.params import PARAMS, Params, load_params
 
 FULL, UNTIL = "full", "evaluate"
-_DIAGNOSIS = "no later stage reads the embedding (docs/paper.md), so nothing that is generated would change"
+_UNHEARD = (
+    "the embedding shapes nothing here; with it: --also aligned:embed.aligned.enabled=true (docs/paper.md)"
+)
 
 
 def papers_ablations(params: Params) -> dict[str, dict[str, Any] | str]:
@@ -41,9 +43,10 @@ def papers_ablations(params: Params) -> dict[str, dict[str, Any] | str]:
     one: dict[str, Any] | str = f"one teacher ({teachers[0]}) makes all clips: there is nothing to leave out"
     if len(teachers) > 1:
         one = {"teacher.backends": {teachers[0]: 1.0}}
+    aligned = params.embed.aligned.enabled
     return {
-        "embedding": _DIAGNOSIS,
-        "patch": _DIAGNOSIS,
+        "embedding": {"embed.aligned.enabled": False} if aligned else _UNHEARD,
+        "patch": {"embed.contrastive.patch_weight": 0.0} if aligned else _UNHEARD,
         "refiner": {"generator.model.refiner.enabled": False},
         "hybrid": one,
         "vsd": {"distill.weights.vsd": 0.0},

@@ -18,6 +18,7 @@ from typing import Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from avatar_core.speak.articulation import ARTICULATION
 from flows.errors import StageFailed, StageLost, StageRefused
 from flows.needs import Needs
 from flows.processes import stream
@@ -33,6 +34,7 @@ class Speaking:
 
     model: str = "data/distill/student.safetensors"
     size: int = 512
+    articulation: float = ARTICULATION
     seed: int = 0
     gestures: Literal["auto", "full", "off"] = "auto"
     background: str = "keep"
@@ -80,7 +82,14 @@ def make_videos(job: Job, say: Callable[[str], None], extra: dict[str, str] | No
             video = folder / "made.mp4"
             sound = str(fetched(audio, folder / "audio"))
             command = ["speak", "--avatar", avatar, "-a", sound, "-o", str(video), *common]
-            command += ["--size", str(how.size), "--seed", str(how.seed)]
+            command += [
+                "--size",
+                str(how.size),
+                "--seed",
+                str(how.seed),
+                "--articulation",
+                str(how.articulation),
+            ]
             command += ["--gestures", how.gestures, "--background", how.background]
             _run(command, job, say, extra)
             _put(video, job.video(audio))

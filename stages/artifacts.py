@@ -55,6 +55,12 @@ def _opened(path: Path, kind: type[Any] = Store) -> Any:
     return kind(path)
 
 
+def latents_in(store: Store, clip: str) -> dict[str, Rows]:
+    """What a store holds of a clip for `embed.batches.LatentClip`; takes only where it has any."""
+    names = [n for n in ("audio", "takes", "x", "confidence") if n != "takes" or f"takes/{clip}" in store]
+    return {name: Rows(store, f"{name}/{clip}") for name in names}
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """The artifacts under `data`, of the shards of this run. Readers raise UserError naming the file."""
@@ -171,12 +177,7 @@ class Artifacts:
 
     def latents(self, clip: str) -> dict[str, Rows]:
         """A fitted clip's x (T,D), confidence (T,), the features audio (4T,M) of its sound, takes (V,4T,M) if there are any."""
-        names = [
-            n
-            for n in ("audio", "takes", "x", "confidence")
-            if n != "takes" or f"takes/{clip}" in self._latents
-        ]
-        return {name: Rows(self._latents, f"{name}/{clip}") for name in names}
+        return latents_in(self._latents, clip)
 
     @property
     def _latents(self) -> Store:

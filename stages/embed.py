@@ -2,13 +2,15 @@
 
 Writes `codec.safetensors` (dG of a frame <-> latents [body | face | hand]), `latents.zarr` (sound and latents of every clip: later
 stages read them there) and `embedding.safetensors` (sound and motion in one space: frame-level and patch-level InfoNCE, a diagnosis
-that no later stage reads), with retrieval accuracies on the val person where there is one.
+that no later stage reads), with retrieval accuracies on the val people where there are any. With `embed.aligned` the embedding is
+trained first, with E_X, and `audio_encoder.safetensors`, its sound's side, goes to the generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,19 +18,21 @@ import torch
 
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.features import log_mel
+from avatar_core.embed.align import train_aligned
+from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import FittedClip, MotionCodec
 from avatar_core.embed.codec_fit import fit_codec
 from avatar_core.embed.contrastive import Embedding, retrieval_accuracy, train_embedding
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import write_figure
-from avatar_core.io.store import array_writer
+from avatar_core.io.store import Store, array_writer
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation
 from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout, make_layout
 from avatar_core.training.loop import history_rows, one_thread
-from stages.artifacts import Artifacts, Row
+from stages.artifacts import Artifacts, Row, latents_in
 from stages.common import Stage, run_stage
 
 MOST_OTHERS = 24
@@ -50,6 +54,26 @@ def main(stage: Stage) -> None:
         [(row["t_len"], VISIBLE[row["framing"]]) for row in train],
     )
     out = stage.fresh(stage.out)
+    config = replace(
+        params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
+    )
+    scratch = stage.scratch(stage.data / "fit")
+    embedding = losses = None
+    if params.aligned.enabled:
+        faces = [row for row in train if row["framing"] in FACES]
+        embedding, codec, losses = stage.train(
+            config.steps,
+            train_aligned,
+            _coded(stage, codec, faces, scratch / "coefficients.zarr"),
+            codec.cpu(),
+            config,
+            params.aligned,
+            features,
+            scratch,
+        )
+        tensors, about = AudioEncoder.of(embedding).tensors()
+        save_checkpoint(out / "audio_encoder.safetensors", tensors, config=about, seed=config.seed)
+        codec.to(compute.device)
     tensors, about = codec.tensors()
     save_checkpoint(out / "codec.safetensors", tensors, config=about, seed=stage.seed)
 
@@ -65,18 +89,10 @@ def main(stage: Stage) -> None:
         ]
         for rows in (train, val)
     )
-    config = replace(
-        params.contrastive, dims=codec.dims, mels=features.bands, seed=stage.entropy("embedding") % 2**31
-    )
-    embedding, losses = stage.train(
-        config.steps,
-        train_embedding,
-        faces,
-        codec.cpu(),
-        config,
-        features,
-        stage.scratch(stage.data / "fit"),
-    )
+    if embedding is None or losses is None:
+        embedding, losses = stage.train(
+            config.steps, train_embedding, faces, codec.cpu(), config, features, scratch
+        )
     tensors, about = embedding.tensors()
     save_checkpoint(out / "embedding.safetensors", tensors, config=about, seed=config.seed)
     stage.write_csv("loss", history_rows(losses))
@@ -112,6 +128,22 @@ class FittedClips(Sequence[FittedClip]):
         confidence = arrays.pop("confidence")
         stature = float(load_canonical(self.data.canonical_file(row)).stature)
         return FittedClip(Deformation.of(arrays), VISIBLE[row["framing"]], stature, confidence)
+
+
+def _coded(stage: Stage, codec: MotionCodec, rows: Sequence[Row], path: Path) -> list[LatentClip]:
+    """Fitted clips with their coefficients in the codec's bases in the place of latents, from a store at `path`."""
+    data, features = Artifacts.of(stage), stage.params.audio.features
+    with array_writer(path) as add:
+        add_sounds(stage, data, features, [row["id"] for row in rows], add)
+        for row, clip in zip(rows, FittedClips(data, rows), strict=True):
+            sound = torch.from_numpy(features.prepare(data.audio(row["id"]))).to(stage.compute.device)
+            deformation = clip.deformation.to(codec.head_to_body.device)
+            add(f"audio/{row['id']}", features.hear(sound).cpu().numpy())
+            with torch.no_grad():
+                coefficients = codec.coefficients(deformation, clip.stature, clip.visible)
+            add(f"x/{row['id']}", coefficients.cpu().numpy())
+            add(f"confidence/{row['id']}", np.asarray(clip.confidence, np.float32))
+    return [LatentClip(**latents_in(Store(path), row["id"]), visible=VISIBLE[row["framing"]]) for row in rows]
 
 
 def encode_clips(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from avatar_core.clock import FPS
+from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.calibrate import calibrate_motion
@@ -36,6 +37,10 @@ def main(stage: Stage) -> None:
         [LatentClip(**data.latents(r["id"]), visible=VISIBLE[r["framing"]]) for r in some]
         for some in (rows, unheard)
     )
+    model, encoder = params.model.sized(codec, audio), None
+    if data.has_checkpoint("embed", "audio_encoder"):  # embed.aligned
+        encoder = AudioEncoder.from_tensors(*data.checkpoint("embed", "audio_encoder"))
+        model = replace(model, aligned=encoder.config)
     config = replace(params.train, seed=stage.entropy("train") % 2**31)
     out = stage.fresh(stage.out)
     generator, curve = stage.train(
@@ -44,9 +49,10 @@ def main(stage: Stage) -> None:
         clips,
         codec,
         config,
-        params.model.sized(codec, audio),
+        model,
         audio=audio.features,
         checkpoint_dir=stage.scratch(stage.data / "fit", stage.data / "embed"),
+        encoder=encoder,
     )
     calibrate_motion(generator, clips, others, codec, stage.params.sample, config.seed)
     tensors, described = generator.tensors()

@@ -21,7 +21,7 @@ from avatar_core.backends import backend_class, default_backends, parse_choices
 from avatar_core.config import derived_by, list_of, one_of, parse, ranged, section
 from avatar_core.device import PRECISIONS, check_device
 from avatar_core.distill.config import DistillConfig
-from avatar_core.embed.config import CodecConfig, ContrastiveConfig
+from avatar_core.embed.config import AlignedConfig, CodecConfig, ContrastiveConfig
 from avatar_core.errors import UserError
 from avatar_core.fit.config import FitConfig
 from avatar_core.generator.config import GeneratorConfig, SampleConfig, TrainConfig
@@ -72,6 +72,7 @@ class ScoreParams:
 class EmbedParams:
     codec: CodecConfig = section(CodecConfig)
     contrastive: ContrastiveConfig = section(ContrastiveConfig)
+    aligned: AlignedConfig = section(AlignedConfig)
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ def predict_window(
     known = student.codec.latent_mask(motion.visible)
     noisy = torch.where(known, add_noise(x, noise, timesteps), noise)
     with compute.autocast():
-        features = generator.dit.encode_audio(mel)
+        features = generator.encode_audio(mel)
         x0 = generator.predict(noisy, timesteps, features)
         x0 = generator.refine(x0, features, time)
     return x0[0, frames.start - a : frames.stop - a]

@@ -10,7 +10,7 @@ Clips see different parts of a person. A clip says by `visible` which of body, h
 region that is not shown are zero, and `latent_mask` marks those that mean something. A face view still shows the head move.
 
 Shapes: T frames, N particles, P particles of a region, K latents of a region, E extra components that only the
-residual decoder uses, D all latents.
+residual decoder uses, D all latents, C all coefficients (K and E of all regions).
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class MotionCodec(nn.Module):
         self.slices = {r: slice(int(a), int(b)) for r, a, b in zip(REGIONS, starts, starts[1:], strict=False)}
         self.slices["trunk"] = slice(0, config.body_dims)
         self.dims = int(starts[-1])
+        starts = np.cumsum([0, *(len(self.region(r).std) for r in REGIONS)])
+        self.bases = {r: slice(int(a), int(b)) for r, a, b in zip(REGIONS, starts, starts[1:], strict=False)}
         self.register_buffer("carriers", torch.zeros(carriers, dtype=torch.int64))  # skull: body region rows
         self.register_buffer("head_to_body", torch.zeros(config.head_dims + 1, sizes["body"] * 3))  # metres
         self.register_buffer("lips_upper", torch.zeros(lips, dtype=torch.int64))  # face region rows
@@ -88,17 +90,32 @@ class MotionCodec(nn.Module):
     ) -> Tensor:
         """E_X: dG of T frames -> x (T,D). Regions that are not visible give zeros, the population mean."""
         visible = visible or dict.fromkeys(REGIONS, True)
+        x = self.from_coefficients(self.coefficients(deformation, stature, visible))
+        return torch.where(self.latent_mask(visible), x, 0.0)
+
+    def coefficients(
+        self, deformation: Deformation, stature: float = 1.7, visible: Mapping[str, bool] | None = None
+    ) -> Tensor:
+        """dG of T frames -> whitened coefficients (T,C) of all regions' bases, `bases[region]`; 0 of a region not visible."""
+        visible = visible or dict.fromkeys(REGIONS, True)
         offsets = deformation.mean_offset
-        x = offsets.new_zeros(len(offsets), self.dims)
+        out = offsets.new_zeros(len(offsets), self.bases["hand"].stop)
         for region in REGIONS:
             if not visible[region]:
                 continue
             codec = self.region(region)
             part = offsets[:, codec.index] / self.scale(region, stature)
             if region == "body":
-                part = part - self.body_from_head(x[:, self.slices["head"]])
-            x[:, self.slices[region]] = codec.encode_coefficients(codec.coefficients(part))
-        return x
+                head = self.region("head").encode_coefficients(out[:, self.bases["head"]])
+                part = part - self.body_from_head(head if visible["head"] else torch.zeros_like(head))
+            out[:, self.bases[region]] = codec.coefficients(part)
+        return out
+
+    def from_coefficients(self, coefficients: Tensor) -> Tensor:
+        """The networks of E_X: coefficients (...,C) -> x (...,D), as if all regions were visible."""
+        return torch.cat(
+            [self.region(r).encode_coefficients(coefficients[..., self.bases[r]]) for r in REGIONS], -1
+        )
 
     def decode(self, x: Tensor, stature: float = 1.7) -> Deformation:
         """Latents (T,D) -> dG of T frames, differentiable."""

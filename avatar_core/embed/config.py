@@ -45,6 +45,31 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class AlignedConfig:
+    """The paper's form, which is not the default (docs/paper.md has the comparison)."""
+
+    enabled: bool = False  # L_sim shapes E_X, and the generator hears the aligned encoder besides its own
+    reconstruction: float = ranged(
+        10.0
+    )  # weight of what E_X and its decoder lose of the motion, against L_sim
+
+
+@dataclass(frozen=True)
+class AudioEncoderConfig:
+    """Sizes of the aligned encoder that a generator hears, as in ContrastiveConfig."""
+
+    embedding: int
+    channels: int
+    blocks: int
+    kernel: int
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames on either side that can change an output frame."""
+        return 2 + self.blocks * (self.kernel // 2)  # 2: the stem's 18 mel frames
+
+
+@dataclass(frozen=True)
 class ContrastiveConfig:
     embedding: int = ranged(48, 2)
     audio_channels: int = ranged(128, 1)

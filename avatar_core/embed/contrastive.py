@@ -1,9 +1,9 @@
 """Audio-particle embedding: speech and particle motion in one space, aligned frame by frame and patch by patch.
 
 Source: paper section "Audio-Particle Motion Embedding" (CLIP-style InfoNCE on frames, and on mean-pooled sliding windows).
-The motion side reads the latents of E_X, which L_sim does not change. The result is a diagnosis: how well sound and motion
-agree (retrieval of a motion's own sound). No later stage reads it: training the codec along, or starting the generator's
-audio trunk from it, made the generator worse in our trials.
+The motion side reads the latents of E_X. By default L_sim does not change them, and the embedding is a diagnosis: how well
+sound and motion agree (retrieval of a motion's own sound). `embed.align` has the paper's form, where E_X is trained along and
+the generator hears the sound's side.
 
 Shapes: B windows, T frames, D latents, E embedding, P patches.
 """
@@ -100,7 +100,7 @@ def embedding_loss(model: Embedding, log_mel: Tensor, x: Tensor, compute: Comput
     """
     config = model.config
     with compute.autocast():
-        audio, motion = model.embed_audio(log_mel), model.embed_motion(x.detach())
+        audio, motion = model.embed_audio(log_mel), model.embed_motion(x)
     audio, motion = ranks.gather(audio.float()), ranks.gather(motion.float())
     scale = model.log_scale.exp().clamp(max=100)
     step = config.frame_step

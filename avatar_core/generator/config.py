@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from avatar_core.config import derived, derived_by, ranged, section
-from avatar_core.embed.config import BatchConfig
+from avatar_core.embed.config import AudioEncoderConfig, BatchConfig
 
 if TYPE_CHECKING:
     from avatar_core.audio.backends import AudioConfig
@@ -66,6 +66,7 @@ class GeneratorConfig:
     audio: dict[str, Any] = derived_by(
         lambda: {"backend": "log_mel"}
     )  # the features it hears, with `dit.mels` bands
+    aligned: AudioEncoderConfig | None = derived(None)  # of an aligned encoder that it hears besides its own
     body_dims: int = derived(24)  # latents [0, body_dims) are body
     face_dims: int = derived(32)  # then face, then hand
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from avatar_core.audio.backends import AudioConfig
 from avatar_core.device import full_precision
+from avatar_core.embed.audio_encoder import AudioEncoder
+from avatar_core.embed.config import AudioEncoderConfig
 from avatar_core.generator.config import DiTConfig, GeneratorConfig, LinearConfig, RefinerConfig
 from avatar_core.generator.dit import DiT
 from avatar_core.generator.linear import LinearReading
@@ -50,6 +52,9 @@ class NoiseMaker:
 class Generator(nn.Module):
     """Diffusion transformer and refiner with their noise: what a checkpoint holds.
 
+    Where `config.aligned` is given the audio features of F are its own plus a linear map of those of an encoder that was aligned
+    with motion (`hear_with`), which stays as it is.
+
     The face's diffusion noise is white. Body and hands move slowly, so their noise does too: each latent's is a sum of
     slow fields with the mean speed that the latent has in the training clips, so that it brings no jitter in.
 
@@ -77,6 +82,10 @@ class Generator(nn.Module):
         self.dit = DiT(config.dit)
         sizes = (config.dit.dims, config.dit.channels, config.body_dims)
         self.refiner = Refiner(config.refiner, *sizes) if config.refiner.enabled else None
+        self.aligned = self.from_aligned = None
+        if config.aligned is not None:
+            self.aligned = AudioEncoder(config.aligned, config.dit.mels)
+            self.from_aligned = nn.Linear(config.aligned.embedding, config.dit.channels, bias=False)
         self.linear = LinearReading(config.dit.mels, config.linear.radius, config.face_dims)
         self.register_buffer(
             "noise_velocity", torch.full((config.dit.dims,), 0.1)
@@ -92,7 +101,21 @@ class Generator(nn.Module):
         # frames on either side that a window needs to give exactly what one long pass gives
         filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
         refined = self.refiner.receptive_field if self.refiner else 0
-        self.context = max(config.dit.receptive_field, refined, config.linear.radius) + filtered
+        heard = config.aligned.receptive_field if config.aligned else 0
+        self.context = max(config.dit.receptive_field, refined, heard, config.linear.radius) + filtered
+
+    def hear_with(self, encoder: AudioEncoder) -> None:
+        """Take over the weights of an aligned encoder."""
+        assert self.aligned is not None, "a generator without an aligned encoder"
+        self.aligned.load_state_dict(encoder.state_dict())
+
+    def encode_audio(self, features: Tensor) -> Tensor:
+        """A of F: features of the sound (B,4T,M) -> (B,T,C)."""
+        own = self.dit.encode_audio(features)
+        if self.aligned is None or self.from_aligned is None:
+            return own
+        unit = self.aligned(features)
+        return own + self.from_aligned(unit * unit.shape[-1] ** 0.5)  # numbers of about 1, as the own ones
 
     def predict(self, noisy: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
         """F: x0 (B,T,D) of noisy motion, before the refiner."""
@@ -134,12 +157,16 @@ class Generator(nn.Module):
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
         """What a checkpoint holds: tensors by name, and the config that `from_tensors` needs."""
-        return dict(self.state_dict()), asdict(self.config)
+        described = asdict(self.config)
+        if self.config.aligned is None:  # as checkpoints always were
+            del described["aligned"]
+        return dict(self.state_dict()), described
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         """The inverse of `tensors`, in eval mode."""
         parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig}
+        parts |= {"aligned": AudioEncoderConfig} if config.get("aligned") else {}
         values = {**config, **{name: part(**config[name]) for name, part in parts.items()}}
         with torch.device("cpu"):
             model = cls(GeneratorConfig(**values))

@@ -108,7 +108,7 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
 
 def encode_audio(model: Generator, heard: Tensor) -> Tensor:
     """Audio features (4T,M) -> (T,C+F): what the audio trunk makes of them, beside the linear reading."""
-    return torch.cat([model.dit.encode_audio(heard[None])[0], model.linear(heard[None])[0]], 1)
+    return torch.cat([model.encode_audio(heard[None])[0], model.linear(heard[None])[0]], 1)
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

@@ -21,6 +21,7 @@ from avatar_core import ranks
 from avatar_core.audio.backends import AudioFeatures
 from avatar_core.audio.mel import CLEAN
 from avatar_core.device import CPU, Compute
+from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.batches import Batches, LatentClip, some_clips
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
@@ -72,14 +73,20 @@ def train_generator(
     checkpoint_dir: Path | None = None,
     progress: Progress = silent,
     compute: Compute = CPU,
+    encoder: AudioEncoder | None = None,
 ) -> tuple[Generator, History]:
-    """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step."""
+    """Train from scratch, or resume from checkpoint_dir. Returns the averaged model and the losses of every step.
+
+    encoder: the aligned one that the model is to hear, where `model_config.aligned` has its sizes.
+    """
     torch.manual_seed(config.seed)
     rng = torch.Generator().manual_seed(config.seed + 1)
     batches = Batches(clips, codec, config, audio)
     loss_of = MotionLoss(batches, codec, config, compute)
     with torch.device("cpu"):
         model = Generator(model_config)
+    if encoder is not None:
+        model.hear_with(encoder)
     model.dit.trunk.fit_normalisation(c.audio for c in some_clips(clips))
     model.noise_velocity.copy_(latent_speed(clips, codec))
     noise = model.noise_maker()
@@ -151,7 +158,7 @@ def diffusion_loss(
     # What a clip does not show is unknown at every step, as it is to the sampler at the first: plain noise.
     noisy = torch.where(loss_of.latent_masks[visibility_id][:, None], add_noise(x, noise, timesteps), noise)
     with compute.autocast():
-        features = model.dit.encode_audio(mel)
+        features = model.encode_audio(mel)
         x0 = model.predict(noisy, timesteps, model.dit.drop_audio(features, dropped))
         time = first + torch.arange(x.shape[1], device=first.device)
         refined = model.refine(x0.detach(), features, time)

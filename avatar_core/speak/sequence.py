@@ -14,6 +14,7 @@ from avatar_core.generator.sampler import generate
 from avatar_core.io.atomic import atomic_directory, check_replaceable
 from avatar_core.particles.canonical import Canonical, write_ply
 from avatar_core.particles.layout import ParticleLayout
+from avatar_core.speak.articulation import ARTICULATION, articulate
 from avatar_core.speak.render import CHUNK, moving_frames
 from avatar_core.speak.sound import check_sound
 from avatar_core.speak.student import Student
@@ -40,11 +41,17 @@ def write_sequence(folder: str | os.PathLike, frames: Iterator[Canonical]) -> in
 
 
 def posed_canonicals(
-    student: Student, canonical: Canonical, layout: ParticleLayout, audio: np.ndarray, seed: int
+    student: Student,
+    canonical: Canonical,
+    layout: ParticleLayout,
+    audio: np.ndarray,
+    seed: int,
+    articulation: float = ARTICULATION,
 ) -> Iterator[Canonical]:
     """The avatar in every frame of its speech, as canonical avatars of their own (for export)."""
     check_sound(audio)
     x = generate(student.generator, pad_to_frames(audio), seed, student.sample)
+    x = articulate(x, student.codec, articulation)
     frames = moving_frames(canonical, layout, "auto", x.device)
     with torch.no_grad():
         for start in range(0, len(x), CHUNK):

@@ -23,6 +23,7 @@ from avatar_core.io.video import VideoWriter
 from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.layout import ParticleLayout
 from avatar_core.progress import Progress, silent
+from avatar_core.speak.articulation import ARTICULATION, articulate
 from avatar_core.speak.behind import KEEP, Behind
 from avatar_core.speak.render import Gestures, render_motion
 from avatar_core.speak.sound import check_sound
@@ -57,6 +58,7 @@ def speak(
     gestures: Gestures = "auto",
     track: Soundtrack | None = None,
     behind: Behind = KEEP,
+    articulation: float = ARTICULATION,
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -66,7 +68,7 @@ def speak(
     """Drive an avatar with sound (S,) at 16 kHz and write the video. The file appears only when it is complete.
 
     track: the same sound as it came, for the video to carry; without it, `audio`. behind: what stands behind; transparent videos
-    are .webm or .mov.
+    are .webm or .mov. articulation: how far the mouth opens, 1 as the student learnt it.
 
     Raises UserError: latents of another avatar layout, a video that cannot be written.
     """
@@ -86,7 +88,7 @@ def speak(
     def sampling(done: int, total: int, _: str) -> None:
         progress(round(100 * done / total), 100, "motion")
 
-    x = generate(student.generator, audio, seed, config, sampling)
+    x = articulate(generate(student.generator, audio, seed, config, sampling), student.codec, articulation)
     generated = time.monotonic()
     heard = audio if track is None else replace(track, seconds=frames / FPS)
     clear = behind.transparent

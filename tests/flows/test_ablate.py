@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from avatar_core.embed.config import AlignedConfig
 from avatar_core.errors import UserError
 from flows.ablate import chosen, listing, papers_ablations
 from flows.ablation_table import write_table
@@ -31,7 +32,7 @@ def test_what_parameters_can_express_is_run_and_the_rest_refused_with_a_reason()
         "l1-out": {"distill.weights.l1": 0, "distill.steps": 5},
     }
     refused = {
-        "patch": "no later stage reads",
+        "patch": "the embedding shapes nothing here",
         "hybrid": "one teacher .procedural.",
         "nothing": "expected one of",
     }
@@ -44,6 +45,12 @@ def test_what_parameters_can_express_is_run_and_the_rest_refused_with_a_reason()
     two = dataclasses.replace(params.teacher, backends={"procedural": 1.0, "folder": 0.5})
     both = papers_ablations(dataclasses.replace(params, teacher=two))
     assert both["hybrid"] == {"teacher.backends": {"procedural": 1.0}}
+    embed = dataclasses.replace(params.embed, aligned=AlignedConfig(enabled=True))
+    aligned = chosen(["embedding", "patch"], [], dataclasses.replace(params, embed=embed))
+    assert aligned == {
+        "embedding": {"embed.aligned.enabled": False},
+        "patch": {"embed.contrastive.patch_weight": 0.0},
+    }
     assert "not now: " in listing(papers_ablations(params)) and len(listing(both).splitlines()) == 6
 
 
