@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 # numpy is imported later, by the commands: one thread of its linear algebra, as in the workers of the stages. Its sums over several
 # threads depend on how many there are, and an avatar made here must be, byte for byte, the one that stage fit makes.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Nor do threads spin while they wait for each other: that takes the cores from whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     name="avatar",
