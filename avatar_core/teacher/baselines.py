@@ -72,6 +72,7 @@ class HunyuanVideoAvatar(Baseline, CheckoutTeacher):
         gpu_gb=24, url="https://github.com/Tencent-Hunyuan/HunyuanVideo-Avatar",
     )  # fmt: skip
     script: ClassVar[str] = "hymm_sp/sample_gpu_poor.py"
+    hubs: ClassVar[dict[str, str]] = {"": "tencent/HunyuanVideo-Avatar"}
     tested: ClassVar[str] = "fd59436af88e747c7e48055fd65df8233c4ff2eb"
     model: ClassVar[str] = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
     batch: int = ranged(16, 1, 1000)

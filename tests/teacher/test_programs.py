@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -22,6 +21,7 @@ from stages.params import parse_params
 from tests.teacher.programs import (
     ROOT,
     checkout,
+    in_step,
     recorded_run,
     request_of,
     save_portrait,
@@ -40,15 +40,6 @@ PRESETS = {
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory):
     return save_portrait(tmp_path_factory.mktemp("portrait"), 512)
-
-
-def in_step(video, audio):
-    """Lag in frames at which the pictures' darkness goes best with the loudness, and the correlation there."""
-    dark = -video.astype(np.float32).mean((1, 2, 3))
-    loud = np.sqrt((audio.reshape(len(video), -1) ** 2).mean(1))
-    curve = {lag: np.corrcoef(dark[3 + lag : len(dark) - 3 + lag], loud[3:-3])[0, 1] for lag in range(-3, 4)}
-    best = max(curve, key=lambda lag: curve[lag])
-    return best, curve[best]
 
 
 @pytest.mark.parametrize("name", PRESETS)
