@@ -153,6 +153,9 @@ def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, 
     params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})
     assert verified(params) == [f"facebook/cotracker3: {file} is whole"]
     file.write_bytes(b"trackz")
+    tracks = found(params, "perception.tracks")
+    assert "tracker.pt: expected SHA-256" in tracks.lacking[0]
+    assert shown(tracks)[-1].strip() == "from https://github.com/facebookresearch/co-tracker"
     with pytest.raises(UserError, match=r"tracker\.pt: expected SHA-256"):
         verified(params)
 

@@ -118,6 +118,7 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
         in lines
     )
     assert "teacher.omniavatar.weights: expected Wan2.1-T2V-14B/models_t5_umt5-xxl-enc-bf16.pth" in lines
+    assert "hf download Wan-AI/Wan2.1-T2V-14B --local-dir <weights>/Wan2.1-T2V-14B" in lines
     (other,) = replace(teacher, commit="").lacking()
     assert (
         f"expected commit 1536bf31abae, found {teacher.commit[:12]}" in other
@@ -128,13 +129,20 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
     empty.write_bytes(b"")  # a download that broke off
     (line,) = teacher.lacking()
     assert "expected OmniAvatar-1.3B/pytorch_model.pt" in line
+    empty.write_bytes(b"weights")
+    cut = Path(teacher.weights, "Wan2.1-T2V-1.3B", "diffusion_pytorch_model.safetensors")
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert [f"{cut}: expected" in line for line in teacher.lacking()] == [True]
 
 
-def test_declared_weights_are_read_whole(tmp_path):
+def test_declared_weights_are_read_whole(tmp_path, portrait):
     teacher = checkout(tmp_path, WanSpeechToVideo)
     weights = Path(teacher.weights)
     declared = replace(teacher, weights_sha256=folder_digest(weights))
     assert declared.folders() == {weights: declared.weights_sha256} and teacher.folders() == {}
+    with pytest.raises(UserError, match=r"weights: expected SHA-256 0{12}\.\.\., .*another model, or damaged"):
+        other = replace(teacher, weights_sha256="0" * 64)
+        other.videos([request_of(portrait, "c", frames=10)], tmp_path, CPU, lambda: None)
 
 
 @pytest.mark.parametrize("name", ["hunyuan_video_avatar", "HunyuanVideo-Avatar"])
