@@ -1,6 +1,6 @@
 """Video models that run as programs of their own, by stand-ins that read and write as the real ones do."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.video import read_video
 from avatar_core.models.files import folder_digest
-from avatar_core.teacher.baselines import HunyuanVideoAvatar
+from avatar_core.teacher.baselines import EchoMimicBaseline, HunyuanVideoAvatar, OmniAvatarBaseline
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
@@ -135,12 +135,24 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
     assert [f"{cut}: expected" in line for line in teacher.lacking()] == [True]
 
 
+@pytest.mark.parametrize(
+    "baseline, same", [(OmniAvatarBaseline, OmniAvatar), (EchoMimicBaseline, EchoMimicV2)]
+)
+def test_a_baseline_has_the_keys_of_the_teacher_of_its_name(baseline, same):
+    own = {field.name: field for field in fields(baseline)}
+    for field in (f for f in fields(same) if f.name != "poses"):  # videos from a folder need none
+        assert (own[field.name].default, own[field.name].metadata) == (field.default, field.metadata)
+    assert baseline().launcher == []
+
+
 def test_declared_weights_are_read_whole(tmp_path, portrait):
     teacher = checkout(tmp_path, WanSpeechToVideo)
     weights = Path(teacher.weights)
     declared = replace(teacher, weights_sha256=folder_digest(weights))
     assert declared.folders() == {weights: declared.weights_sha256} and teacher.folders() == {}
-    with pytest.raises(UserError, match=r"weights: expected SHA-256 0{12}\.\.\., .*another model, or damaged"):
+    with pytest.raises(
+        UserError, match=r"weights: expected SHA-256 0{12}\.\.\., .*another model, or damaged"
+    ):
         other = replace(teacher, weights_sha256="0" * 64)
         other.videos([request_of(portrait, "c", frames=10)], tmp_path, CPU, lambda: None)
 
