@@ -153,7 +153,7 @@ def test_a_wrong_file_is_refused_in_one_line_before_work(tmp_path, files, metric
     right = files[name]
     whole = right.read_bytes()
     with pytest.raises(
-        UserError, match=r"expected SHA-256 0{12}\.\.\. , found .*another file or damaged"
+        UserError, match=r"expected SHA-256 0{12}\.\.\., found .*another file, or damaged"
     ) as caught:
         metric(str(right), "0" * 64).check()
     assert str(right) in str(caught.value) and "\n" not in str(caught.value)
