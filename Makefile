@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint fmt setup smoke lock clean
+.PHONY: help demo test test-cluster test-models lint fmt setup smoke lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -20,6 +20,12 @@ test: setup lint ## sets up, runs lint, types and tests, the smoke pipeline amon
 
 test-cluster: setup ## kills servers, workers, remotes of a small cluster on this machine, runs the smoke run over it; an hour
 	$(BIN)/python -m pytest -m cluster tests/flows
+
+# In an environment of its own, so that .venv stays the default install. --no-deps: the pins are complete, and agree with requirements.lock.
+test-models: ## the tests of published models' classes that `make test` skips, with transformers, onnxruntime, Coqui, in .venv-models
+	$(MAKE) --no-print-directory setup VENV=.venv-models
+	.venv-models/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps -r requirements-models.lock
+	PATH=$(abspath .venv-models/bin):$$PATH .venv-models/bin/python -m pytest -n 2 -m models
 
 lint: setup ## checks style, format and types
 	$(BIN)/ruff check --quiet .
@@ -52,11 +58,16 @@ smoke: setup ## the whole pipeline at its smallest, through Prefect
 	$(BIN)/python -m flows.pipeline --profile smoke
 
 # In an empty environment. torch's local version tag (+cpu) is dropped: the same pin serves every index.
-lock: ## new pins in requirements.lock, from pyproject.toml
+lock: ## new pins in requirements.lock and requirements-models.lock, from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet --editable '.[espeak,dev]'
 	{ echo "# Every package of the default install and its tests, pinned: 'make lock' made it from pyproject.toml, Python 3.11."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+	build/lock/bin/pip install --quiet --constraint requirements.lock --editable '.[models,coqui]'
+	build/lock/bin/pip install --quiet --no-deps diffsynth rtmlib
+	{ echo "# What 'make test-models' adds to requirements.lock: the extras models and coqui; diffsynth and rtmlib without what they need,"; \
+	  echo "# since tests read the one's source and rtmlib would bring another OpenCV. 'make lock' made it."; \
+	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf requirements.lock; } > requirements-models.lock
 
 clean: ## removes the environment and unfinished work; artifacts stay
-	rm -rf $(VENV) build data/work data/logs demo ablations
+	rm -rf $(VENV) .venv-models build data/work data/logs demo ablations

@@ -33,7 +33,7 @@ from avatar_core.device import Compute, cards, resolve, too_little_memory
 from avatar_core.errors import Interrupted, UserError, one_line_warnings
 from avatar_core.io.atomic import clean_leftovers, sha256_file, write_json, write_text
 from avatar_core.models.card import Published
-from avatar_core.models.weights import verify_file
+from avatar_core.models.files import verify_file
 from stages.memory import check_memory
 from stages.params import PARAMS, Params, load_params
 from stages.progress import Bar

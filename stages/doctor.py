@@ -1,6 +1,7 @@
 """What a profile needs on this machine: every component, ready or not, under which licence, and the next step.
 
-`python -m stages doctor` (also `avatar doctor`) reads parameters, names, sizes and headers of files, and loads no model;
+`python -m stages doctor` (also `avatar doctor`) reads parameters, names, sizes and headers of files, single files whole, and loads
+no model but references of metrics;
 `python -m stages models` lists the published models that backends know, and reads their files whole on demand.
 """
 
@@ -19,14 +20,16 @@ from avatar_core.errors import UserError
 from avatar_core.identities.diffusion import PRESETS as PORTRAIT_MODELS
 from avatar_core.models.card import Card, Published, failures, need_memory
 from avatar_core.models.files import (
+    COMMIT,
+    HUB_ID,
     cached_snapshots,
     check_safetensors,
     folder_digest,
     model_files,
+    verify_file,
     verify_folder,
     verify_snapshot,
 )
-from avatar_core.models.weights import verify_file
 from avatar_core.perception.cotracker import CoTracker
 from avatar_core.perception.onnx_matte import OnnxMasks
 from avatar_core.perception.wholebody import WholebodyKeypoints
@@ -36,11 +39,16 @@ from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.ltx2 import LTX2Teacher
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
+from avatar_core.teacher.wan_s2v_diffsynth import WanByDiffSynth
 from stages.params import Params
 from stages.sections import BASELINES
 
+MACHINE = Card("this machine", "", "yes")
 OURS = Card("ships with the project", "Apache-2.0", "yes")
 YOURS = Card("your files", "as you have it", "unknown", "whoever is seen or heard must have agreed")
+REFERENCE = Card(
+    "a reference you brought", "see its source", "unknown", url="docs/full.md, Published metrics"
+)
 TRAINING = {"yes": "allowed", "no": "NOT allowed", "conditions": "under conditions", "unknown": "not known"}
 
 
@@ -62,7 +70,7 @@ def components(params: Params, file: str = "params.yaml") -> Iterator[Component]
     """Everything that the pipeline runs with these parameters needs, in the order of the stages."""
     run = params.run
     lacking = failures(lambda: resolve(run.device, run.precision, where="run.device", renders=True))
-    yield Component("run.device", run.device, OURS, tuple(lacking))
+    yield Component("run.device", run.device, MACHINE, tuple(lacking))
     chosen: list[tuple[str, str, Any]] = [
         ("identities", params.identities.backend, params.identities.source),
         ("speech", params.speech.backend, params.speech.source),
@@ -81,7 +89,7 @@ def components(params: Params, file: str = "params.yaml") -> Iterator[Component]
         yield _component(role, name, backend, params, bool(lacking))
     for name, metric in params.evaluate.chosen.items():
         reference = metric.backend == "reference"
-        card = Card("a reference you brought", "see its source", "unknown") if reference else OURS
+        card = REFERENCE if reference else OURS
         yield Component("evaluate", f"{name} ({metric.backend})", card, tuple(failures(metric.check)))
     for name, baseline in params.evaluate.compared.items():
         how = () if baseline.chosen else (f"the row says `not run`; {baseline.how()}",)
@@ -91,7 +99,7 @@ def components(params: Params, file: str = "params.yaml") -> Iterator[Component]
 
 def _component(role: str, name: str, backend: Any, params: Params, no_device: bool) -> Component:
     if isinstance(backend, Published):
-        lacking = backend.lacking()
+        lacking = backend.lacking() or failures(lambda: _check_files(backend))
         if not no_device:
             compute = resolve(params.run.device, params.run.precision, where="run.device")
             lacking += failures(lambda: need_memory(f"{role}.{name}", backend.card.gpu_gb, compute))
@@ -105,18 +113,30 @@ def _component(role: str, name: str, backend: Any, params: Params, no_device: bo
     return Component(role, name, YOURS, lacking)
 
 
+def _check_files(backend: Published) -> None:
+    """Raises UserError for a single file with another hash than declared; folders are left to `avatar models verify`."""
+    for file, sha256 in backend.folders().items():
+        if file.is_file():
+            verify_file(file, sha256)
+
+
 def shown(component: Component) -> list[str]:
     """Lines for a terminal: state, role, name, whose it is; below, what is missing."""
     card = component.card
     about = (
-        card.id if card in (OURS, YOURS) else f"{card.id}, {card.licence}, training {TRAINING[card.training]}"
+        card.id
+        if card in (MACHINE, OURS, YOURS)
+        else f"{card.id}, {card.licence}, training {TRAINING[card.training]}"
     )
     about += f", {card.gpu_gb:g} GB" if card.gpu_gb else ""
     state = "ready" if component.ready else "MISSING"
     lines = [f"{state:8} {component.role:22} {component.name}: {about}"]
     if card.note and card is not YOURS:
         lines.append(f"{'':31} note: {card.note}")
-    return lines + [f"{'':31} {line}" for line in component.lacking]
+    lines += [f"{'':31} {line}" for line in component.lacking]
+    if component.lacking and card.url:
+        lines.append(f"{'':31} from {card.url}")
+    return lines
 
 
 def known_models() -> dict[str, Card]:
@@ -129,6 +149,7 @@ def known_models() -> dict[str, Card]:
         OmniAvatar,
         EchoMimicV2,
         WanSpeechToVideo,
+        WanByDiffSynth,
         LTX2Teacher,
         LTX2Score,
         WholebodyKeypoints,
@@ -145,12 +166,16 @@ def _ids(cards: Mapping[str, Card]) -> set[str]:
 
 
 def listed() -> list[str]:
-    """Lines: every model that backends know by name, its licence, and which revisions the Hugging Face cache holds."""
+    """Lines: every model that backends know by name, its licence, and which revisions the Hugging Face cache holds, or where else
+    it comes from."""
     lines = []
     for name, card in known_models().items():
         memory = f"{card.gpu_gb:g} GB" if card.gpu_gb else "memory not stated"
-        there = ", ".join(f"{revision[:12]}" for revision in cached_snapshots(card.id)) or "not downloaded"
-        pinned = f"at {card.revision[:12]}" if card.revision else "its revision is yours to pin"
+        there = f"from {card.url}"
+        if HUB_ID.fullmatch(card.id):
+            there = ", ".join(revision[:12] for revision in cached_snapshots(card.id)) or "not downloaded"
+        revision = card.revision[:12] if COMMIT.fullmatch(card.revision) else card.revision
+        pinned = f"at {revision}" if revision else "its revision is yours to pin"
         lines.append(
             f"{name}: {card.id}, {pinned}; {card.licence}, training {TRAINING[card.training]}; {memory}; {there}"
         )

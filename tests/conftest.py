@@ -11,11 +11,32 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# packages that no extra `models` brings -> what does
+BROUGHT_BY = {
+    "TTS": "extra `coqui`",
+    "torchaudio": "extra `coqui`",
+    "rtmlib": "requirements-models.lock",
+    "diffsynth": "requirements-models.lock",
+    "cotracker": "no index, see docs/full.md",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `models("package", ...)` is skipped where one of them is not installed."""
+    for name in (name for mark in item.iter_markers("models") for name in mark.args):
+        if find_spec(name) is None:
+            pytest.skip(
+                f"{name} is not installed ({BROUGHT_BY.get(name, 'extra `models`')}); `make test-models` runs this"
+            )
 
 
 @dataclass(frozen=True)

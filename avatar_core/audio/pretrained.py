@@ -59,7 +59,7 @@ class PretrainedFeatures(Phonemes):
     def lacking(self) -> list[str]:
         """See `models.card.Published`."""
         lines = failures(lambda: need_packages(self.where, "models", "transformers"))
-        return lines + failures(lambda: check_weights(self._folder()), self._config)
+        return list(dict.fromkeys(lines + failures(lambda: check_weights(self._folder()), self._config)))
 
     @property
     def bands(self) -> int:

@@ -99,6 +99,8 @@ class DiffusionIdentities:
     @property
     def card(self) -> Card:
         known = PRESETS[self.preset].card
+        if self.offload != "none":  # how much is left then, no maker says
+            known = replace(known, gpu_gb=0)
         if not self.model or self.model == known.id:
             return replace(known, revision=self.revision or known.revision)
         if is_local(self.model):
@@ -135,7 +137,7 @@ class DiffusionIdentities:
 
         Raises UserError before the model is loaded where something is missing; for a picture without contrast.
         """
-        start(WHERE, self, compute, gpu_gb=None if self.offload == "none" else 0.0)
+        start(WHERE, self, compute)
         folder = self._folder()
         if is_local(self._model):
             verify_folder(folder, self.sha256)

@@ -1,8 +1,8 @@
 """Metrics that are means over clips: IQA ASE HKC SyncC SyncD CSIM SSIM PSNR.
 
 Definitions: IQA, ASE mean image quality and aesthetics per frame (Q-Align's 1..5 scale; `embedded` are regressors of known damage);
-SyncC, SyncD see `sync` (embedded) and `syncnet` (published); HKC mean confidence of the hand keypoints (CyberHost, Lin et al.
-2024; no code of it is public, see HKC_VERSION); CSIM mean likeness of portrait and frames: the cosine of ArcFace's embeddings where
+SyncC, SyncD see `sync` (embedded) and `syncnet` (published); HKC mean confidence of the hand keypoints, see
+`perception.simcc`; CSIM mean likeness of portrait and frames: the cosine of ArcFace's embeddings where
 the user brings that network, else 1 - distance / 1.2 of dlib's descriptors (1 the same picture, above .5 the same person), 0 for a
 frame without a face; SSIM, PSNR see `image`, over the person where a clip says where that is.
 """
@@ -23,12 +23,9 @@ from avatar_core.metrics.clip import FRAME_STEP, Look, Value
 from avatar_core.metrics.image import psnr, ssim
 from avatar_core.metrics.networks import Signature
 from avatar_core.metrics.reference import Referenced, read_score
+from avatar_core.perception.simcc import HANDS, HKC_VERSION, SPLIT, hand_confidence, pose_input, pose_output
 
-# DWPose's scores of a frame (all of the picture is its box, no detector): by point the lesser of the two maxima over x and y, cut
-# to 0..1; the mean over the 42 points of both hands and every third frame. Points out of the picture count as they are scored.
-HKC_VERSION = "hkc-1"
-DWPOSE_HANDS = slice(91, 133)  # of its 133 points
-DWPOSE_BINS = (2 * 288, 2 * 384)  # along x and y
+DWPOSE_WIDTH, DWPOSE_HEIGHT, DWPOSE_POINTS = 288, 384, 133
 MESH_EYES, MESH_NOSE, MESH_MOUTH = (
     ((33, 133), (263, 362)),
     1,
@@ -93,9 +90,14 @@ class ASE(QAlign):
 
 
 class HKC(ClipMetric):
+    """Of every third frame. DWPose is given all of the picture as the box; points out of it count as they are scored."""
+
     wanted = "DWPose: (3,384,288) -> 133 points by 576 and by 768 bins; or hand confidences in JSON"
     scores = True
-    signature = Signature((3, 384, 288), (133 * DWPOSE_BINS[0], 133 * DWPOSE_BINS[1]))
+    signature = Signature(
+        (3, DWPOSE_HEIGHT, DWPOSE_WIDTH),
+        tuple(DWPOSE_POINTS * SPLIT * side for side in (DWPOSE_WIDTH, DWPOSE_HEIGHT)),
+    )
 
     @property
     def note(self) -> str:
@@ -107,18 +109,15 @@ class HKC(ClipMetric):
         return super().measure(look)
 
     def published(self, look: Look) -> float:
-        from avatar_core.metrics.preprocess import dwpose_input
-
-        pictures = np.stack([dwpose_input(frame) for frame in to_uint8(look.sparse)])
-        across, down = self.run(look.device)(pictures)
-        best = [
-            v.reshape(len(v), 133, bins).max(2) for v, bins in zip((across, down), DWPOSE_BINS, strict=True)
-        ]
-        return float(np.minimum(*best)[:, DWPOSE_HANDS].clip(0, 1).mean())
+        frames = to_uint8(look.sparse)
+        box = np.array([0, 0, frames.shape[2], frames.shape[1]])
+        pictures = np.stack([pose_input(frame, box, DWPOSE_WIDTH, DWPOSE_HEIGHT)[0] for frame in frames])
+        bins = (v.reshape(len(v), DWPOSE_POINTS, -1) for v in self.run(look.device)(pictures))
+        return hand_confidence(pose_output(*bins)[1][:, HANDS])
 
     def score(self, look: Look) -> float:
         layout = look.critics.layout
-        return float(look.keypoints[1][:, np.concatenate([layout.hand_left, layout.hand_right])].mean())
+        return hand_confidence(look.keypoints[1][:, np.concatenate([layout.hand_left, layout.hand_right])])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avatar_core.errors import UserError
-from avatar_core.io.atomic import sha256_file
+from avatar_core.models.files import verify_file
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +49,7 @@ class NetworkFile:
             raise UserError(
                 f"{self.path}: expected {self.wanted} in a file {' or '.join(suffixes)}, found {self.path.suffix or 'none'}"
             )
-        found = sha256_file(self.path)
-        if found != self.sha256.lower():
-            raise UserError(
-                f"{self.path}: expected SHA-256 {self.sha256[:12] or '(none given)'}... , found {found[:12]}...; "
-                "it is another file or damaged"
-            )
+        verify_file(self.path, self.sha256)
         return self.path
 
 

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from avatar_core.perception.face_identity import similarity
 
 INCEPTION_SIDE, I3D_SIDE, QALIGN_SIDE, ARCFACE_SIDE = 299, 224, 448, 112
-DWPOSE_WIDTH, DWPOSE_HEIGHT = 288, 384
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-DWPOSE_MEAN, DWPOSE_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ARCFACE_POINTS = np.array(  # of insightface: eye and eye, nose, corner and corner of the mouth, left to right in the picture
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -82,14 +80,3 @@ def arcface_input(frame: NDArray, points: NDArray) -> NDArray[np.float32]:
     side = (ARCFACE_SIDE, ARCFACE_SIDE)
     face = cv2.warpAffine(frame, arcface_matrix(points), side, flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
     return ((face.astype(np.float32) - 127.5) / 127.5).transpose(2, 0, 1)
-
-
-def dwpose_input(frame: NDArray) -> NDArray[np.float32]:
-    """A picture (H,W,3) uint8 RGB -> (3,384,288): all of it with a rim of an eighth, black outside, ImageNet's mean and spread."""
-    height, width = frame.shape[:2]
-    scale = min(DWPOSE_WIDTH / (1.25 * width), DWPOSE_HEIGHT / (1.25 * height))
-    shift = [0.5 * DWPOSE_WIDTH - scale * width / 2, 0.5 * DWPOSE_HEIGHT - scale * height / 2]
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    small = cv2.warpAffine(frame, matrix, (DWPOSE_WIDTH, DWPOSE_HEIGHT), flags=cv2.INTER_LINEAR)
-    values = (small.astype(np.float32) - np.array(DWPOSE_MEAN, np.float32)) / np.array(DWPOSE_STD, np.float32)
-    return values.transpose(2, 0, 1)

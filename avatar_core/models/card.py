@@ -94,8 +94,8 @@ def need_memory(where: str, gpu_gb: float, compute: Compute) -> None:
         )
 
 
-def start(where: str, backend: Published, compute: Compute, gpu_gb: float | None = None) -> None:
+def start(where: str, backend: Published, compute: Compute) -> None:
     """Raise UserError for the first thing that keeps a backend from running, before any work."""
     for line in backend.lacking():
         raise UserError(line)
-    need_memory(where, backend.card.gpu_gb if gpu_gb is None else gpu_gb, compute)
+    need_memory(where, backend.card.gpu_gb, compute)

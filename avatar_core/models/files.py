@@ -41,11 +41,7 @@ def find_model(model: str, revision: str, sha256: str, where: str) -> Path:
         folder = Path(model).expanduser()
         if not folder.is_dir():
             raise UserError(f"{where}.model: expected a folder or a hub id, found no folder {folder}")
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-            raise UserError(
-                f"{where}.sha256: expected the digest of {folder}, found {sha256 or 'none'}; "
-                f"`avatar models verify {folder}` prints it"
-            )
+        need_digest(f"{where}.sha256", sha256, folder, "avatar models verify")
         return folder
     cached = cached_snapshots(model)
     if not COMMIT.fullmatch(revision):
@@ -60,6 +56,14 @@ def find_model(model: str, revision: str, sha256: str, where: str) -> Path:
             f"hf download {model} --revision {revision}"
         )
     return cached[revision]
+
+
+def need_digest(where: str, sha256: str, path: Path, command: str) -> None:
+    """Raises UserError, starting with `where`, unless 64 digits are declared; `command` prints those of the path."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise UserError(
+            f"{where}: expected the SHA-256 of {path}, found {sha256 or 'none'}; `{command} {path}` prints it"
+        )
 
 
 def hub_cache() -> Path:
@@ -166,11 +170,20 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def verify_folder(folder: Path, sha256: str) -> None:
-    """Raises UserError unless a local folder has the declared digest. Reads everything."""
-    found = folder_digest(folder)
+    """Raises UserError unless a local folder has the declared `folder_digest`. Reads everything."""
+    _compare(folder, sha256, folder_digest(folder), "model")
+
+
+def verify_file(file: Path, sha256: str) -> None:
+    """Raises UserError unless a file has the declared hash. Reads everything."""
+    _compare(file, sha256, sha256_file(file), "file")
+
+
+def _compare(path: Path, sha256: str, found: str, kind: str) -> None:
     if found != sha256.lower():
         raise UserError(
-            f"{folder}: expected the digest {sha256[:12]}..., found {found[:12]}...; it is another model, or damaged"
+            f"{path}: expected SHA-256 {sha256[:12].lower() or '(none given)'}..., found {found[:12]}...; "
+            f"it is another {kind}, or damaged"
         )
 
 

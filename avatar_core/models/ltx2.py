@@ -5,13 +5,15 @@ Legend: S samples at 16 kHz, M mel bands of the autoencoder, L latents of sound 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from avatar_core.clock import SAMPLE_RATE
 from avatar_core.errors import UserError
-from avatar_core.models.card import Card
-from avatar_core.models.files import is_local
+from avatar_core.models.card import Card, failures, need_packages
+from avatar_core.models.files import check_pipeline, find_model, is_local, verify_folder
+from avatar_core.models.pipeline import PACKAGES
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +25,50 @@ FLOOR = 1e-5
 STEP = 8  # pictures of a latent: a video has 1 + 8 n of them
 
 
-def card_of(model: str, revision: str, sha256: str) -> Card:
-    """The card of a hub id at a commit, or of a local folder with a digest."""
-    local = is_local(model)
-    return Card(
-        Path(model).name if local else model, "LTX-2 community licence", "conditions",
-        "models trained on its output count as derivatives; companies above USD 10M of revenue need a paid licence",
-        revision=sha256 if local else revision, url="https://huggingface.co/Lightricks",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class LTX2Model:
+    """model: a hub id at `revision`, or a local folder with `sha256`. Subclasses say in `check_sizes` what else must hold."""
+
+    where: ClassVar[str]  # the key of its section
+    model: str = MODEL
+    revision: str = ""
+    sha256: str = ""
+
+    @property
+    def card(self) -> Card:
+        local = is_local(self.model)
+        return Card(
+            Path(self.model).name if local else self.model, "LTX-2 community licence", "conditions",
+            "models trained on its output count as derivatives; companies above USD 10M of revenue need a paid licence",
+            revision=self.sha256 if local else self.revision, url="https://huggingface.co/Lightricks",
+        )  # fmt: skip
+
+    def check_sizes(self) -> None:
+        """Raises UserError for sizes that the model cannot make."""
+
+    def folders(self) -> dict[Path, str]:
+        """See `models.card.Published`."""
+        return {self._folder(): self.sha256 if is_local(self.model) else ""}
+
+    def lacking(self) -> list[str]:
+        """See `models.card.Published`."""
+        lines = failures(lambda: need_packages(self.where, "models", *PACKAGES, "av"), self.check_sizes)
+        return lines + failures(self._check_class)
+
+    def checked_folder(self) -> Path:
+        """The model's folder; a local one is read and compared with its digest. Raises UserError."""
+        folder = self._folder()
+        if is_local(self.model):
+            verify_folder(folder, self.sha256)
+        return folder
+
+    def _folder(self) -> Path:
+        return find_model(self.model, self.revision, self.sha256, self.where)
+
+    def _check_class(self) -> None:
+        found = check_pipeline(self._folder())["_class_name"]
+        if not found.startswith("LTX2"):
+            raise UserError(f"{self.where}.model: expected a pipeline LTX2..., found {found}")
 
 
 def encode_sound(vae: Any, mel: Tensor, device: torch.device | str) -> Tensor:

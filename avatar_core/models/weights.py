@@ -5,7 +5,6 @@ An ONNX network runs in onnxruntime on one thread, so that worker processes do n
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avatar_core.errors import UserError
-from avatar_core.io.atomic import sha256_file
 from avatar_core.models.card import need_packages
+from avatar_core.models.files import need_digest, verify_file
 
 DEVICES = ("cpu", "cuda")
 
@@ -28,10 +27,7 @@ def find_file(path: str, sha256: str, where: str, what: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{where}: expected {what}, found no file {file}")
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise UserError(
-            f"{where}: expected the SHA-256 of {file}, found {sha256 or 'none'}; `sha256sum {file}` prints it"
-        )
+    need_digest(where, sha256, file, "sha256sum")
     return file
 
 
@@ -41,15 +37,6 @@ def checked_file(path: str, sha256: str, where: str, what: str) -> Path:
     status = file.stat()
     _verified(file, sha256, status.st_size, status.st_mtime_ns)
     return file
-
-
-def verify_file(file: Path, sha256: str) -> None:
-    """Raises UserError unless a file has the declared hash. Reads everything."""
-    found = sha256_file(file)
-    if found != sha256.lower():
-        raise UserError(
-            f"{file}: expected SHA-256 {sha256[:12].lower()}..., found {found[:12]}...; it is another file, or damaged"
-        )
 
 
 @lru_cache(maxsize=16)

@@ -20,10 +20,9 @@ from avatar_core.errors import UserError
 from avatar_core.io.images import to_uint8
 from avatar_core.models.card import Card, failures, need_packages
 from avatar_core.models.weights import DEVICES, OnnxNetwork, checked_file, find_file, load_onnx
+from avatar_core.perception.simcc import SPLIT, pose_input, pose_output
 from avatar_core.perception.wholebody_map import SOURCES, WHOLEBODY, template_keypoints
 
-MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # of RGB, 0..255
-PADDING, SPLIT = 1.25, 2.0  # of the box; bins a pixel
 STRIDES = (8, 16, 32)  # of YOLOX's grids
 GREY = 114
 OVERLAP = 0.45  # of two boxes of one person
@@ -86,18 +85,13 @@ class WholebodyKeypoints:
 def find_points(network: OnnxNetwork, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The person in a box x0 y0 x1 y1 of a picture (H,W,3) uint8 -> pixels (133,2), scores (133,). UserError: another network."""
     height, width = network.input_size()
-    centre, side = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * PADDING
-    side = np.array([max(side[0], side[1] * width / height), max(side[1], side[0] * height / width)])
-    scale = side[0] / width
-    place = np.array([[scale, 0, centre[0] - side[0] / 2], [0, scale, centre[1] - side[1] / 2]])
-    crop = cv2.warpAffine(picture, place, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    outputs = network.run((crop - MEAN) / STD)
-    wanted = [(1, WHOLEBODY, round(n * SPLIT)) for n in (width, height)]
+    blob, place = pose_input(picture, box, width, height)
+    outputs = network.run(blob.transpose(1, 2, 0))
+    wanted = [(1, WHOLEBODY, n * SPLIT) for n in (width, height)]
     if [np.shape(o) for o in outputs] != wanted:
         raise UserError(f"{network.file}: expected outputs {wanted}, found {[np.shape(o) for o in outputs]}")
-    bins = np.stack([o[0].argmax(-1) for o in outputs], -1)
-    scores = np.mean([o[0].max(-1) for o in outputs], 0)
-    return bins / SPLIT / [width, height] * side + centre - side / 2, scores.clip(0, 1)
+    points, scores = pose_output(outputs[0], outputs[1])
+    return points[0] * place[0, 0] + place[:, 2], scores[0]
 
 
 def find_person(network: OnnxNetwork, picture: np.ndarray, least: float) -> np.ndarray | None:

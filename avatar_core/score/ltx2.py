@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from avatar_core.config import one_of, ranged
 from avatar_core.errors import UserError
-from avatar_core.models.card import Card, failures, need_packages
-from avatar_core.models.files import check_pipeline, find_model, is_local, verify_folder
-from avatar_core.models.ltx2 import MODEL, STEP, card_of, log_mel
-from avatar_core.models.pipeline import DTYPES, PACKAGES, load_part
+from avatar_core.models.ltx2 import STEP, LTX2Model, log_mel
+from avatar_core.models.pipeline import DTYPES, load_part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +34,8 @@ MEL_HOP, MEL_BINS = 160, 64  # of the audio autoencoder, checked when it is load
 
 
 @dataclass(frozen=True)
-class LTX2Score:
-    """model: a hub id at `revision`, or a local folder with `sha256`; size: px of a square picture; frames: 1 + 8 n of them.
+class LTX2Score(LTX2Model):
+    """size: px of a square picture; frames: 1 + 8 n of them.
 
     text_guidance: 1 for none, else each step calls the denoiser once more with the negative prompt; `distill.vsd_guidance` is
     the sound's. checkpointing: the autoencoder and a learning denoiser keep less, and compute twice.
@@ -45,9 +43,6 @@ class LTX2Score:
 
     where: ClassVar[str] = "score.ltx2"
     mouth: ClassVar[bool] = False
-    model: str = MODEL
-    revision: str = ""
-    sha256: str = ""
     size: int = ranged(256, 32, 2048)
     frames: int = ranged(25, 9, 257)
     prompt: str = PROMPT
@@ -56,18 +51,13 @@ class LTX2Score:
     dtype: str = one_of("bf16", *DTYPES)
     checkpointing: bool = True
 
-    @property
-    def card(self) -> Card:
-        return card_of(self.model, self.revision, self.sha256)
-
-    def folders(self) -> dict[Path, str]:
-        """See `models.card.Published`."""
-        return {self._folder(): self.sha256 if is_local(self.model) else ""}
-
-    def lacking(self) -> list[str]:
-        """See `models.card.Published`."""
-        lines = failures(lambda: need_packages(self.where, "models", *PACKAGES, "av"), self._check_shape)
-        return lines + failures(lambda: self._check_class(check_pipeline(self._folder())))
+    def check_sizes(self) -> None:
+        if self.size % 32:
+            raise UserError(f"{self.where}.size: expected a multiple of 32, found {self.size}")
+        if self.frames % STEP != 1:
+            raise UserError(
+                f"{self.where}.frames: expected 1 more than a multiple of {STEP}, found {self.frames}"
+            )
 
     def hear(self, audio: Tensor) -> Tensor:
         """See `score.ScoreBackend`: as the audio autoencoder was trained to hear."""
@@ -137,22 +127,4 @@ class LTX2Score:
     def _checked(self) -> Path:
         for line in self.lacking():
             raise UserError(line)
-        folder = self._folder()
-        if is_local(self.model):
-            verify_folder(folder, self.sha256)
-        return folder
-
-    def _folder(self) -> Path:
-        return find_model(self.model, self.revision, self.sha256, self.where)
-
-    def _check_shape(self) -> None:
-        if self.size % 32:
-            raise UserError(f"{self.where}.size: expected a multiple of 32, found {self.size}")
-        if self.frames % STEP != 1:
-            raise UserError(
-                f"{self.where}.frames: expected 1 more than a multiple of {STEP}, found {self.frames}"
-            )
-
-    def _check_class(self, index: dict[str, Any]) -> None:
-        if not index["_class_name"].startswith("LTX2"):
-            raise UserError(f"{self.where}.model: expected a pipeline LTX2..., found {index['_class_name']}")
+        return self.checked_folder()

@@ -34,7 +34,10 @@ LICENCES = {
         "XTTS-v2", "Coqui Public Model License 1.0", "conditions", "non-commercial use of the model and its output alone",
         gpu_gb=4, url="https://huggingface.co/coqui/XTTS-v2",
     ),
-    "vits": Card("VITS by Coqui TTS", "see the model's page", "unknown", "licences differ from model to model"),
+    "vits": Card(
+        "VITS by Coqui TTS", "see the model's page", "unknown", "licences differ from model to model",
+        url="https://github.com/idiap/coqui-ai-TTS/blob/dev/TTS/.models.json",
+    ),
 }  # fmt: skip
 CODES = {"cmn": "zh-cn"}  # where Coqui names a language otherwise
 LEVEL_DB = -23.0  # of the active parts, below full scale
@@ -124,7 +127,12 @@ class CoquiSpeech:
     def _folder(self) -> Path:
         if not Path(self.path).is_dir():
             raise UserError(
-                f"{WHERE}.path: expected the folder of a Coqui model, found no {self.path}; see {LICENCES['xtts-v2'].url}"
+                f"{WHERE}.path: expected the folder of a Coqui model, found no {self.path}; "
+                + (
+                    f"hf download coqui/XTTS-v2 --local-dir {self.path}"
+                    if self.preset == "xtts-v2"
+                    else f"see {self.card.url}"
+                )
             )
         return find_model(str(Path(self.path).absolute()), "", self.sha256, WHERE)
 

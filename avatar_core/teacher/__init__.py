@@ -26,6 +26,7 @@ BACKENDS = {
     "omniavatar": "avatar_core.teacher.omniavatar:OmniAvatar",
     "echomimic_v2": "avatar_core.teacher.echomimic:EchoMimicV2",
     "wan_s2v": "avatar_core.teacher.wan_s2v:WanSpeechToVideo",
+    "wan_s2v_diffsynth": "avatar_core.teacher.wan_s2v_diffsynth:WanByDiffSynth",
     "ltx2": "avatar_core.teacher.ltx2:LTX2Teacher",
     "command": "avatar_core.teacher.command:CommandTeacher",
 }

@@ -11,7 +11,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from avatar_core.config import list_of, ranged
 from avatar_core.errors import UserError
@@ -22,9 +22,14 @@ from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.programs import ProgramTeacher, Take
 
+if TYPE_CHECKING:
+    _Program = ProgramTeacher
+else:  # its fields would hide those with other values of the teacher that a baseline runs as
+    _Program = object
+
 
 @dataclass(frozen=True)
-class Baseline(ProgramTeacher):
+class Baseline(_Program):
     """path: a folder with `<clip>.mp4` for each test clip of a framing that it does, made elsewhere; empty: by its program."""
 
     path: str = ""
@@ -72,6 +77,7 @@ class HunyuanVideoAvatar(Baseline, CheckoutTeacher):
         gpu_gb=24, url="https://github.com/Tencent-Hunyuan/HunyuanVideo-Avatar",
     )  # fmt: skip
     script: ClassVar[str] = "hymm_sp/sample_gpu_poor.py"
+    hubs: ClassVar[dict[str, str]] = {"": "tencent/HunyuanVideo-Avatar"}
     tested: ClassVar[str] = "fd59436af88e747c7e48055fd65df8233c4ff2eb"
     model: ClassVar[str] = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
     batch: int = ranged(16, 1, 1000)

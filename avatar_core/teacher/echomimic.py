@@ -38,6 +38,12 @@ class EchoMimicV2(CheckoutTeacher):
     )  # fmt: skip
     script: ClassVar[str] = "infer.py"
     tested: ClassVar[str] = "a312dec05ec7f9b3e0e2c2802e4a1a5d3788cfb3"
+    hubs: ClassVar[dict[str, str]] = {
+        "": "BadToBest/EchoMimicV2",
+        "sd-image-variations-diffusers": "lambdalabs/sd-image-variations-diffusers",
+        "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
+        "audio_processor": "",
+    }
     framings: ClassVar[tuple[str, ...]] = ("waist_up",)
     poses: str = given("a folder of pose sequences, each a folder of 0.npy, 1.npy, ...")
     side: int = ranged(768, 256, 1024)  # px

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,10 +19,9 @@ from avatar_core.clock import FPS, SAMPLES_PER_FRAME
 from avatar_core.config import one_of, ranged
 from avatar_core.device import Compute
 from avatar_core.errors import UserError
-from avatar_core.models.card import Card, failures, need_packages, start
-from avatar_core.models.files import check_pipeline, find_model, is_local, verify_folder
-from avatar_core.models.ltx2 import MODEL, STEP, card_of, check_rate, encode_sound, log_mel
-from avatar_core.models.pipeline import DTYPES, OFFLOADS, PACKAGES, load_pipeline
+from avatar_core.models.card import start
+from avatar_core.models.ltx2 import STEP, LTX2Model, check_rate, encode_sound, log_mel
+from avatar_core.models.pipeline import DTYPES, OFFLOADS, load_pipeline
 from avatar_core.teacher import ClipRequest
 from avatar_core.teacher.programs import PROMPT, noun
 
@@ -34,9 +32,8 @@ MOST_S = 20.0  # seconds: longer than this the model was not trained
 
 
 @dataclass(frozen=True)
-class LTX2Teacher:
-    """model: a hub id or a local folder, with `revision` or `sha256`; side: px of a square video, and of
-    the longer side of a whole body.
+class LTX2Teacher(LTX2Model):
+    """side: px of a square video, and of the longer side of a whole body.
 
     strength: how strictly the first picture is the portrait. Clips of one seed are the same on one machine.
     """
@@ -44,27 +41,15 @@ class LTX2Teacher:
     provides: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
     where: ClassVar[str] = "teacher.ltx2"
-    model: str = MODEL
-    revision: str = ""
-    sha256: str = ""
     side: int = ranged(704, 256, 2048)
     strength: float = ranged(1.0, 0, 1)
     dtype: str = one_of(*DTYPES)
     offload: str = one_of("model", *OFFLOADS)
     prompt: str = PROMPT
 
-    @property
-    def card(self) -> Card:
-        return card_of(self.model, self.revision, self.sha256)
-
-    def folders(self) -> dict[Path, str]:
-        """See `models.card.Published`."""
-        return {self._folder(): self.sha256 if is_local(self.model) else ""}
-
-    def lacking(self) -> list[str]:
-        """See `models.card.Published`."""
-        lines = failures(lambda: need_packages(self.where, "models", *PACKAGES, "av"), self._check_side)
-        return lines + failures(lambda: self._check_class(check_pipeline(self._folder())))
+    def check_sizes(self) -> None:
+        if self.side % 32:
+            raise UserError(f"{self.where}.side: expected a multiple of 32, found {self.side}")
 
     def videos(
         self, requests: Sequence[ClipRequest], folder: Path, compute: Compute, advance: Callable[[], None]
@@ -80,10 +65,10 @@ class LTX2Teacher:
                     f"({request.name}); set speech.max_seconds"
                 )
         start(self.where, self, compute)
-        model = self._folder()
-        if is_local(self.model):
-            verify_folder(model, self.sha256)
-        pipeline = load_pipeline("LTX2DFRPipeline", model, self.dtype, "", self.offload, compute.device)
+        folder_of_model = self.checked_folder()
+        pipeline = load_pipeline(
+            "LTX2DFRPipeline", folder_of_model, self.dtype, "", self.offload, compute.device
+        )
         for request in requests:
             frames = self.film(pipeline, request)
             write_mp4(folder / f"{request.name}.mp4", frames, audio=request.speech.audio, crf=CRF)
@@ -130,17 +115,6 @@ class LTX2Teacher:
         return (
             (self.side * 9 // 16 // 32 * 32, self.side) if framing == "full_body" else (self.side, self.side)
         )
-
-    def _folder(self) -> Path:
-        return find_model(self.model, self.revision, self.sha256, self.where)
-
-    def _check_side(self) -> None:
-        if self.side % 32:
-            raise UserError(f"{self.where}.side: expected a multiple of 32, found {self.side}")
-
-    def _check_class(self, index: dict[str, Any]) -> None:
-        if find_spec("transformers") is not None and not index["_class_name"].startswith("LTX2"):
-            raise UserError(f"{self.where}.model: expected a pipeline LTX2..., found {index['_class_name']}")
 
 
 def audio_latents(pipeline: Any, audio: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from avatar_core.config import list_of, one_of, ranged
+from avatar_core.config import one_of, ranged
 from avatar_core.errors import UserError
 from avatar_core.models.card import Card
 from avatar_core.teacher.checkouts import CheckoutTeacher
@@ -37,7 +37,13 @@ class OmniAvatar(CheckoutTeacher):
     script: ClassVar[str] = "scripts/inference.py"
     tested: ClassVar[str] = "1536bf31abaec74364fb7d5883470d5b23ffa7f8"
     lead_s: ClassVar[float] = SILENCE_S + 1 / 25
-    launcher: list[str] = list_of("torchrun", "--standalone", "--nproc_per_node=1")
+    starter: ClassVar[str] = "/opt/env/bin/torchrun, --standalone, --nproc_per_node=1"
+    hubs: ClassVar[dict[str, str]] = {
+        "": "",
+        "wav2vec2-base-960h": "facebook/wav2vec2-base-960h",
+        **{f"Wan2.1-T2V-{size}": f"Wan-AI/Wan2.1-T2V-{size}" for size in BASES},
+        **{f"OmniAvatar-{size}": f"OmniAvatar/OmniAvatar-{size}" for size in BASES},
+    }
     batch: int = ranged(16, 1, 1000)
     model: str = one_of("14B", "1.3B")
     steps: int = ranged(25, 1, 200)

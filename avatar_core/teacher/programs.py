@@ -24,6 +24,7 @@ from avatar_core.errors import UserError
 from avatar_core.io.audio import write_wav
 from avatar_core.io.images import write_png
 from avatar_core.models.card import Card, failures, start
+from avatar_core.models.files import verify_folder
 from avatar_core.teacher import ClipRequest
 from avatar_core.teacher.collect import collect
 from avatar_core.teacher.picture import framed
@@ -64,6 +65,7 @@ class ProgramTeacher(ABC):
     where: ClassVar[str]  # the key of its section
     lead_s: ClassVar[float | None] = 0.0  # what it puts before the sound; None: it makes none
     framings: ClassVar[tuple[str, ...]] = ("face", "waist_up", "full_body")
+    starter: ClassVar[str] = "/opt/env/bin/python"  # what a launcher looks like
     launcher: list[str] = list_of("python")
     batch: int = ranged(1, 1, 1000)  # clips a start of the program
     minutes: float = ranged(60.0, 0.01, 100_000)
@@ -118,6 +120,8 @@ class ProgramTeacher(ABC):
                     f"set speech.{request.framing}_clips: 0 or give another teacher these"
                 )
         start(self.where, self, compute)
+        for weights, sha256 in self.folders().items():
+            verify_folder(weights, sha256)
         work = folder / "work"
         for first in range(0, len(requests), self.batch):
             shutil.rmtree(work, ignore_errors=True)
@@ -142,10 +146,10 @@ class ProgramTeacher(ABC):
 
     def _check_launcher(self) -> None:
         if not self.launcher or shutil.which(self.launcher[0]) is None:
-            found = self.launcher[0] if self.launcher else "none"
+            found = f"no {self.launcher[0]}" if self.launcher else "none"
             raise UserError(
-                f"{self.where}.launcher: expected the command that starts its python, found no {found}; "
-                f"make the environment that {self.card.id} describes and name it, e.g. [/opt/env/bin/python]"
+                f"{self.where}.launcher: expected the command that starts its python, found {found}; "
+                f"make the environment that {self.card.url or self.card.id} describes and name it, e.g. [{self.starter}]"
             )
 
 

@@ -29,6 +29,7 @@ class WanSpeechToVideo(CheckoutTeacher):
         "Wan2.2-S2V-14B", "Apache-2.0", "yes", gpu_gb=80, url="https://github.com/Wan-Video/Wan2.2"
     )
     script: ClassVar[str] = "generate.py"
+    hubs: ClassVar[dict[str, str]] = {"": "Wan-AI/Wan2.2-S2V-14B"}
     tested: ClassVar[str] = "42bf4cfaa384bc21833865abc2f9e6c0e67233dc"
     area: str = one_of("704p", *AREAS)
     steps: int = ranged(40, 1, 200)

@@ -1,21 +1,17 @@
 """Audio features by published encoders: tiny ones of the same classes, saved to disk as the real ones are."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 
-pytestmark = pytest.mark.skipif(
-    find_spec("transformers") is None, reason="transformers is not installed (extra `models`)"
-)
+from avatar_core.audio.backends import AudioConfig
+from avatar_core.audio.pretrained import Hubert, Wav2Vec2, Whisper
+from avatar_core.errors import UserError
+from avatar_core.models.files import folder_digest
 
-import torch  # noqa: E402
-
-from avatar_core.audio.backends import AudioConfig  # noqa: E402
-from avatar_core.audio.pretrained import Hubert, Wav2Vec2, Whisper  # noqa: E402
-from avatar_core.errors import UserError  # noqa: E402
-from avatar_core.models.files import folder_digest  # noqa: E402
+pytestmark = pytest.mark.models("transformers")
 
 KINDS = {"wav2vec2": Wav2Vec2, "hubert": Hubert, "whisper": Whisper}
 

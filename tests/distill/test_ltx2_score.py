@@ -1,29 +1,24 @@
 """A step of the distillation with a tiny LTX-2 as its score teacher: through the renderer into the generator."""
 
 import copy
-from importlib.util import find_spec
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
-    reason="extra `models` is not installed",
-)
+from avatar_core.device import CPU
+from avatar_core.distill.config import DistillConfig, DistillWeights
+from avatar_core.distill.train import Student, rendered_terms, train_student
+from avatar_core.models.files import folder_digest
+from avatar_core.particles.deformation import LocalFrames
+from avatar_core.progress import silent
+from avatar_core.score.clips import ScoreClip
+from avatar_core.score.ltx2 import LTX2Score
+from tests.distill.material import SIMPLE, copy_of
+from tests.models.tiny_ltx2 import save_tiny_ltx2
 
-from dataclasses import replace  # noqa: E402
-
-from avatar_core.device import CPU  # noqa: E402
-from avatar_core.distill.config import DistillConfig, DistillWeights  # noqa: E402
-from avatar_core.distill.train import Student, rendered_terms, train_student  # noqa: E402
-from avatar_core.models.files import folder_digest  # noqa: E402
-from avatar_core.particles.deformation import LocalFrames  # noqa: E402
-from avatar_core.progress import silent  # noqa: E402
-from avatar_core.score.clips import ScoreClip  # noqa: E402
-from avatar_core.score.ltx2 import LTX2Score  # noqa: E402
-from tests.distill.material import SIMPLE, copy_of  # noqa: E402
-from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
+pytestmark = pytest.mark.models("transformers", "accelerate", "av")
 
 
 @pytest.fixture(scope="module")

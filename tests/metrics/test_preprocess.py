@@ -13,6 +13,7 @@ import pytest
 
 from avatar_core.metrics import preprocess
 from avatar_core.metrics.syncnet import face_crops, mfcc
+from avatar_core.perception.simcc import pose_input
 
 VECTORS = json.loads((Path(__file__).parent / "preprocess_vectors.json").read_text())
 ARCFACE = np.array([[101.5, 88.25], [147.0, 95.5], [119.25, 121.0], [98.75, 139.5], [133.0, 146.25]])
@@ -61,7 +62,7 @@ def test_arcface_is_fed_as_insightface_does():
 
 
 def test_dwpose_is_fed_as_rtmlib_does():
-    found = preprocess.dwpose_input(picture(200, 260))
+    found, _ = pose_input(picture(200, 260), np.array([0, 0, 260, 200]), 288, 384)
     assert found.shape == (3, 384, 288)
     assert_like(found, "dwpose", 0.02)  # a grey level is 0.017: their matrix is of single precision
 

@@ -10,12 +10,13 @@ import torch
 from avatar_core.errors import UserError
 from avatar_core.io.atomic import sha256_file
 from avatar_core.metrics.clip import Clip, Look
-from avatar_core.metrics.clipwise import ASE, CSIM, HKC, HKC_VERSION, IQA, PSNR, SyncC, SyncD, five_points
+from avatar_core.metrics.clipwise import ASE, CSIM, HKC, IQA, PSNR, SyncC, SyncD, five_points
 from avatar_core.metrics.distributions import FID, FVD
 from avatar_core.metrics.networks import NetworkFile, load_network
 from avatar_core.metrics.suite import score_clip, summarise
 from avatar_core.metrics.syncnet import offset_curve
 from avatar_core.perception.instruments import load_critics
+from avatar_core.perception.simcc import HKC_VERSION
 from avatar_core.procedural.people import Person, framing_camera, sample_identities
 from avatar_core.procedural.performance import perform
 from avatar_core.speech.espeak import synthesize
@@ -152,7 +153,7 @@ def test_a_wrong_file_is_refused_in_one_line_before_work(tmp_path, files, metric
     right = files[name]
     whole = right.read_bytes()
     with pytest.raises(
-        UserError, match=r"expected SHA-256 0{12}\.\.\. , found .*another file or damaged"
+        UserError, match=r"expected SHA-256 0{12}\.\.\., found .*another file, or damaged"
     ) as caught:
         metric(str(right), "0" * 64).check()
     assert str(right) in str(caught.value) and "\n" not in str(caught.value)

@@ -111,7 +111,7 @@ def test_pickles_and_code_are_refused(folder):
 def test_a_local_folder_needs_its_digest(folder):
     digest = folder_digest(folder)
     with pytest.raises(
-        UserError, match=r"x\.sha256: expected the digest of .*, found none; `avatar models verify"
+        UserError, match=r"x\.sha256: expected the SHA-256 of .*, found none; `avatar models verify"
     ):
         find_model(str(folder), "", "", "x")
     assert find_model(str(folder), "", digest, "x") == folder

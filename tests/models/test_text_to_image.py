@@ -1,7 +1,6 @@
 """Portraits by published text-to-image classes: tiny models with random weights, through the stage to its artifacts."""
 
 import copy
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,23 +9,20 @@ import numpy as np
 import pytest
 import yaml
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("transformers", "accelerate")),
-    reason="transformers or accelerate is not installed (extra `models`)",
-)
+from avatar_core.device import CPU
+from avatar_core.errors import UserError
+from avatar_core.identities.diffusion import PRESETS, DiffusionIdentities
+from avatar_core.identities.prompts import portrait_prompt
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.images import read_image
+from avatar_core.models.files import folder_digest
+from avatar_core.procedural.people.identity import load_dictionary, sample_identities
+from stages import identities
+from stages.common import Stage
+from stages.params import parse_params
+from tests.models.tiny_text_to_image import save_tiny
 
-from avatar_core.device import CPU  # noqa: E402
-from avatar_core.errors import UserError  # noqa: E402
-from avatar_core.identities.diffusion import PRESETS, DiffusionIdentities  # noqa: E402
-from avatar_core.identities.prompts import portrait_prompt  # noqa: E402
-from avatar_core.io.catalog import read_catalog  # noqa: E402
-from avatar_core.io.images import read_image  # noqa: E402
-from avatar_core.models.files import folder_digest  # noqa: E402
-from avatar_core.procedural.people.identity import load_dictionary, sample_identities  # noqa: E402
-from stages import identities  # noqa: E402
-from stages.common import Stage  # noqa: E402
-from stages.params import parse_params  # noqa: E402
-from tests.models.tiny_text_to_image import save_tiny  # noqa: E402
+pytestmark = pytest.mark.models("transformers", "accelerate")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,7 +134,7 @@ def test_what_is_missing_or_wrong_is_said_before_work(saved, tmp_path, monkeypat
         "hf download Tongyi-MAI/Z-Image-Turbo --revision f332072aa78b": {"model": ""},
         "identities.diffusers.width: expected a multiple of 32, found 300": {"width": 300},
         "expected at most 2400000 pixels, found 2048 x 2048": {"width": 2048, "height": 2048},
-        "expected the digest .*another model, or damaged": {"sha256": "0" * 64},
+        "expected SHA-256 .*another model, or damaged": {"sha256": "0" * 64},
     }
     for line, change in cases.items():
         source = backend(saved, "z-image-turbo", **change)

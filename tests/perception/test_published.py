@@ -3,7 +3,6 @@
 import copy
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -30,9 +29,7 @@ from tests.models.tiny_onnx import save_boxes, save_mask, save_pose, save_yolox
 from tests.score.filmed import film
 
 ROOT = Path(__file__).resolve().parents[2]
-onnx = pytest.mark.skipif(
-    find_spec("onnxruntime") is None, reason="onnxruntime (extra `models`) is not installed"
-)
+onnx = pytest.mark.models("onnxruntime")
 
 
 def dotted(width=200, height=160):
@@ -109,10 +106,7 @@ def test_points_are_found_where_they_are(tmp_path, detector):
         assert nobody.keypoints(picture[None])[1].max() == 0
 
 
-@pytest.mark.skipif(
-    find_spec("rtmlib") is None or find_spec("onnxruntime") is None,
-    reason="rtmlib and onnxruntime are not installed",
-)
+@pytest.mark.models("onnxruntime", "rtmlib")
 def test_the_same_points_and_boxes_as_rtmlib(tmp_path):
     import rtmlib
 
@@ -245,9 +239,7 @@ def test_tracks_follow_the_network_from_their_seed_on(tmp_path):
     assert backend.track(np.zeros_like(frames), masks).shape == (9, 0, 2)
 
 
-@pytest.mark.skipif(
-    find_spec("cotracker") is None, reason="the package cotracker is not installed (docs/full.md)"
-)
+@pytest.mark.models("cotracker")
 def test_the_published_class_tracks_with_saved_weights(tmp_path):
     from cotracker.predictor import CoTrackerPredictor
     from safetensors.torch import save_file
@@ -276,10 +268,10 @@ def cases(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["t.pt", "p.onnx", "m.onnx"])
+@pytest.mark.parametrize(
+    "name", ["t.pt", pytest.param("p.onnx", marks=onnx), pytest.param("m.onnx", marks=onnx)]
+)
 def test_a_file_that_is_missing_cut_or_another_is_refused_by_name(tmp_path, name):
-    if name.endswith("onnx") and find_spec("onnxruntime") is None:
-        pytest.skip("onnxruntime (extra `models`) is not installed")
     look = cases(tmp_path)[name]
     save_pose(tmp_path / "p.onnx", (64, 48))
     save_mask(tmp_path / "m.onnx", (32, 32))

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +9,23 @@ import pytest
 import torch
 import yaml
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
-    reason="extra `models` is not installed",
-)
+from avatar_core.device import CPU
+from avatar_core.distill.losses import vsd_loss
+from avatar_core.errors import UserError
+from avatar_core.io.checkpoints import load_checkpoint
+from avatar_core.models.files import folder_digest
+from avatar_core.models.pipeline import load_pipeline
+from avatar_core.progress import silent
+from avatar_core.score.clips import ScoreClip, to_signed
+from avatar_core.score.flow import window_mel
+from avatar_core.score.ltx2 import LTX2Score
+from stages import score as stage_score
+from stages.common import Stage
+from stages.params import parse_params
+from tests.models.tiny_ltx2 import save_tiny_ltx2
+from tests.score.filmed import film
 
-from avatar_core.device import CPU  # noqa: E402
-from avatar_core.distill.losses import vsd_loss  # noqa: E402
-from avatar_core.errors import UserError  # noqa: E402
-from avatar_core.io.checkpoints import load_checkpoint  # noqa: E402
-from avatar_core.models.files import folder_digest  # noqa: E402
-from avatar_core.models.pipeline import load_pipeline  # noqa: E402
-from avatar_core.progress import silent  # noqa: E402
-from avatar_core.score.clips import ScoreClip, to_signed  # noqa: E402
-from avatar_core.score.flow import window_mel  # noqa: E402
-from avatar_core.score.ltx2 import LTX2Score  # noqa: E402
-from stages import score as stage_score  # noqa: E402
-from stages.common import Stage  # noqa: E402
-from stages.params import parse_params  # noqa: E402
-from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
-from tests.score.filmed import film  # noqa: E402
+pytestmark = pytest.mark.models("transformers", "accelerate", "av")
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES, SIZE = 17, 64  # three latents of 2 x 2
@@ -225,7 +221,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(backend, clips, teacher, tm
     cases = {
         "score.ltx2.size: expected a multiple of 32, found 100": replace(backend, size=100),
         "score.ltx2.frames: expected 1 more than a multiple of 8, found 24": replace(backend, frames=24),
-        "expected the digest 0{12}": replace(backend, sha256="0" * 64),
+        "expected SHA-256 0{12}": replace(backend, sha256="0" * 64),
         r"hf download Lightricks/LTX-2\.5-Diffusers": LTX2Score(revision="a" * 40),
         "score.ltx2.frames: expected clips of 33 frames": replace(backend, frames=33),
     }

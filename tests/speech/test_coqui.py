@@ -3,7 +3,6 @@
 import copy
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,6 @@ from avatar_core.speech.coqui import CoquiSpeech, levelled, resampled
 from stages.params import parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_coqui = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("TTS", "torchaudio")),
-    reason="TTS (coqui-tts) or torchaudio is not installed (extra `coqui`)",
-)
 
 
 def test_active_parts_are_brought_to_one_level_and_silence_stays():
@@ -85,7 +80,7 @@ def stage_of(source, data, tmp_path):
     return Stage("speech", None, parse_params(raw), data)
 
 
-@needs_coqui
+@pytest.mark.models("TTS", "torchaudio")
 def test_the_stage_speaks_by_a_model_and_says_which(tmp_path, monkeypatch):
     from stages import speech
 

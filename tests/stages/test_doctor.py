@@ -109,13 +109,12 @@ def test_the_command_says_how_many_are_ready_and_fails_when_one_is_not(monkeypat
     assert f"hf download {line}" in done.output
 
 
+@pytest.mark.models("transformers", "accelerate")
 def test_models_are_verified_byte_by_byte(tmp_path):
     folder = model_folder(tmp_path / "model")
     digest = verified_folder(folder)
     assert digest == folder_digest(folder)
     params = drawn(preset="sdxl", model=str(folder), sha256=digest)
-    if not found(params, "identities").ready:
-        pytest.skip("transformers or accelerate is not installed (extra `models`)")
     assert verified(params) == [f"model: {folder} is whole"]
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -154,6 +153,9 @@ def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, 
     params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})
     assert verified(params) == [f"facebook/cotracker3: {file} is whole"]
     file.write_bytes(b"trackz")
+    tracks = found(params, "perception.tracks")
+    assert "tracker.pt: expected SHA-256" in tracks.lacking[0]
+    assert shown(tracks)[-1].strip() == "from https://github.com/facebookresearch/co-tracker"
     with pytest.raises(UserError, match=r"tracker\.pt: expected SHA-256"):
         verified(params)
 
@@ -167,4 +169,9 @@ def test_the_list_names_every_model_and_what_is_downloaded(monkeypatch, tmp_path
     assert "Qwen/Qwen-Image, at 75e0b4be04f6; Apache-2.0, training allowed; 58 GB; bbbbbbbbbbbb" in text
     assert "Lightricks/LTX-2.5-Diffusers, its revision is yours to pin" in text
     assert "evaluate.hunyuan_video_avatar: HunyuanVideo-Avatar, at fd59436af88e; Tencent Hunyuan" in text
-    assert text.count("not downloaded") == len(known_models()) - 1
+    on_the_hub = [card for card in known_models().values() if "/" in card.id]
+    assert text.count("not downloaded") == len(on_the_hub) - 1
+    assert (
+        "OmniAvatar-14B, at 1536bf31abae; Apache-2.0, training allowed; 36 GB; from https://github.com"
+        in text
+    )

@@ -106,7 +106,7 @@ def test_the_table_has_published_metrics_and_systems_and_splits_by_teacher(run):
             few = "ground-truth frames" in line["note"] or "2 samples" in line["note"]
             assert line["backend"] == "reference" and (line["value"] != "unavailable" or few), line
     assert table["ours", "PSNR"]["backend"] == "formula"
-    assert table["ours", "HKC"]["note"].startswith("hkc-1 dwpose.onnx")
+    assert table["ours", "HKC"]["note"].startswith("hkc-2 dwpose.onnx")
     for line in (line for (row, _), line in table.items() if row == "persona"):
         assert line["value"] == "unavailable"
         assert line["note"].startswith("not run: evaluate.persona: give `path`, a folder with <clip>.mp4")

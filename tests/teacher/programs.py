@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from safetensors.numpy import save_file
 
 from avatar_core.clock import SAMPLES_PER_FRAME
 from avatar_core.identities.procedural import ProceduralIdentities
@@ -89,11 +90,22 @@ def checkout(root, preset, script=STAND_IN, **values):
     for name in teacher.weight_files():
         path = weights / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if "." in path.name:
+        if path.suffix == ".safetensors":
+            save_file({"w": np.ones(1, np.float32)}, path)
+        elif "." in path.name:
             path.write_bytes(b"weights")
         else:
             path.mkdir(exist_ok=True)
     return teacher
+
+
+def in_step(video, audio):
+    """Lag in frames at which the pictures' darkness goes best with the loudness, and the correlation there."""
+    dark = -video.astype(np.float32).mean((1, 2, 3))
+    loud = np.sqrt((audio.reshape(len(video), -1) ** 2).mean(1))
+    curve = {lag: np.corrcoef(dark[3 + lag : len(dark) - 3 + lag], loud[3:-3])[0, 1] for lag in range(-3, 4)}
+    best = max(curve, key=lambda lag: curve[lag])
+    return best, curve[best]
 
 
 def write_yaml(path, values):

@@ -1,32 +1,28 @@
 """Teacher `ltx2` with a tiny model of the published classes: the sound is held, the pictures follow it, the stage makes clips."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("transformers", "accelerate", "av")),
-    reason="transformers, accelerate or av is not installed (extra `models`)",
-)
+from avatar_core.device import CPU
+from avatar_core.errors import UserError
+from avatar_core.io.audio import read_audio
+from avatar_core.io.catalog import read_catalog
+from avatar_core.io.video import read_video
+from avatar_core.models.files import folder_digest
+from avatar_core.models.pipeline import load_pipeline
+from avatar_core.speech import Speech
+from avatar_core.teacher import ClipRequest
+from avatar_core.teacher.ltx2 import LTX2Teacher, audio_latents, log_mel
+from stages import teacher
+from stages.common import Stage
+from stages.params import parse_params
+from tests.models.tiny_ltx2 import save_tiny_ltx2
+from tests.teacher.programs import ROOT, recorded_run, save_portrait
 
-from avatar_core.device import CPU  # noqa: E402
-from avatar_core.errors import UserError  # noqa: E402
-from avatar_core.io.audio import read_audio  # noqa: E402
-from avatar_core.io.catalog import read_catalog  # noqa: E402
-from avatar_core.io.video import read_video  # noqa: E402
-from avatar_core.models.files import folder_digest  # noqa: E402
-from avatar_core.models.pipeline import load_pipeline  # noqa: E402
-from avatar_core.speech import Speech  # noqa: E402
-from avatar_core.teacher import ClipRequest  # noqa: E402
-from avatar_core.teacher.ltx2 import LTX2Teacher, audio_latents, log_mel  # noqa: E402
-from stages import teacher  # noqa: E402
-from stages.common import Stage  # noqa: E402
-from stages.params import parse_params  # noqa: E402
-from tests.models.tiny_ltx2 import save_tiny_ltx2  # noqa: E402
-from tests.teacher.programs import ROOT, recorded_run, save_portrait  # noqa: E402
+pytestmark = pytest.mark.models("transformers", "accelerate", "av")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +122,7 @@ def test_what_cannot_be_made_is_refused_before_the_model_is_loaded(source, portr
             replace(source, side=300),
             request_of(portrait, noise(3)),
         ),
-        "expected the digest 0{12}": (replace(source, sha256="0" * 64), request_of(portrait, noise(3))),
+        "expected SHA-256 0{12}": (replace(source, sha256="0" * 64), request_of(portrait, noise(3))),
         r"hf download Lightricks/LTX-2\.5-Diffusers": (
             LTX2Teacher(revision="a" * 40),
             request_of(portrait, noise(3)),

@@ -1,9 +1,8 @@
 """Video models that run as programs of their own, by stand-ins that read and write as the real ones do."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -12,7 +11,7 @@ from avatar_core.errors import UserError
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.video import read_video
 from avatar_core.models.files import folder_digest
-from avatar_core.teacher.baselines import HunyuanVideoAvatar
+from avatar_core.teacher.baselines import EchoMimicBaseline, HunyuanVideoAvatar, OmniAvatarBaseline
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.omniavatar import OmniAvatar
 from avatar_core.teacher.wan_s2v import WanSpeechToVideo
@@ -22,6 +21,7 @@ from stages.params import parse_params
 from tests.teacher.programs import (
     ROOT,
     checkout,
+    in_step,
     recorded_run,
     request_of,
     save_portrait,
@@ -40,15 +40,6 @@ PRESETS = {
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory):
     return save_portrait(tmp_path_factory.mktemp("portrait"), 512)
-
-
-def in_step(video, audio):
-    """Lag in frames at which the pictures' darkness goes best with the loudness, and the correlation there."""
-    dark = -video.astype(np.float32).mean((1, 2, 3))
-    loud = np.sqrt((audio.reshape(len(video), -1) ** 2).mean(1))
-    curve = {lag: np.corrcoef(dark[3 + lag : len(dark) - 3 + lag], loud[3:-3])[0, 1] for lag in range(-3, 4)}
-    best = max(curve, key=lambda lag: curve[lag])
-    return best, curve[best]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -127,6 +118,7 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
         in lines
     )
     assert "teacher.omniavatar.weights: expected Wan2.1-T2V-14B/models_t5_umt5-xxl-enc-bf16.pth" in lines
+    assert "hf download Wan-AI/Wan2.1-T2V-14B --local-dir <weights>/Wan2.1-T2V-14B" in lines
     (other,) = replace(teacher, commit="").lacking()
     assert (
         f"expected commit 1536bf31abae, found {teacher.commit[:12]}" in other
@@ -137,13 +129,32 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
     empty.write_bytes(b"")  # a download that broke off
     (line,) = teacher.lacking()
     assert "expected OmniAvatar-1.3B/pytorch_model.pt" in line
+    empty.write_bytes(b"weights")
+    cut = Path(teacher.weights, "Wan2.1-T2V-1.3B", "diffusion_pytorch_model.safetensors")
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert [f"{cut}: expected" in line for line in teacher.lacking()] == [True]
 
 
-def test_declared_weights_are_read_whole(tmp_path):
+@pytest.mark.parametrize(
+    "baseline, same", [(OmniAvatarBaseline, OmniAvatar), (EchoMimicBaseline, EchoMimicV2)]
+)
+def test_a_baseline_has_the_keys_of_the_teacher_of_its_name(baseline, same):
+    own = {field.name: field for field in fields(baseline)}
+    for field in (f for f in fields(same) if f.name != "poses"):  # videos from a folder need none
+        assert (own[field.name].default, own[field.name].metadata) == (field.default, field.metadata)
+    assert baseline().launcher == []
+
+
+def test_declared_weights_are_read_whole(tmp_path, portrait):
     teacher = checkout(tmp_path, WanSpeechToVideo)
     weights = Path(teacher.weights)
     declared = replace(teacher, weights_sha256=folder_digest(weights))
     assert declared.folders() == {weights: declared.weights_sha256} and teacher.folders() == {}
+    with pytest.raises(
+        UserError, match=r"weights: expected SHA-256 0{12}\.\.\., .*another model, or damaged"
+    ):
+        other = replace(teacher, weights_sha256="0" * 64)
+        other.videos([request_of(portrait, "c", frames=10)], tmp_path, CPU, lambda: None)
 
 
 @pytest.mark.parametrize("name", ["hunyuan_video_avatar", "HunyuanVideo-Avatar"])
