@@ -124,8 +124,8 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     kind = StageFailed
     if code == TIMED_OUT:
         kind = StageFailed
-    elif any(FULL in line for line in lines):
-        kind = StageFull
+    elif full := [line for line in lines if FULL in line]:
+        kind, reason = StageFull, full[-1].removeprefix("error: ")
     elif 2 in ends:
         kind = StageRefused
     elif 75 in ends:
