@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +105,20 @@ def no_locks(*places):
             assert not list(folder.rglob("*.lock"))
         for file in place.rglob(".dvc/tmp/rwlock"):
             assert not [x for x in json.loads(file.read_text() or "{}").values() if x.get("write")], file
+
+
+def packages(folder):
+    """The wheels of a package `marker`, 1.0 and 2.0, in `folder`; the variables with which pip finds these alone."""
+    folder.mkdir()
+    for version in ("1.0", "2.0"):
+        about = f"marker-{version}.dist-info"
+        files = {
+            "marker.py": f"VALUE = {version[0]}\n",
+            f"{about}/METADATA": f"Metadata-Version: 2.1\nName: marker\nVersion: {version}\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        record = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+        with zipfile.ZipFile(folder / f"marker-{version}-py3-none-any.whl", "w") as wheel:
+            for name, text in {**files, f"{about}/RECORD": record}.items():
+                wheel.writestr(name, text)
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}

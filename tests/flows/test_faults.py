@@ -3,7 +3,6 @@
 Minutes of waiting, little work: `make test-cluster`, not part of `make test`.
 """
 
-import os
 import subprocess
 import time
 
@@ -18,6 +17,7 @@ from tests.flows.parts import (
     dvc_project,
     git,
     no_locks,
+    packages,
     sharded_project,
     until,
     words,
@@ -169,31 +169,27 @@ def test_a_full_disk_is_the_reason_given_and_room_mends_it(small_disk, cluster, 
     assert words(tmp_path) == ["big", "make"] and (origin / "data.bin").stat().st_size == 40_000_000
 
 
-def test_a_worker_with_another_lock_file_runs_nothing(cluster, tmp_path):
-    # this project's code with a small pipeline, so that workers compare their packages' lock with the clone's
+def test_another_lock_file_has_an_environment_of_its_own_where_pip_can_make_it(cluster, tmp_path):
+    # this project's code with a small pipeline, at a lock that is not this environment's
     origin = tmp_path / "origin"
     git(tmp_path, "clone", "-q", "--shared", str(ROOT), str(origin))
+    (origin / "requirements.lock").write_text("marker==2.0\n")
     (origin / "dvc.yaml").write_text(
-        f"stages:\n  make:\n    cmd: echo make >> {tmp_path}/log.txt; cp README.md a.txt\n"
+        f"stages:\n  make:\n    cmd: echo make >> {tmp_path}/log.txt;"
+        ' python -c "import marker; print(marker.VALUE)" > a.txt\n'
         "    deps: [README.md]\n    outs: [a.txt]\n"
     )
     (origin / "dvc.lock").unlink()
     (origin / ".dvc/config").write_text("")
     add_remote(origin, tmp_path / "remote")
     revision = commit(origin)
-    git(tmp_path, "clone", "-q", "--shared", str(origin), "installed")
-    with open(tmp_path / "installed/requirements.lock", "a") as file:
-        file.write("six==1.0\n")
-    path = os.pathsep.join([str(tmp_path / "installed"), os.environ.get("PYTHONPATH", "")])
-    cluster.worker("wrong", AUDIOAVATAR_ROOT=str(tmp_path / "installed"), PYTHONPATH=path)
+    cluster.worker("offline", PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="0")
     coordinator = cluster.coordinator("coordinator", origin, revision)
     until(lambda: "Unfit" in cluster.states(), 240, "a refusal")
-    assert any(
-        "requirements.lock: expected that of this environment" in x["state"]["message"]
-        for x in cluster.runs()
-        if x["state"]["name"] == "Unfit"
-    )
-    cluster.worker("right")
+    refused = [run["state"]["message"] for run in cluster.runs() if run["state"]["name"] == "Unfit"]
+    assert all("requirements.lock: ERROR: No matching distribution found for marker" in x for x in refused)
+    cluster.worker("online", **packages(tmp_path / "wheels"))
     cluster.finish("coordinator", coordinator, 600)
-    assert words(tmp_path) == ["make"] and (origin / "a.txt").is_file()
+    assert words(tmp_path) == ["make"] and (origin / "a.txt").read_text() == "2\n"
     assert set(cluster.states()) == {"Unfit", "Completed"}
+    assert len(list((tmp_path / "online/.cache/audioavatar/environments").glob("*/finished"))) == 1
