@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from flows.slots import cpu_kind
 from tests.flows.parts import commit, no_locks, sharded_project, until, words
 from tests.flows.servers import kill_tree
 
@@ -32,6 +33,9 @@ def test_a_run_spreads_over_workers_and_a_dead_one_costs_its_stage(cluster, tmp_
     assert found.count("make") == 1 and found.count("done0") == 1 and found.count("done1") == 1
     assert found.count("copy0") + found.count("copy1") == 3  # the dead worker's once more, nothing else
     assert (origin / "c.txt").read_text() == "hello\n" * 2
+    # where each ran, and on which kind of CPU, can be told afterwards
+    ran = [run for run in cluster.runs() if run["state"]["name"] == "Completed"]
+    assert all(f"cpu:{cpu_kind()}" in run["tags"] for run in ran)
     states = cluster.states()
     assert states.count("Crashed") == 1 and states.count("Completed") == len(states) - 1
     assert any(

@@ -146,7 +146,7 @@ def test_of_two_that_differ_the_first_in_the_remote_counts(origin, tmp_path):
 
 def test_an_own_mistake_is_no_outage(origin, tmp_path, monkeypatch):
     bring(str(origin), git(origin, "rev-parse", "HEAD"), tmp_path / "one", print)
-    with pytest.raises(AttributeError), opened(tmp_path / "one") as repo:
-        repo.nothing_of_this_name  # noqa: B018
+    with pytest.raises(ValueError), opened(tmp_path / "one"):
+        int("mistake")
     with pytest.raises(StageFull), opened(tmp_path / "one"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
