@@ -1,11 +1,11 @@
-"""A cluster for a module's tests: one Prefect server; each test starts workers and coordinators in a folder of its own."""
+"""A cluster for all tests: one Prefect server; each test starts workers and coordinators in a folder of its own."""
 
 import pytest
 
 from tests.flows.servers import S3, Cluster, needs_s3, s3_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     made = Cluster(tmp_path_factory.mktemp("server"))
     yield made

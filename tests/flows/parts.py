@@ -9,6 +9,8 @@ import time
 import zipfile
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN, PYTHON = Path(sys.executable).parent, sys.executable
 SLACK = 4
@@ -21,7 +23,9 @@ stages:
     outs: [a.txt]
   copy:
     matrix: {{ shard: [0, 1] }}
-    cmd: "echo copy${{item.shard}} >> {log}; sleep {seconds}; cp a.txt b${{item.shard}}.txt; echo done${{item.shard}} >> {log}"
+    cmd: >-
+      echo copy${{item.shard}} >> {log}; until test -e {go}; do sleep 0.2; done;
+      cp a.txt b${{item.shard}}.txt; echo done${{item.shard}} >> {log}
     deps: [a.txt]
     outs: ["b${{item.shard}}.txt"]
   join:
@@ -75,11 +79,18 @@ def add_remote(root, remote, endpoint=None):
         dvc(root, "remote", "modify", "shared", "endpointurl", endpoint)
 
 
-def sharded_project(folder, seconds=1, join=JOIN, **more):
-    """Two shards that take so long, between two short stages; its stages say in `log.txt` that they run."""
-    stages = SHARDED.format(log=folder / "log.txt", seconds=seconds, join=join)
+def sharded_project(folder, hold=False, join=JOIN, **more):
+    """Two shards between two short stages, which say in `log.txt` that they run; `hold`: shards go on after `let_go`."""
+    stages = SHARDED.format(log=folder / "log.txt", go=folder / "go", join=join)
+    if not hold:
+        let_go(folder)
     root = dvc_project(folder, stages, **more)
     return root, git(root, "rev-parse", "HEAD")
+
+
+def let_go(folder):
+    """The shards of a `sharded_project` may end."""
+    (folder / "go").touch()
 
 
 def words(folder):
@@ -96,6 +107,16 @@ def until(ready, seconds, what):
             return found
         time.sleep(0.3)
     raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def processes(folder, *names):
+    """Living processes that work in or below a folder, by name."""
+    found = []
+    for process in psutil.process_iter(["name", "cwd", "status"]):
+        info, place = process.info, Path(process.info["cwd"] or "/")
+        if place.is_relative_to(folder) and info["status"] != "zombie" and info["name"].startswith(names):
+            found.append(info["name"])
+    return found
 
 
 def no_locks(*places):

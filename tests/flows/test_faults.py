@@ -16,6 +16,7 @@ from tests.flows.parts import (
     dvc,
     dvc_project,
     git,
+    let_go,
     no_locks,
     packages,
     sharded_project,
@@ -44,11 +45,12 @@ def finished_as_in_one_workspace(origin, folder):
 
 
 def test_a_server_that_goes_away_and_comes_back(cluster, tmp_path):
-    origin, revision = sharded_project(tmp_path, seconds=30)
+    origin, revision = sharded_project(tmp_path, hold=True)
     cluster.worker("one"), cluster.worker("two")
     coordinator = cluster.coordinator("coordinator", origin, revision)
     both_shards_run(tmp_path)
     cluster.stop_server()
+    let_go(tmp_path)
     until(lambda: set(ONCE) <= set(words(tmp_path)), 90, "the shards' ends without a server")
     cluster.server = cluster.start_server()
     cluster.finish("coordinator", coordinator, 400)
@@ -57,11 +59,14 @@ def test_a_server_that_goes_away_and_comes_back(cluster, tmp_path):
 
 
 def test_two_coordinators_send_each_stage_once(cluster, tmp_path):
-    origin, revision = sharded_project(tmp_path, seconds=5)
+    origin, revision = sharded_project(tmp_path, hold=True)
     cluster.worker("one"), cluster.worker("two")
     git(tmp_path, "clone", "-q", str(origin), "elsewhere")
     places = {"first": origin, "second": tmp_path / "elsewhere"}
     started = {name: cluster.coordinator(name, origin, revision, cwd=place) for name, place in places.items()}
+    waits = [f"[copy@{k}] running" for k in (0, 1)]
+    until(lambda: all(w in cluster.log(n) for n in places for w in waits), 300, "both wait for both shards")
+    let_go(tmp_path)
     for name, coordinator in started.items():
         cluster.finish(name, coordinator, 400)
     assert words(tmp_path) == ONCE and len(cluster.runs()) == 4
@@ -78,11 +83,14 @@ def line(s3):
 
 
 def test_a_remote_that_is_cut_for_20_seconds(line, cluster, tmp_path):
-    origin, revision = sharded_project(tmp_path, 12, remote="s3://audioavatar/dvc", endpoint=line.address)
+    origin, revision = sharded_project(
+        tmp_path, hold=True, remote="s3://audioavatar/dvc", endpoint=line.address
+    )
     cluster.worker("one", **S3), cluster.worker("two", **S3)
     coordinator = cluster.coordinator("coordinator", origin, revision, **S3)
     both_shards_run(tmp_path)
     line.cut()
+    let_go(tmp_path)
     until(lambda: set(ONCE) <= set(words(tmp_path)), 90, "the shards' ends without a remote")
     time.sleep(20)  # in which both push in vain
     line.mend()
@@ -183,7 +191,7 @@ def test_another_lock_file_has_an_environment_of_its_own_where_pip_can_make_it(c
     (origin / ".dvc/config").write_text("")
     add_remote(origin, tmp_path / "remote")
     revision = commit(origin)
-    cluster.worker("offline", PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="0")
+    cluster.worker("offline", PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="1")
     coordinator = cluster.coordinator("coordinator", origin, revision)
     until(lambda: "Unfit" in cluster.states(), 240, "a refusal")
     refused = [run["state"]["message"] for run in cluster.runs() if run["state"]["name"] == "Unfit"]

@@ -18,7 +18,7 @@ ONCE_EACH = [*ONCE, "join"]
 
 @pytest.fixture
 def origin(tmp_path):
-    return sharded_project(tmp_path, seconds=0, join=f"echo join >> {tmp_path}/log.txt; {JOIN}")[0]
+    return sharded_project(tmp_path, join=f"echo join >> {tmp_path}/log.txt; {JOIN}")[0]
 
 
 def test_each_stage_runs_once_wherever_it_runs(origin, tmp_path):
