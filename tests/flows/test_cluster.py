@@ -62,7 +62,7 @@ def test_an_interrupt_ends_the_coordinator_and_its_stages(cluster, tmp_path):
     cluster.worker("one")
     coordinator = cluster.coordinator("coordinator", origin, revision)
     until(lambda: "copy0" in words(tmp_path) or "copy1" in words(tmp_path), 180, "a shard")
-    assert processes(tmp_path / "one", "sh")
+    assert processes(tmp_path / "one", "python", "sh", "bash", "sleep")
     os.kill(coordinator.pid, signal.SIGINT)
     cluster.finish("coordinator", coordinator, 90, code=130)
     until(
@@ -72,7 +72,7 @@ def test_an_interrupt_ends_the_coordinator_and_its_stages(cluster, tmp_path):
         90,
         "end",
     )
-    until(lambda: not processes(tmp_path / "one", "sh"), 90, "the stage's own end")
+    until(lambda: not processes(tmp_path / "one", "python", "sh", "bash", "sleep"), 90, "the stage's own end")
     let_go(tmp_path)
     assert not {"done0", "done1"} & set(words(tmp_path))
 
