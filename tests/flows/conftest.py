@@ -17,6 +17,7 @@ def cluster(server, tmp_path):
     server.folder = tmp_path
     yield server
     server.end(but=[server.server])
+    server.drop_runs()
 
 
 @pytest.fixture

@@ -138,15 +138,22 @@ class Cluster:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def ask(self, what, body):
-        """Rows of the server's API."""
+        """What the server's API answers, rows for `.../filter`."""
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}/{what}/filter", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{self.api}/{what}", json.dumps(body).encode(), headers)
         return json.loads(urllib.request.urlopen(request, timeout=20).read())
 
     def runs(self, flow="audioavatar-worker"):
         """The runs of a flow whose tags name something of this test's folder."""
-        found = self.ask("flow_runs", {"flows": {"name": {"any_": [flow]}}})
+        found = self.ask("flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
         return [run for run in found if any(f"{self.folder}/" in tag for tag in run["tags"])]
+
+    def drop_runs(self):
+        """What a test that failed has left is not for the next one's workers."""
+        for run in [run for flow in ("audioavatar-worker", "audioavatar-speaker") for run in self.runs(flow)]:
+            if run["state"]["type"] in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING"):
+                body = {"state": {"type": "CANCELLED"}, "force": True}
+                self.ask(f"flow_runs/{run['id']}/set_state", body)
 
     def states(self):
         """How the workers' runs stand, sorted."""
@@ -157,7 +164,7 @@ class Cluster:
         runs, found = [run["id"] for run in self.runs()], []
         while runs and len(found) % 200 == 0:
             mine = {"logs": {"flow_run_id": {"any_": runs}}, "sort": "TIMESTAMP_ASC", "offset": len(found)}
-            if not (rows := self.ask("logs", mine)):
+            if not (rows := self.ask("logs/filter", mine)):
                 break
             found += [row["message"] for row in rows]
         return found
