@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from avatar_core.procedural.people.anny_export import cache_dir
 from tests.flows.parts import BIN, PYTHON, ROOT, SLACK, until
 
 
@@ -62,6 +63,7 @@ class Cluster:
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "AUDIOAVATAR_ROOT": str(ROOT),
+            "AUDIOAVATAR_CACHE": str(cache_dir()),  # the body model, made once and not by each worker
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": "safe.directory",
             "GIT_CONFIG_VALUE_0": "*",
