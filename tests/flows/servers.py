@@ -62,6 +62,7 @@ class Cluster:
             "PREFECT_HOME": str(folder / "prefect"),
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "TMPDIR": str(folder),  # where cores are locked: not against what else runs on this machine
             "AUDIOAVATAR_ROOT": str(ROOT),
             "AUDIOAVATAR_CACHE": str(cache_dir()),  # the body model, made once and not by each worker
             "GIT_CONFIG_COUNT": "1",
