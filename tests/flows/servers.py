@@ -60,6 +60,7 @@ class Cluster:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PREFECT_API_URL": self.api,
             "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "TMPDIR": str(folder),  # where cores are locked: not against what else runs on this machine
