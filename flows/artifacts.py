@@ -18,6 +18,7 @@ from uuid import UUID
 import flows.quiet  # noqa: F401  isort: skip
 import httpx
 from PIL import Image
+from prefect import get_client
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -27,6 +28,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
+
+from flows.slots import cpu_kind
 
 THUMBNAIL = (640, 640)  # px at most; it travels within the summary
 _COUNTER = re.compile(
@@ -58,6 +62,17 @@ class Progress:
             update_progress_artifact(self._artifact, percent, text)
 
 
+def tag_machine(say: Callable[[str], None]) -> None:
+    """Give this flow's run tags of where it runs: the host, and the kind of CPU, which may change the last bits of results."""
+    tags = {*flow_run.tags, f"host:{socket.gethostname()}", f"cpu:{cpu_kind()}"}
+
+    def update() -> None:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run.id), tags=tags)
+
+    _try(update, say)
+
+
 def show_stage(
     stage: str, root: Path, said: str, link: Callable[[Path], str], say: Callable[[str], None]
 ) -> None:
@@ -77,7 +92,7 @@ def _show_reports(stage: str, folder: Path, said: str, link: Callable[[Path], st
         rows: list[dict[str, Any]] = [{"metric": name, "value": value} for name, value in metrics.items()]
         create_table_artifact(rows, f"{key}-metrics", f"metrics of {stage}")
     details = _read(folder / "details.json")
-    text = [f"# {stage}", f"{said}, on {socket.gethostname()}", ""]
+    text = [f"# {stage}", f"{said}, on {socket.gethostname()} ({cpu_kind()})", ""]
     text += ["| metric | value |", "|---|---|"]
     text += [f"| {name} | {value} |" for name, value in {**metrics, **details}.items()]
     if sheet.is_file():

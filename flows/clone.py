@@ -20,6 +20,7 @@ from prefect.concurrency.sync import concurrency
 from avatar_core.errors import UserError
 from flows.artifacts import Progress
 from flows.code import make_ready
+from flows.environments import CACHE, python_of
 from flows.errors import StageFailed, StageFull, StagePreempted
 from flows.exchange import patiently, put, take
 from flows.needs import Needs, needs_of
@@ -29,7 +30,6 @@ from flows.saved import drop_work, keep_work, take_work
 from flows.slots import GPU_LIMIT, Slots, this_machine
 from stages.params import PARAMS, load_params
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audioavatar"
 CLONES = CACHE / "clones"
 MOST = 64  # clones of one repository on one machine
 WEEK = 7 * 86400  # seconds
@@ -86,6 +86,7 @@ def run_in_clone(
 
 def _run(stage: str, revision: str, workspace: Path, say: Callable[[str], None]) -> None:
     patiently(lambda: take_work(stage, revision, workspace, say), say)
+    python_of(workspace, say)  # before it holds cores
     needs = needs_here(stage, workspace)
     with (
         Slots(this_machine(), shared=True).take(needs) as card,
@@ -106,6 +107,8 @@ def bring(repository: str, revision: str, workspace: Path, say: Callable[[str], 
         left.unlink()
     _git(["fetch", "--quiet", "origin"], workspace, say)
     _git(["checkout", "--quiet", "--force", "--detach", revision, "--"], workspace, say)
+    # what this clone has made counts when it is the remote's
+    _git(["clean", "--quiet", "--force", "--", "dvc.lock"], workspace, say)
     # one copy of the data, not two: stages never write into old files
     (workspace / ".dvc" / "config.local").write_text(f'[cache]\n    type = "{LINKS}"\n')
 

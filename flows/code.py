@@ -17,29 +17,21 @@ from avatar_core.io.atomic import atomic_file
 from flows.errors import StageUnfit
 
 INSTALLED = Path(avatar_core.__file__ or "").resolve().parents[1]
-SOURCES, KERNEL, PINS = (
-    Path("avatar_core/render/csrc"),
-    Path("avatar_core/render/_native.so"),
-    Path("requirements.lock"),
-)
+SOURCES, KERNEL = Path("avatar_core/render/csrc"), Path("avatar_core/render/_native.so")
 _FIND = "from avatar_core.render.native import _library_path as find; print(find() or '')"
 
 
 def make_ready(root: Path) -> None:
     """Give the clone `root` the compiled kernel of its sources. Nothing to do for the installed checkout or another project.
 
-    Raises StageUnfit where this machine cannot run it: packages of another `requirements.lock`, a kernel that it cannot build.
+    Raises StageUnfit where this machine cannot build it.
     """
     if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
         return
-    if (here := INSTALLED / PINS).is_file() and _digest(here) != _digest(root / PINS):
-        raise StageUnfit(
-            f"{root / PINS}: expected that of this environment ({here}), found another: make setup"
-        )
-    wanted, stamp = _digest(root / SOURCES), root / "build" / "kernel.of"
+    wanted, stamp = digest(root / SOURCES), root / "build" / "kernel.of"
     if (root / KERNEL).is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return
-    if _digest(INSTALLED / SOURCES) == wanted and (kernel := _run(INSTALLED, "-c", _FIND)):
+    if digest(INSTALLED / SOURCES) == wanted and (kernel := _run(INSTALLED, "-c", _FIND)):
         with atomic_file(root / KERNEL) as temporary:
             temporary.write_bytes(Path(kernel).read_bytes())
     else:
@@ -72,7 +64,8 @@ def _run(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Of a file, or of all files of a folder."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     parts = (f"{file.relative_to(path)}\n".encode() + file.read_bytes() for file in files if file.is_file())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -29,11 +29,18 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Failed, State
 
 from avatar_core.errors import UserError
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused, StageUnfit
+from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused, StageUnfit
 from flows.processes import STOP
 
 # States of a worker's run by how its stage ended. Any other end that is no success may not be met again: the stage is sent again.
-KINDS = {"Refused": StageRefused, "Broken": StageFailed, "Preempted": StagePreempted, "Unfit": StageUnfit}
+KINDS = {
+    "Refused": StageRefused,
+    "Broken": StageFailed,
+    "Lost": StageLost,
+    "Full": StageFull,
+    "Preempted": StagePreempted,
+    "Unfit": StageUnfit,
+}
 RETRIES, RETRY_DELAY = 2, 10.0
 PREEMPTIONS = 100  # times that one stage may be told to end and goes out again
 UNFIT = 10  # machines in a row that cannot run the commit, until it is given up

@@ -1,5 +1,7 @@
 """How a stage ends when it does not end well; the kind says whether to try it again."""
 
+FULL = "No space left on device"  # how a full disk is said, whoever says it
+
 
 class StageFailed(RuntimeError):
     """A stage ended with an error of its own: trying again would meet it again. The message is one line."""
@@ -25,4 +27,9 @@ class StageFull(StageLost):
 
 
 class StageUnfit(StageLost):
-    """This machine cannot run the commit (packages of another lock file, no compiler for its kernel): for another one."""
+    """This machine cannot run the commit now (no compiler for its kernel, packages that it cannot fetch): for another one."""
+
+
+def lost(message: str) -> StageLost:
+    """The StageLost for what a remote or disk says."""
+    return StageFull(message) if FULL in message else StageLost(message)

@@ -18,11 +18,10 @@ import flows.quiet  # noqa: F401  isort: skip
 from dvc.config import NoRemoteError, RemoteConfigError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
-from dvc.stage.cache import _can_hash, _get_stage_hash
+from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from flows.errors import StageFailed, StageFull, StageLost
-from flows.repro import FULL
+from flows.errors import StageFailed, StageLost, lost
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -44,24 +43,27 @@ def patiently(act: Callable[[], T], say: Say) -> T:
 
 @contextmanager
 def opened(root: Path) -> Iterator[Repo]:
-    """The DVC project of a workspace, locked. Raises StageFailed where it has no remote, StageLost for all else."""
+    """The DVC project of a workspace, locked. Raises StageFailed where it has no remote, StageLost for what DVC, its remote or the
+    disk says."""
     try:
         # DVC reads the names of stages and files from where it is
         with chdir(root), Repo(_wait_for_lock=True) as repo:
             repo.cloud.get_remote_odb().fs.fs.invalidate_cache()  # others write there
             with lock_repo(repo):
                 yield repo
-    except StageFailed:
-        raise
     except (NoRemoteError, RemoteConfigError) as error:
         raise StageFailed(f"{root}: {error}") from error
-    except Exception as error:  # each kind of remote has exceptions of its own
+    except Exception as error:
+        if not _from_outside(error):
+            raise
         raise lost(f"DVC's remote: {type(error).__name__}: {error}") from error
 
 
-def lost(message: str) -> StageLost:
-    """The StageLost for what a remote or disk says."""
-    return StageFull(message) if FULL in message else StageLost(message)
+def _from_outside(error: Exception) -> bool:
+    # Each kind of remote has exceptions of its own, of packages that need not be installed. Python's own (a wrong name, a wrong
+    # type) and ours are no outage, but for those of the operating system.
+    own = ("builtins", "flows", "stages", "avatar_core")
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] not in own
 
 
 def take(stage: str, root: Path) -> bool:
@@ -82,13 +84,19 @@ def take_all(root: Path) -> None:
 
 
 def put(stage: str, root: Path) -> None:
-    """Give the outputs of `stage`, which has run here, to the others."""
+    """Give the outputs of `stage`, which has run here, to the others. Where somebody was first, theirs count and are laid out:
+    another kind of CPU may give other bytes, and what follows is looked up by them."""
     with opened(root) as repo:
         [made] = repo.stage.collect(stage)
-        objects = set[Any]().union(*made.get_used_objs().values())
-        _move(repo.cloud.push, objects)
+        _move(repo.cloud.push, set[Any]().union(*made.get_used_objs().values()))
+        if not _can_hash(made):
+            return
+        theirs = _entry(repo, made)
+        if theirs and (_hashes(theirs) == _hashes(made) or _lay_out(repo, made, theirs)):
+            return
         remote, local = _run_caches(repo)
-        for path in _entries(local, made) if _can_hash(made) else ():
+        own = _get_cache_hash(to_single_stage_lockfile(made))
+        for path in (p for p in _entries(local, made) if Path(p).name == own):
             remote.fs.makedirs(remote.fs.parent(_place(remote, path)), exist_ok=True)
             remote.fs.put_file(path, _place(remote, path))
 
@@ -105,19 +113,34 @@ def _restore(repo: Repo, stage: Any) -> bool:
     if not (stage.deps and stage.outs):
         return False  # always to be run
     if not stage.changed_stage() and stage.deps_cached() and all(out.hash_info for out in stage.outs):
-        entry = to_single_stage_lockfile(stage)  # dvc.lock knows it
+        made = repo.stage_cache._create_stage(
+            to_single_stage_lockfile(stage), wdir=stage.wdir
+        )  # dvc.lock knows it
     else:
         stage.save_deps()
-        if not _can_hash(stage):
-            return False
-        remote, local = _run_caches(repo)
-        for path in _entries(remote, stage):
-            local.fs.makedirs(local.fs.parent(_place(local, path)), exist_ok=True)
-            remote.fs.get_file(path, _place(local, path))
-        entry = repo.stage_cache._load(stage)
-    if not entry:
-        return False
-    made: Any = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
+        made = _entry(repo, stage) if _can_hash(stage) else None
+    return made is not None and _lay_out(repo, stage, made)
+
+
+def _entry(repo: Repo, stage: Any) -> Any:
+    """The stage as the remote has it, made of the same command, inputs and parameters; None where nobody has. The same for all."""
+    remote, local = _run_caches(repo)
+    for path in sorted(_entries(remote, stage))[:1]:
+        here = _place(local, path)
+        local.fs.makedirs(local.fs.parent(here), exist_ok=True)
+        remote.fs.get_file(path, here)
+        *_, key, value = Path(here).parts
+        if found := repo.stage_cache._load_cache(key, value):
+            return repo.stage_cache._create_stage(found, wdir=stage.wdir)
+    return None
+
+
+def _hashes(stage: Any) -> list[str]:
+    return sorted(f"{out.def_path} {out.hash_info}" for out in stage.outs)
+
+
+def _lay_out(repo: Repo, stage: Any, made: Any) -> bool:
+    """Fetch the outputs of `made` and lay them out as those of `stage`; False where the remote lacks some."""
     _move(repo.cloud.pull, {out.hash_info for out in made.outs})  # of a folder, its list
     if not all(repo.cache.local.exists(out.hash_info.value) for out in made.outs):
         return False
@@ -126,7 +149,7 @@ def _restore(repo: Repo, stage: Any) -> bool:
         return False
     # as `dvc repro` does with a stage that it finds in its cache
     stage.remove_outs(ignore_remove=False)
-    repo.stage_cache.restore(stage)
+    made.checkout()
     stage.save(run_cache=False)
     stage.commit()
     stage.dump(update_pipeline=False)

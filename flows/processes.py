@@ -20,6 +20,8 @@ TIMED_OUT = 124  # the code of a command that was ended because its time was ove
 STOP = threading.Event()  # set by an interrupt: nothing new starts
 _REAPER = f"""
 import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a machine that is taken away tells all its processes to end
+    signal.signal(number, signal.SIG_IGN)
 held = set()
 for line in sys.stdin:
     (held.add if line[0] == "+" else held.discard)(int(line[1:]))

@@ -23,7 +23,7 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
-from flows.artifacts import show_stage
+from flows.artifacts import show_stage, tag_machine
 from flows.clone import CLONES, free_clone, run_in_clone, url_of
 from flows.dispatch import cancel, check_deployments, dispatch, to_its_end, watch_for_lost_workers
 from flows.errors import StageFailed, StageRefused
@@ -52,6 +52,7 @@ def worker(repository: str, revision: str, stage: str, clones: str = str(CLONES)
 
         def work() -> None:
             nonlocal workspace
+            tag_machine(say)
             workspace = held.enter_context(free_clone(repository, Path(clones)))
             start = time.monotonic()
             run_in_clone(repository, revision, stage, workspace, say)

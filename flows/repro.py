@@ -20,14 +20,14 @@ from pathlib import Path
 
 from avatar_core.errors import UserError
 from flows.code import code_of
-from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused
+from flows.environments import python_of
+from flows.errors import FULL, StageFailed, StageFull, StageLost, StagePreempted, StageRefused
 from flows.processes import TIMED_OUT, stream
 
 DVC = [sys.executable, "-m", "dvc"]
 _NODE = re.compile(r'^"([^"]+)";?$')
 _EDGE = re.compile(r'^"([^"]+)" -> "([^"]+)";?$')
 _ENDED = re.compile(r"exited with (-?\d+)")
-FULL = "No space left on device"
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:
@@ -107,7 +107,8 @@ def run_dvc_stage(
     whether to try again. Its processes end with it, also when this call is interrupted or this process killed.
     """
     command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
-    code, lines = stream(command, root, say, {**environment(root), **(extra or {})}, seconds)
+    variables = {**environment(root, python_of(root, say)), **(extra or {})}
+    code, lines = stream(command, root, say, variables, seconds)
     if code:
         raise failure(stage, code, lines)
     return not any("didn't change, skipping" in line or "cached - skipping" in line for line in lines)
@@ -123,8 +124,8 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     kind = StageFailed
     if code == TIMED_OUT:
         kind = StageFailed
-    elif any(FULL in line for line in lines):
-        kind = StageFull
+    elif full := [line for line in lines if FULL in line]:
+        kind, reason = StageFull, full[-1].removeprefix("error: ")
     elif 2 in ends:
         kind = StageRefused
     elif 75 in ends:
@@ -134,8 +135,7 @@ def failure(what: str, code: int, lines: list[str]) -> StageFailed:
     return kind(f"{what}: {reason}")
 
 
-def environment(root: Path) -> dict[str, str]:
-    """The environment of a stage in `root`: this interpreter first, so that `python -m stages...` is ours; the code of `root`."""
-    here = str(Path(sys.executable).parent)
-    path = here + os.pathsep + os.environ.get("PATH", "")
+def environment(root: Path, python: Path = Path(sys.executable)) -> dict[str, str]:
+    """The environment of a stage in `root`: `python` first, so that `python -m stages...` is that one; the code of `root`."""
+    path = str(python.parent) + os.pathsep + os.environ.get("PATH", "")
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **code_of(root)}

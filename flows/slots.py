@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import subprocess
 import tempfile
 import threading
@@ -39,6 +40,16 @@ def this_machine() -> Machine:
     """The cores that this process may use, the machine's memory, the GPUs that CUDA_VISIBLE_DEVICES leaves (all, if not set)."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Machine(len(os.sched_getaffinity(0)), memory, visible_gpus())
+
+
+def cpu_kind(about: Path = Path("/proc/cpuinfo")) -> str:
+    """What numerical libraries choose their code by, where Linux tells: `x86_64 GenuineIntel avx512f`; else the architecture."""
+    said: dict[str, str] = {}
+    for line in about.read_text().splitlines() if about.is_file() else ():
+        name, _, value = line.partition(":")
+        said.setdefault(name.strip(), value.strip())
+    widest = next((f for f in ("avx512f", "avx2", "avx") if f in said.get("flags", "").split()), "")
+    return " ".join(x for x in (platform.machine(), said.get("vendor_id", ""), widest) if x)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.clone import CACHE, LINKS
+from flows.clone import LINKS
 from flows.code import make_ready
+from flows.environments import CACHE
 from flows.errors import StageFailed
 from flows.processes import stream
 from flows.repro import DVC, environment

@@ -60,7 +60,9 @@ def main(stage: Stage) -> None:
     teacher = stage.data / "teacher" / f"shard-{stage.shard}"
     data = Artifacts.of(stage)
     people = [p for p in data.people() if p.shard == stage.shard]
-    rows = [r for r in data.teacher_clips("train", "val") if r["shard"] == stage.shard]
+    assert stage.shard is not None
+    # the clips of other shards are none of its inputs: they may not be there
+    rows = Artifacts(stage.data, [stage.shard]).teacher_clips("train", "val")
     scratch = stage.scratch(stage.data / "identities", teacher)
     at_once = fit_at_once(stage.params, stage.compute)
     parts = [PeopleJob(stage, people[k : k + at_once], scratch) for k in range(0, len(people), at_once)]

@@ -1,11 +1,11 @@
-"""A cluster for a module's tests: one Prefect server; each test starts workers and coordinators in a folder of its own."""
+"""A cluster for all tests: one Prefect server; each test starts workers and coordinators in a folder of its own."""
 
 import pytest
 
 from tests.flows.servers import S3, Cluster, needs_s3, s3_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     made = Cluster(tmp_path_factory.mktemp("server"))
     yield made
@@ -17,6 +17,7 @@ def cluster(server, tmp_path):
     server.folder = tmp_path
     yield server
     server.end(but=[server.server])
+    server.drop_runs()
 
 
 @pytest.fixture

@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN, PYTHON = Path(sys.executable).parent, sys.executable
@@ -20,7 +23,9 @@ stages:
     outs: [a.txt]
   copy:
     matrix: {{ shard: [0, 1] }}
-    cmd: "echo copy${{item.shard}} >> {log}; sleep {seconds}; cp a.txt b${{item.shard}}.txt; echo done${{item.shard}} >> {log}"
+    cmd: >-
+      echo copy${{item.shard}} >> {log}; until test -e {go}; do sleep 0.2; done;
+      cp a.txt b${{item.shard}}.txt; echo done${{item.shard}} >> {log}
     deps: [a.txt]
     outs: ["b${{item.shard}}.txt"]
   join:
@@ -74,11 +79,18 @@ def add_remote(root, remote, endpoint=None):
         dvc(root, "remote", "modify", "shared", "endpointurl", endpoint)
 
 
-def sharded_project(folder, seconds=1, join=JOIN, **more):
-    """Two shards that take so long, between two short stages; its stages say in `log.txt` that they run."""
-    stages = SHARDED.format(log=folder / "log.txt", seconds=seconds, join=join)
+def sharded_project(folder, hold=False, join=JOIN, **more):
+    """Two shards between two short stages, which say in `log.txt` that they run; `hold`: shards go on after `let_go`."""
+    stages = SHARDED.format(log=folder / "log.txt", go=folder / "go", join=join)
+    if not hold:
+        let_go(folder)
     root = dvc_project(folder, stages, **more)
     return root, git(root, "rev-parse", "HEAD")
+
+
+def let_go(folder):
+    """The shards of a `sharded_project` may end."""
+    (folder / "go").touch()
 
 
 def words(folder):
@@ -97,6 +109,16 @@ def until(ready, seconds, what):
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
+def processes(folder, *names):
+    """Living processes that work in or below a folder, by name."""
+    found = []
+    for process in psutil.process_iter(["name", "cwd", "status"]):
+        info, place = process.info, Path(process.info["cwd"] or "/")
+        if place.is_relative_to(folder) and info["status"] != "zombie" and info["name"].startswith(names):
+            found.append(info["name"])
+    return found
+
+
 def no_locks(*places):
     """No lock that stops another process is left in workspaces below these folders: git's, and DVC's on outputs."""
     for place in places:
@@ -104,3 +126,20 @@ def no_locks(*places):
             assert not list(folder.rglob("*.lock"))
         for file in place.rglob(".dvc/tmp/rwlock"):
             assert not [x for x in json.loads(file.read_text() or "{}").values() if x.get("write")], file
+
+
+def packages(folder):
+    """The wheels of a package `marker`, 1.0 and 2.0, in `folder`; the variables with which pip finds these alone."""
+    folder.mkdir()
+    for version in ("1.0", "2.0"):
+        about = f"marker-{version}.dist-info"
+        files = {
+            "marker.py": f"VALUE = {version[0]}\n",
+            f"{about}/METADATA": f"Metadata-Version: 2.1\nName: marker\nVersion: {version}\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        record = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+        with zipfile.ZipFile(folder / f"marker-{version}-py3-none-any.whl", "w") as wheel:
+            for name, text in {**files, f"{about}/RECORD": record}.items():
+                wheel.writestr(name, text)
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from avatar_core.procedural.people.anny_export import cache_dir
 from tests.flows.parts import BIN, PYTHON, ROOT, SLACK, until
 
 
@@ -59,9 +60,12 @@ class Cluster:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PREFECT_API_URL": self.api,
             "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "TMPDIR": str(folder),  # where cores are locked: not against what else runs on this machine
             "AUDIOAVATAR_ROOT": str(ROOT),
+            "AUDIOAVATAR_CACHE": str(cache_dir()),  # the body model, made once and not by each worker
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": "safe.directory",
             "GIT_CONFIG_VALUE_0": "*",
@@ -138,22 +142,36 @@ class Cluster:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def ask(self, what, body):
-        """Rows of the server's API."""
+        """What the server's API answers, rows for `.../filter`."""
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}/{what}/filter", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{self.api}/{what}", json.dumps(body).encode(), headers)
         return json.loads(urllib.request.urlopen(request, timeout=20).read())
 
     def runs(self, flow="audioavatar-worker"):
         """The runs of a flow whose tags name something of this test's folder."""
-        found = self.ask("flow_runs", {"flows": {"name": {"any_": [flow]}}})
+        found = self.ask("flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
         return [run for run in found if any(f"{self.folder}/" in tag for tag in run["tags"])]
+
+    def drop_runs(self):
+        """What a test that failed has left is not for the next one's workers."""
+        for run in [run for flow in ("audioavatar-worker", "audioavatar-speaker") for run in self.runs(flow)]:
+            if run["state"]["type"] in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING"):
+                body = {"state": {"type": "CANCELLED"}, "force": True}
+                self.ask(f"flow_runs/{run['id']}/set_state", body)
 
     def states(self):
         """How the workers' runs stand, sorted."""
         return sorted(run["state"]["name"] for run in self.runs())
 
     def lines(self):
-        return [row["message"] for row in self.ask("logs", {"limit": 200})]
+        """What the workers' runs of this test have said, in order."""
+        runs, found = [run["id"] for run in self.runs()], []
+        while runs and len(found) % 200 == 0:
+            mine = {"logs": {"flow_run_id": {"any_": runs}}, "sort": "TIMESTAMP_ASC", "offset": len(found)}
+            if not (rows := self.ask("logs/filter", mine)):
+                break
+            found += [row["message"] for row in rows]
+        return found
 
     def end(self, but=()):
         """Kill what was started, but for some."""

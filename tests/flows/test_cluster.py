@@ -5,18 +5,18 @@ Minutes of waiting, little work: `make test-cluster`, not part of `make test`.
 
 import os
 import signal
-import time
 
 import pytest
 
-from tests.flows.parts import commit, no_locks, sharded_project, until, words
+from flows.slots import cpu_kind
+from tests.flows.parts import commit, let_go, no_locks, processes, sharded_project, until, words
 from tests.flows.servers import kill_tree
 
 pytestmark = pytest.mark.cluster
 
 
 def test_a_run_spreads_over_workers_and_a_dead_one_costs_its_stage(cluster, tmp_path):
-    origin, revision = sharded_project(tmp_path, seconds=25)
+    origin, revision = sharded_project(tmp_path, hold=True)
     lost, _ = cluster.worker("lost"), cluster.worker("other")
     first = cluster.coordinator("first", origin, revision)
     # both shards are under way, on different workers
@@ -25,13 +25,17 @@ def test_a_run_spreads_over_workers_and_a_dead_one_costs_its_stage(cluster, tmp_
     # The coordinator dies and is started again: it joins what is running.
     kill_tree(first.pid)
     again = cluster.coordinator("again", origin, revision)
-    time.sleep(8)
+    until(lambda: "[make]" in cluster.log("again"), 180, "its first stage")
     kill_tree(lost.pid)
+    let_go(tmp_path)
     cluster.finish("again", again, 500)
     found = words(tmp_path)
     assert found.count("make") == 1 and found.count("done0") == 1 and found.count("done1") == 1
     assert found.count("copy0") + found.count("copy1") == 3  # the dead worker's once more, nothing else
     assert (origin / "c.txt").read_text() == "hello\n" * 2
+    # where each ran, and on which kind of CPU, can be told afterwards
+    ran = [run for run in cluster.runs() if run["state"]["name"] == "Completed"]
+    assert all(f"cpu:{cpu_kind()}" in run["tags"] for run in ran)
     states = cluster.states()
     assert states.count("Crashed") == 1 and states.count("Completed") == len(states) - 1
     assert any(
@@ -54,10 +58,11 @@ def test_a_refused_input_is_tried_once_and_ends_with_2(cluster, tmp_path):
 
 
 def test_an_interrupt_ends_the_coordinator_and_its_stages(cluster, tmp_path):
-    origin, revision = sharded_project(tmp_path, seconds=60)
+    origin, revision = sharded_project(tmp_path, hold=True)
     cluster.worker("one")
     coordinator = cluster.coordinator("coordinator", origin, revision)
     until(lambda: "copy0" in words(tmp_path) or "copy1" in words(tmp_path), 180, "a shard")
+    assert processes(tmp_path / "one", "python", "sh", "bash", "sleep")
     os.kill(coordinator.pid, signal.SIGINT)
     cluster.finish("coordinator", coordinator, 90, code=130)
     until(
@@ -67,7 +72,8 @@ def test_an_interrupt_ends_the_coordinator_and_its_stages(cluster, tmp_path):
         90,
         "end",
     )
-    time.sleep(60)
+    until(lambda: not processes(tmp_path / "one", "python", "sh", "bash", "sleep"), 90, "the stage's own end")
+    let_go(tmp_path)
     assert not {"done0", "done1"} & set(words(tmp_path))
 
 

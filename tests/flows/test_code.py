@@ -55,13 +55,6 @@ def test_another_kernel_is_built_and_not_borrowed(clone):
     assert not (clone / KERNEL).exists()
 
 
-def test_packages_of_another_lock_are_refused(clone):
-    with open(clone / "requirements.lock", "a") as file:
-        file.write("six==1.0\n")
-    with pytest.raises(StageLost, match="requirements.lock: expected that of this environment"):
-        make_ready(clone)
-
-
 def test_the_installed_checkout_is_left_as_it_is():
     make_ready(INSTALLED)
     assert environment(INSTALLED).get("PYTHONPATH", "").find("own_code") < 0

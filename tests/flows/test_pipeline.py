@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from avatar_core.errors import UserError
@@ -20,6 +19,7 @@ from flows.repro import (
     stage_graph,
     stale_stages,
 )
+from tests.flows.parts import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = """
@@ -155,16 +155,6 @@ def test_a_stage_that_hangs_is_ended(project):
         run_dvc_stage("make", project, lambda line: None, seconds=3)
     assert type(caught.value) is StageFailed
     assert not processes(project, "sleep")
-
-
-def processes(folder, *names):
-    """Living processes whose working directory is `folder`, by name."""
-    found = []
-    for process in psutil.process_iter(["name", "cwd", "status"]):
-        info = process.info
-        if info["cwd"] == str(folder) and info["status"] != "zombie" and info["name"].startswith(names):
-            found.append(info["name"])
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

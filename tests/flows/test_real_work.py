@@ -44,9 +44,9 @@ def test_the_smoke_run_on_two_workers_over_postgresql_and_s3(smoke, clone, s3, t
             cluster.worker("one"), cluster.worker("two")
             coordinator = cluster.coordinator("coordinator", project.root, revision)
             cluster.finish("coordinator", coordinator, 3000)
-            runs = cluster.ask("flow_runs", {"flows": {"name": {"any_": ["audioavatar-worker"]}}})
+            runs = cluster.ask("flow_runs/filter", {"flows": {"name": {"any_": ["audioavatar-worker"]}}})
             assert {run["state"]["name"] for run in runs} == {"Completed"}
-            kept = cluster.ask("artifacts", {})
+            kept = cluster.ask("artifacts/filter", {})
         finally:
             cluster.end()
     (tmp_path / "artifacts.json").write_text(json.dumps(kept))

@@ -1,45 +1,34 @@
 """Two workers with clones of their own and a shared DVC remote; the coordinator gets everything without running anything."""
 
+import errno
+import os
 import time
 
 import pytest
 
-from flows.clone import free_clone, run_in_clone
-from flows.errors import StageFailed, StageLost, StagePreempted, StageRefused
+from flows.clone import bring, free_clone, run_in_clone
+from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, StageRefused
+from flows.exchange import opened, put
 from flows.remote import collect
-from tests.flows.parts import commit, dvc_project, git
+from flows.repro import run_dvc_stage
+from tests.flows.parts import JOIN, ONCE, commit, git, sharded_project, words
 
-STAGES = """
-stages:
-  make:
-    cmd: "echo make >> {log}; cat input.txt > a.txt"
-    deps: [input.txt]
-    outs: [a.txt]
-  copy:
-    matrix: {{ shard: [0, 1] }}
-    cmd: "echo copy${{item.shard}} >> {log}; cp a.txt b${{item.shard}}.txt"
-    deps: [a.txt]
-    outs: ["b${{item.shard}}.txt"]
-  join:
-    cmd: "echo join >> {log}; cat b0.txt b1.txt > c.txt"
-    deps: [b0.txt, b1.txt]
-    outs: [c.txt]
-"""
+ONCE_EACH = [*ONCE, "join"]
 
 
 @pytest.fixture
 def origin(tmp_path):
-    return dvc_project(tmp_path, STAGES.format(log=tmp_path / "log.txt"))
+    return sharded_project(tmp_path, join=f"echo join >> {tmp_path}/log.txt; {JOIN}")[0]
 
 
 def test_each_stage_runs_once_wherever_it_runs(origin, tmp_path):
-    revision, log = git(origin, "rev-parse", "HEAD"), tmp_path / "log.txt"
+    revision = git(origin, "rev-parse", "HEAD")
     run_in_clone(str(origin), revision, "make", tmp_path / "one", print)
     run_in_clone(str(origin), revision, "copy@0", tmp_path / "one", print)
     run_in_clone(str(origin), revision, "copy@1", tmp_path / "two", print)
     run_in_clone(str(origin), revision, "join", tmp_path / "one", print)
     collect(origin)
-    assert sorted(log.read_text().split()) == ["copy0", "copy1", "join", "make"]
+    assert words(tmp_path) == sorted(ONCE_EACH)
     assert (origin / "c.txt").read_text() == "hello\n" * 2
 
 
@@ -57,7 +46,7 @@ def test_what_a_killed_worker_left_does_not_stop_the_next(origin, tmp_path):
     run_in_clone(str(origin), revision, "make", one, print)
     (one / ".git" / "index.lock").touch()
     run_in_clone(str(origin), revision, "copy@0", one, print)
-    assert (tmp_path / "log.txt").read_text().split() == ["make", "copy0"]
+    assert words(tmp_path) == ["copy0", "done0", "make"]
 
 
 def test_lines_come_as_they_are_said(origin, tmp_path):
@@ -104,7 +93,7 @@ def test_upstream_that_has_vanished_is_said_and_not_made_anew(origin, tmp_path, 
     # whoever has them gives them again
     run_in_clone(str(origin), revision, "make", tmp_path / "one", print)
     run_in_clone(str(origin), revision, "copy@0", tmp_path / "two", print)
-    assert (tmp_path / "log.txt").read_text().split() == ["make", "copy0"]
+    assert words(tmp_path) == ["copy0", "done0", "make"]
 
 
 def test_a_worker_gets_what_its_stage_needs_and_no_more(origin, tmp_path):
@@ -133,3 +122,31 @@ def test_unfinished_work_goes_on_in_another_clone(origin, tmp_path):
     run_in_clone(str(origin), revision, "make", tmp_path / "two", print)
     assert (tmp_path / "log.txt").read_text().split() == ["1", "2", "3"]
     assert (tmp_path / "two/a.txt").read_text().split() == ["1", "2", "3"] and not kept.exists()
+
+
+def test_of_two_that_differ_the_first_in_the_remote_counts(origin, tmp_path):
+    # as two kinds of CPU may have it; both ran, the second because the first was taken for dead
+    (origin / "dvc.yaml").write_text(
+        "stages:\n  make:\n    cmd: date +%N > a.txt\n    deps: [input.txt]\n    outs: [a.txt]\n"
+        "  next:\n    cmd: cp a.txt c.txt\n    deps: [a.txt]\n    outs: [c.txt]\n"
+    )
+    revision, one, two = commit(origin), tmp_path / "one", tmp_path / "two"
+    bring(str(origin), revision, two, print)
+    run_dvc_stage("make", two, print)
+    run_in_clone(str(origin), revision, "make", one, print)
+    first = (one / "a.txt").read_text()
+    assert (two / "a.txt").read_text() != first
+    put("make", two)
+    assert (two / "a.txt").read_text() == first
+    (two / "a.txt").unlink()
+    run_in_clone(str(origin), revision, "next", two, print)
+    collect(origin)
+    assert (origin / "c.txt").read_text() == (origin / "a.txt").read_text() == first
+
+
+def test_an_own_mistake_is_no_outage(origin, tmp_path, monkeypatch):
+    bring(str(origin), git(origin, "rev-parse", "HEAD"), tmp_path / "one", print)
+    with pytest.raises(ValueError), opened(tmp_path / "one"):
+        int("mistake")
+    with pytest.raises(StageFull), opened(tmp_path / "one"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,6 +1,7 @@
 """What stages need, and who may start when."""
 
 import dataclasses
+import platform
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 from flows.needs import Needs, longest_way, needs_of
-from flows.slots import Machine, Slots, lock, visible_gpus
+from flows.slots import Machine, Slots, cpu_kind, lock, visible_gpus
 from stages.common import RENDERING, STAGES, TRAINING
 from stages.params import parse_params
 from stages.profiles import profile_values
@@ -165,3 +166,22 @@ print(*[what for what, _ in sorted(times, key=lambda x: x[1])])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.stdout.split() == ["in", "out"] * 3, done.stdout + done.stderr
+
+
+def test_kinds_of_cpu_are_told_apart(tmp_path):
+    about = tmp_path / "cpuinfo"
+    kinds = set()
+    for vendor, flags in (
+        ("GenuineIntel", "sse avx avx2 avx512f"),
+        ("GenuineIntel", "sse avx avx2"),
+        ("AuthenticAMD", "avx2"),
+    ):
+        about.write_text(
+            f"processor : 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\nprocessor : 1\nflags: none\n"
+        )
+        kinds.add(cpu_kind(about))
+    machine = platform.machine()
+    assert kinds == {
+        f"{machine} {kind}" for kind in ("GenuineIntel avx512f", "GenuineIntel avx2", "AuthenticAMD avx2")
+    }
+    assert cpu_kind(tmp_path / "none") == machine and cpu_kind().startswith(machine)
