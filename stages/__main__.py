@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 from avatar_core.errors import UserError
-from stages.doctor import components, listed, shown, verified, verified_folder
 from stages.inspect import inspect_all, inspect_stage
 from stages.listing import PAGE, Wanted
 from stages.params import load_params, parse_params
@@ -99,6 +98,8 @@ def doctor(
     ] = None,
 ) -> None:
     """Say of every component of a profile whether it is ready, what is missing, its licence and the next step."""
+    from stages.doctor import components, shown  # all backends: seconds
+
     params = parse_params(profile_values(profile), f"params/{profile}.yaml") if profile else load_params()
     found = list(components(params))
     for line in (line for component in found for line in shown(component)):
@@ -111,6 +112,8 @@ def doctor(
 @models_app.command("list")
 def models_list() -> None:
     """Every published model that a backend knows by name: licence, memory, what is downloaded."""
+    from stages.doctor import listed
+
     for line in listed():
         console.print(Text(line), soft_wrap=True)
 
@@ -122,6 +125,8 @@ def models_verify(
     ] = None,
 ) -> None:
     """Read every byte of a model's files: print the digest of a folder, or compare with what was declared."""
+    from stages.doctor import verified, verified_folder
+
     if folder is not None:
         console.print(Text(f"{verified_folder(folder)}  {folder}"), soft_wrap=True)
         return
