@@ -16,7 +16,7 @@ demo: setup ## sets up, runs the pipeline, makes a video of an unseen person say
 	$(BIN)/python -m stages.demo
 
 test: setup lint ## sets up, runs lint, types and tests, the smoke pipeline among them
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 
 test-cluster: setup ## kills servers, workers, remotes of a small cluster on this machine, runs the smoke run over it; an hour
 	$(BIN)/python -m pytest -m cluster tests/flows

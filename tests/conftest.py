@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,31 @@ def smoke(clone: Callable[[str], Project], tmp_path_factory: pytest.TempPathFact
             record.write_text(json.dumps(about))
         root, seconds, output = json.loads(record.read_text())
     return Project(Path(root), seconds, output)
+
+
+SMOKE_USERS = ("::TestWithStudent::", "stages/test_smoke.py::", "stages/test_evaluate_published.py::")
+TWIN = "test_flow_in_another_clone_makes_the_same_bytes"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test comes first: another worker has the smoke run to make meanwhile."""
+    items.sort(key=lambda item: item.name != TWIN)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker takes all tests that use the shared smoke run, since they wait for each other; the rest go to whoever is free.
+
+    By names: the marks of xdist's loadgroup are lost with this pytest.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shares = any(name in nodeid for name in SMOKE_USERS) and TWIN not in nodeid
+            return "smoke" if shares else nodeid
+
+    return Scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ import sys
 import wave
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 FPS, RUN, SEEN, SPOILT = 16, 80, 73, 3  # pictures: a second, of a run, shown to the next, spoilt at the start
 NETWORKS = (
@@ -23,7 +24,7 @@ NETWORKS = (
 TOKENIZER, LISTENER = "google/umt5-xxl", "wav2vec2-large-xlsr-53-english"
 
 
-def load(weights, offload):
+def load(weights: str, offload: bool) -> Any:
     """The pipeline, from a folder Wan2.2-S2V-14B. offload: networks wait in the CPU's memory."""
     import torch
     from diffsynth.pipelines.wan_video import (  # pyright: ignore[reportMissingImports]
@@ -55,7 +56,7 @@ def load(weights, offload):
     )
 
 
-def film(pipeline, clip, steps, guidance):
+def film(pipeline: Any, clip: dict[str, Any], steps: int, guidance: float) -> None:
     """Writes the video of a clip: image, audio (wav of 16 bits), prompt, negative_prompt, seed, out."""
     import numpy as np
     import torch
@@ -93,7 +94,7 @@ def film(pipeline, clip, steps, guidance):
     save_video(video[: -(-count * FPS // rate)], clip["out"], fps=FPS, quality=9)
 
 
-def main():
+def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
     from diffsynth.version import __version__  # pyright: ignore[reportMissingImports]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from avatar_core.io.video import read_video
 
-WITH_STUDENT = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+WITH_STUDENT = [pytest.mark.slow]
 
 
 def assert_refused(result, *words):

@@ -106,7 +106,6 @@ def test_parameters_are_changed_whole_or_not_at_all(clone):
 
 
 @pytest.mark.cluster  # minutes of stages: behind make test-cluster
-@pytest.mark.xdist_group("smoke")
 def test_an_ablation_runs_only_what_it_touches(smoke, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(smoke.root, root, symlinks=True)

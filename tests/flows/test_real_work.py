@@ -29,7 +29,7 @@ def send(repository, revision):
 
 send(*sys.argv[1:])
 """
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.cluster
 
 
 def test_the_smoke_run_on_two_workers_over_postgresql_and_s3(smoke, clone, s3, tmp_path):

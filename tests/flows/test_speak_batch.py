@@ -63,7 +63,6 @@ def batch(project, home, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.cluster  # more than a minute: `make test-cluster`
-@pytest.mark.xdist_group("smoke")
 def test_videos_are_made_once(smoke, tmp_path):
     photos, voices, out = tmp_path / "photos", tmp_path / "voices", tmp_path / "videos"
     photos.mkdir()

@@ -16,7 +16,7 @@ from avatar_core.io.images import read_image
 from avatar_core.io.store import Trajectories
 from avatar_core.io.video import read_video
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow
 SHARDS = (0, 1)
 AFTER = ("baseline", "distill", "evaluate", "report")
 UNTIL = ("score", "generator")  # the rest is compared by the run over two workers, `make test-cluster`
@@ -122,11 +122,11 @@ def different_files(root: Path, twin: Path, path: str) -> list[str]:
     return found
 
 
-@pytest.mark.xdist_group("twin")  # minutes: beside the other users of `smoke`, not after them
-def test_flow_in_another_clone_makes_the_same_bytes(smoke, clone):
+def test_flow_in_another_clone_makes_the_same_bytes(clone, request):
     other = clone("flow")
     result = other.run(sys.executable, "-m", "flows.pipeline", *UNTIL, "--profile", "smoke", timeout=1500)
     assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
+    smoke = request.getfixturevalue("smoke")  # made meanwhile by another worker
     first, second = (yaml.safe_load((p.root / "dvc.lock").read_text())["stages"] for p in (smoke, other))
     first = {stage: entry for stage, entry in first.items() if stage not in AFTER}
     assert set(first) == set(second) and len(first) == 9
