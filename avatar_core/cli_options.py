@@ -48,7 +48,7 @@ Articulation = Annotated[
         "--articulation",
         min=0.5,
         max=3.0,
-        help="How far the mouth opens: 1 as in the videos that the student learnt from, which is less than people do.",
+        help="How far the mouth opens: 1 as the student learnt it, which is less than two real talkers did.",
     ),
 ]
 Device = Annotated[

@@ -1,8 +1,8 @@
-"""How far the mouth opens: wider than the teacher's, as real talkers' do, without opening what is shut.
+"""How far the mouth opens: wider than learnt from the teacher, nearer to real talkers, without opening what is shut.
 
-The procedural teacher opens its lips about half as far as the talkers of real clips (`python -m benchmarks.real` prints both), and
-a voice unlike the training's makes a student careful besides. So openings are scaled, along what the face does when this mouth
-opens; shut lips, and how shut they are, stay.
+On human voices a student opens the mouth of a photograph less far than its person does in a clip (two talkers, measured with one
+face mesh: docs/decisions.md). So openings are scaled, along what the face does when this mouth opens; shut lips, and how shut they
+are, stay.
 
 Shapes: T frames, D latents, F of the face.
 """

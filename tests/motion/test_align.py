@@ -11,24 +11,15 @@ from avatar_core.audio.features import log_mel_numpy
 from avatar_core.embed.align import alignment_loss, train_aligned
 from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.batches import LatentClip
-from avatar_core.embed.config import AlignedConfig, ContrastiveConfig
+from avatar_core.embed.config import AlignedConfig
 from avatar_core.embed.contrastive import Embedding, retrieval_accuracy
 from avatar_core.generator.config import TrainConfig
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
 from avatar_core.generator.train import train_generator
+from tests.motion.small import EMBED as CONFIG
 from tests.motion.small import MODEL, Heard
 
-CONFIG = ContrastiveConfig(
-    dims=16,
-    embedding=16,
-    audio_channels=24,
-    motion_channels=24,
-    steps=60,
-    batch=8,
-    window=40,
-    learning_rate=5e-3,
-)
 ALIGNED = AlignedConfig(enabled=True)
 
 

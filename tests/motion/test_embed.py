@@ -6,21 +6,11 @@ from avatar_core.audio.features import log_mel_numpy
 from avatar_core.audio.mel import CLEAN
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec_fit import fit_codec
-from avatar_core.embed.config import CodecConfig, ContrastiveConfig
+from avatar_core.embed.config import ContrastiveConfig
 from avatar_core.embed.contrastive import Embedding, contrastive_loss, retrieval_accuracy, train_embedding
-from tests.motion.small import Heard
+from tests.motion.small import CODEC, Heard
+from tests.motion.small import EMBED as CONFIG
 
-CODEC = CodecConfig(body_dims=8, head_dims=3, face_dims=6, hand_dims=2, extra_dims=2, residual_steps=0)
-CONFIG = ContrastiveConfig(
-    dims=16,
-    embedding=16,
-    audio_channels=24,
-    motion_channels=24,
-    steps=60,
-    batch=8,
-    window=40,
-    learning_rate=5e-3,
-)
 FACE = {"head": True, "body": False, "face": True, "hand": False}
 
 
