@@ -19,6 +19,8 @@ from avatar_core.teacher import ClipRequest, ClipTruth, TeacherClip
 
 if TYPE_CHECKING:
     from avatar_core.procedural.people import Person
+    from avatar_core.procedural.people.secondary import Late
+    from avatar_core.procedural.performance import Performance
 
 TRUTH_STEP_M = (
     2e-5  # truth is stored on this grid: far below what a camera of these sizes resolves, and it compresses
@@ -27,11 +29,12 @@ TRUTH_STEP_M = (
 
 @dataclass(frozen=True)
 class ProceduralTeacher:
-    """Graphics. supersample: samples a pixel along each axis."""
+    """Graphics. supersample: samples a pixel along each axis; secondary: hair, cloth, cheeks, chest and lips move as no rig does."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"masks", "camera", "truth"})
     needs: ClassVar[frozenset[str]] = frozenset({"attributes", "phonemes"})
     supersample: int = ranged(2, 1, 4)
+    secondary: bool = True
 
     def make(self, request: ClipRequest) -> TeacherClip:
         """Act the sentence and render it. Raises UserError for audible speech without phoneme times."""
@@ -44,15 +47,21 @@ class ProceduralTeacher:
         camera = framing_camera(person.vertices(None, relaxed_pose(), None), request.framing, request.size)
         neutral, vertex_ids = neutral_face(), truth_vertex_ids()
         frames, masks, positions = [], [], []
-        for t in range(request.num_frames):
+        lates = _late_frames(person, performance) if self.secondary else [None] * request.num_frames
+        for t, late in enumerate(lates):
             face = np.maximum(neutral, performance.face_weights[t])
             pose = (face, performance.rotvecs[t], performance.translation[t])
-            rgb, alpha = person.render(*pose, camera, supersample=self.supersample)
+            rgb, alpha = person.render(*pose, camera, supersample=self.supersample, late=late)
             frames.append(rgb)
             masks.append(alpha)
-            positions.append(person.vertices(*pose)[vertex_ids])
+            positions.append(person.vertices(*pose, late)[vertex_ids])
         truth = (np.round(np.stack(positions) / TRUTH_STEP_M) * TRUTH_STEP_M).astype(np.float32)
         return TeacherClip(np.stack(frames), np.stack(masks), ClipTruth(vertex_ids, truth, camera))
+
+
+def _late_frames(person: Person, acted: Performance) -> list[Late]:
+    ends = np.array([c.end_s for c in acted.closures])
+    return person.late_frames(acted.rotvecs, acted.translation, acted.breath, ends, acted.stick)
 
 
 @lru_cache(maxsize=1)  # a worker's clips of one person come one after the other

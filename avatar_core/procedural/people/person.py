@@ -27,6 +27,16 @@ from avatar_core.procedural.people.identity import Identity, body_of
 from avatar_core.procedural.people.lighting import KEY, lights
 from avatar_core.procedural.people.mesh import Mesh, build_mesh
 from avatar_core.procedural.people.raster import add_scaled, rasterize_triangles, skin_points
+from avatar_core.procedural.people.secondary import (
+    Late,
+    Points,
+    base_points,
+    follow,
+    given,
+    late_frames,
+    loose_hair,
+    mesh_points,
+)
 from avatar_core.procedural.people.shading import shade
 from avatar_core.procedural.people.skin import paint_skin
 
@@ -41,6 +51,7 @@ class _Drawable:
     normals: np.ndarray  # (n * S, 3)
     weights_index: np.ndarray
     weights: np.ndarray
+    loose: np.ndarray  # (n * S,) what follows late
     width: float
     triangles: np.ndarray
     shadow_triangles: np.ndarray  # with a third of the strands
@@ -93,6 +104,7 @@ class Person:
         face_weights: np.ndarray | None = None,
         rotvecs: Pose = None,
         translation: np.ndarray | None = None,
+        late: Late | None = None,
     ) -> np.ndarray:
         """Posed base.obj vertices (19158, 3) float32, metres (helper vertices included)."""
         model = load_body_model()
@@ -100,7 +112,11 @@ class Person:
         if face_weights is not None:
             add_scaled(points, model.action_vertices, model.actions, np.asarray(face_weights, np.float32))
         out = np.empty_like(points)
+        if late is not None:
+            points = given(points, self.rest.vertices, self._base_points, late)
         skin_points(points, model.weights_index, model.weights, self._transforms(rotvecs, translation), out)
+        if late is not None:
+            follow(out, points, model.weights_index, model.weights, self._base_points.soft, late.soft)
         return out
 
     def joints(self, rotvecs: Pose = None, translation: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -111,6 +127,18 @@ class Person:
             :, :, 3
         ]
         return {name: posed[b].astype(np.float32) for b, name in enumerate(model.bone_names)}
+
+    def late_frames(
+        self,
+        rotvecs: np.ndarray,
+        translation: np.ndarray,
+        breath: np.ndarray,
+        closed_until: np.ndarray,
+        stick: float,
+    ) -> list[Late]:
+        """Secondary motion of a clip's poses, rotvecs (T, 104, 3) and translation (T, 3); the rest see `secondary.late_frames`."""
+        transforms = [self._transforms(r, t) for r, t in zip(rotvecs, translation, strict=True)]
+        return late_frames(np.stack(transforms), breath, closed_until, stick)
 
     # ---- rendering ------------------------------------------------------------------------------------------------
 
@@ -127,6 +155,7 @@ class Person:
                 np.zeros((0, 2), np.float32),
             )
             color, ao, width = np.zeros((0, 3), np.float32), np.zeros(0, np.float32), 0.0
+            loose = np.zeros(0, np.float32)
         else:
             nodes = h.points.shape[1]
             rows = np.arange(0, len(h.points), lod)
@@ -134,6 +163,7 @@ class Person:
             points = np.ascontiguousarray(h.points[rows])
             normals = np.ascontiguousarray(h.normals[rows].reshape(-1, 3))
             index, weights = h.weights_index[flat], h.weights[flat]
+            loose = self._loose_hair.ravel()[flat]
             color = np.repeat(np.repeat(h.color[rows], nodes, 0), 2, 0)
             ao, width = np.repeat(h.occlusion[rows].ravel(), 2), h.width * lod**0.8
         strands, nodes = points.shape[:2]
@@ -146,6 +176,7 @@ class Person:
             normals=normals,
             weights_index=index,
             weights=weights,
+            loose=loose,
             width=width,
             triangles=np.concatenate([m.triangles, triangles]).astype(np.int32),
             shadow_triangles=np.concatenate([m.triangles, casting]).astype(np.int32),
@@ -168,6 +199,7 @@ class Person:
         rotvecs: Pose,
         translation: np.ndarray | None,
         eye: np.ndarray,
+        late: Late | None = None,
     ) -> None:
         """Fill d.points, d.unit and the hair tangents for one frame."""
         m = self.mesh
@@ -177,13 +209,19 @@ class Person:
             weights = np.asarray(face_weights, np.float32)
             add_scaled(points, m.action_vertices, m.actions, weights)
         n = len(points)
+        if late is not None:
+            points = given(points, m.points, self._mesh_points, late)
         skin_points(points, m.weights_index, m.weights, transforms, d.points[:n])
+        if late is not None:
+            follow(d.points[:n], points, m.weights_index, m.weights, self._mesh_points.soft, late.soft)
         m.normals(d.points[:n], d.unit[:n])
         if not len(d.strands):
             return
         flat = d.strands.reshape(-1, 3)
         posed = np.empty_like(flat)
         skin_points(flat, d.weights_index, d.weights, transforms, posed)
+        if late is not None:
+            follow(posed, flat, d.weights_index, d.weights, d.loose, late.hair)
         ribbons(posed.reshape(d.strands.shape), eye, d.width, d.points[n:], d.template[n:])
         head = transforms[load_body_model().bone_names.index("head"), :, :3]
         for axis in range(3):
@@ -194,6 +232,19 @@ class Person:
             )
             d.unit[n::2, axis] = column
             d.unit[n + 1 :: 2, axis] = column
+
+    @cached_property
+    def _mesh_points(self) -> Points:
+        return mesh_points(self.mesh, self.rest)
+
+    @cached_property
+    def _base_points(self) -> Points:
+        return base_points()
+
+    @cached_property
+    def _loose_hair(self) -> np.ndarray:
+        assert self.hair is not None
+        return loose_hair(self.identity.attributes, self.hair, self.rest)
 
     @cached_property
     def _rest_cloud(self) -> np.ndarray:
@@ -242,17 +293,18 @@ class Person:
         camera: Camera,
         supersample: int = 2,
         background: np.ndarray | None = None,
+        late: Late | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """One frame: rgb (H, W, 3) uint8 sRGB and alpha (H, W) uint8 (coverage of the person).
 
         face_weights (52,); rotvecs (104, 3) or bone -> (3,); translation (3,) metres; background: None for the identity's
-        own plain backdrop, a colour (3,) or an image (H, W, 3), float sRGB in [0, 1].
+        own plain backdrop, a colour (3,) or an image (H, W, 3), float sRGB in [0, 1]; late: the frame's secondary motion.
         """
         rotvecs = pose_array(rotvecs)
         height, width, s = camera.height, camera.width, supersample
         eye = camera.position.astype(np.float32)
         pixel = self._pixel_metres(camera)
-        depth, owner, d = draw_owners(self, face_weights, rotvecs, translation, camera, s)
+        depth, owner, d = draw_owners(self, face_weights, rotvecs, translation, camera, s, late)
         screen = d.screen
         size = 256 if max(height, width) <= 384 else 640
         to_shadow = self._to_shadow(camera, size)
@@ -287,11 +339,12 @@ def draw_owners(
     translation: np.ndarray | None,
     camera: Camera,
     samples: int,
+    late: Late | None = None,
 ) -> tuple[np.ndarray, np.ndarray, _Drawable]:
     """Visibility of one frame: depth (H S, W S) of 1/metres, owner triangle ids (-1 none), and the posed drawable."""
     lod = int(np.clip(round(person._pixel_metres(camera) / samples / 0.0005), 1, 6))
     d = person._drawable(lod)
-    person._pose(d, face_weights, rotvecs, translation, camera.position.astype(np.float32))
+    person._pose(d, face_weights, rotvecs, translation, camera.position.astype(np.float32), late)
     project_points(d.points, camera, samples, d.screen)
     depth = np.zeros((camera.height * samples, camera.width * samples), np.float32)
     owner = np.full(depth.shape, -1, np.int32)

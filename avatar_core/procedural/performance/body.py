@@ -35,8 +35,8 @@ def head_degrees(
 
 def trunk(
     rng: np.random.Generator, num_frames: int, head: np.ndarray, sway: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation vectors (T, 104, 3) of neck, head, spine, shoulders, legs, and the translation (T, 3) in metres.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotation vectors (T, 104, 3) of neck, head, spine, shoulders, legs; translation (T, 3) in metres; breath (T,), about -1..1.
 
     head: (T, 3) degrees from `head_degrees`, shared out over neck and head.
     """
@@ -67,7 +67,7 @@ def trunk(
         put(f"upperleg01.{side}", pitch, nothing, roll)
         put(f"foot.{side}", -pitch, nothing, -roll)
     # the hips stay level only to first order; the rest of the body follows the translation
-    return rotvecs, translation
+    return rotvecs, translation, breath
 
 
 def _breath(rng: np.random.Generator, num_frames: int) -> np.ndarray:

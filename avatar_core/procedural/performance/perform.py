@@ -15,6 +15,7 @@ import numpy as np
 
 from avatar_core.clock import FPS
 from avatar_core.errors import UserError
+from avatar_core.procedural.performance.arkit import ARKIT_INDEX
 from avatar_core.procedural.performance.arms import relaxed_pose
 from avatar_core.procedural.performance.body import head_degrees, trunk
 from avatar_core.procedural.performance.bones import BONE_INDEX
@@ -31,6 +32,11 @@ from avatar_core.procedural.performance.visemes import Closure, mouth_curves
 from avatar_core.speech.types import Phoneme, Speech
 
 _AUDIBLE_RMS = 1e-3
+LEFT_MOUTH, RIGHT_MOUTH = (
+    [ARKIT_INDEX[f"mouth{what}{side}"] for what in ("Smile", "Stretch", "LowerDown", "UpperUp")]
+    for side in ("Left", "Right")
+)
+PRESSED = [ARKIT_INDEX[name] for name in ("mouthPressLeft", "mouthPressRight")]
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,16 @@ class Style:
     sway: float = 1.0
     blink_interval_s: tuple[float, float] = (2.0, 4.0)
     lead_left: float = 0.4
+    press: float = 1.0
+    lopsided: float = 0.0  # the left side of the mouth moves by that share more, the right side less
+    stick: float = 0.5  # how much corners of lips stick as they part, 0..1
 
 
 @dataclass(frozen=True)
 class Performance:
     """face_weights (T, 52) and rotvecs (T, 104, 3) float32, translation (T, 3) float32 metres.
+
+    breath (T,), about -1..1; stick: the person's.
 
     For evaluation: visemes (T,) index into `phones.VISEMES`; closures of p, b, m; stress times in seconds; gesture strokes.
     """
@@ -59,6 +70,8 @@ class Performance:
     face_weights: np.ndarray
     rotvecs: np.ndarray
     translation: np.ndarray
+    breath: np.ndarray
+    stick: float
     visemes: np.ndarray
     closures: list[Closure] = field(default_factory=list)
     stresses: list[float] = field(default_factory=list)
@@ -79,6 +92,9 @@ def sample_style(seed: int) -> Style:
         sway=float(rng.uniform(0.7, 1.3)),
         blink_interval_s=(float(rng.uniform(1.8, 2.4)), float(rng.uniform(3.4, 4.6))),
         lead_left=float(rng.choice([0.25, 0.35, 0.7])),
+        press=float(rng.uniform(0.7, 1.4)),
+        lopsided=float(np.clip(rng.normal(0, 0.12), -0.25, 0.25)),
+        stick=float(rng.uniform(0.1, 0.9)),
     )
 
 
@@ -101,9 +117,12 @@ def perform(speech: Speech | None, num_frames: int, seed: int, style: Style | No
     stresses = [t for t in stress_times(phonemes) if t < length_s]
     effort = effort_curve(speech.audio) if speech is not None else None
     mouth = mouth_curves(phonemes, num_frames, style.articulation, effort)
+    mouth.weights[:, PRESSED] *= style.press
+    mouth.weights[:, LEFT_MOUTH] *= 1 + style.lopsided
+    mouth.weights[:, RIGHT_MOUTH] *= 1 - style.lopsided
 
     head = head_degrees(head_rng, num_frames, stresses, style.nod, style.head_turn)
-    rotvecs, translation = trunk(trunk_rng, num_frames, head, style.sway)
+    rotvecs, translation, breath = trunk(trunk_rng, num_frames, head, style.sway)
     spoken_until = max((p.end_s for p in phonemes if p.ipa), default=0.0)
     arms, strokes = gesture_arms(
         stresses, spoken_until, num_frames, arm_rng, style.gesture_energy, style.lead_left
@@ -122,6 +141,8 @@ def perform(speech: Speech | None, num_frames: int, seed: int, style: Style | No
         np.clip(weights, 0.0, 1.0).astype(np.float32),
         rotvecs.astype(np.float32),
         translation.astype(np.float32),
+        breath.astype(np.float32),
+        style.stick,
         mouth.visemes,
         mouth.closures,
         stresses,
