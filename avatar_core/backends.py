@@ -23,7 +23,7 @@ CAPABILITIES = {
     "attributes": "what a sampled person looks like, in numbers",
     "phonemes": "which sound is spoken when",
     "masks": "which pixels show the person",
-    "camera": "a level camera with the field of view that each framing has by convention",
+    "camera": "about the field of view that each framing has by convention",
     "truth": "the surface that a clip really shows",
 }
 

@@ -25,12 +25,14 @@ from avatar_core.clock import MEL_PER_FRAME, SAMPLES_PER_FRAME
 from avatar_core.embed.codec import MotionCodec
 from avatar_core.errors import UserError
 from avatar_core.fit.deform import camera_for
+from avatar_core.fit.pictures import clip_background
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
-from avatar_core.io.images import contact_sheet
+from avatar_core.io.images import contact_sheet, to_uint8
 from avatar_core.io.video import write_mp4
 from avatar_core.metrics.clip import Clip, Value
 from avatar_core.metrics.suite import ClipScores, score_clip, summarise
+from avatar_core.particles.background import Room
 from avatar_core.particles.canonical import Canonical, load_canonical
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.particles.layout import ParticleLayout, make_layout
@@ -158,6 +160,9 @@ def _judge_clip(job: Job) -> Outcome:
     xy, confidence = stage.params.perception.named(row["id"]).keypoint_detector.keypoints(truth)
     filmed_from = None if conventional_camera(row["backend"]) else data.portrait_distance(row)
     camera = camera_for(truth, xy, confidence, canonical, layout, row["framing"], filmed_from)
+    mel, masks = data.log_mel(row["id"])[:], data.masks(row)
+    # Before the same room as the teacher's person: a portrait's own backdrop says nothing about the avatar.
+    canonical = replace(canonical, background=Room(to_uint8(clip_background(truth, masks))))
     device = stage.compute.device
     student = load_student(data.student_file).to(device)
     generator = Generator.from_tensors(*data.checkpoint("generator", "generator")).to(device)
@@ -172,7 +177,6 @@ def _judge_clip(job: Job) -> Outcome:
         posed = Generator.from_tensors(*data.checkpoint("baseline", "generator")).to(device)
         coded = MotionCodec.from_tensors(*data.checkpoint("baseline", "codec")).to(device)
         students["pose_driven"] = (replace(student, generator=posed, codec=coded), audio)
-    mel, masks = data.log_mel(row["id"])[:], data.masks(row)
     close = row["framing"] == "face"
     template = Clip(
         row["id"], truth, mel, None, portrait, mouth_seen=close, hands_seen=not close,

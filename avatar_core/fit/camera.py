@@ -1,8 +1,8 @@
 """The camera of a clip, solved from keypoints and the person's known size; it stands still over the clip.
 
 How strong perspective is, a face hardly shows (its error changes by 3% from a field of view of 5 degrees to one of 20), so that
-must be known: rendered clips have a convention for each framing and a level camera; recorded ones are filmed from where the
-person's portrait was taken, a frame of the same video, by a camera that may look up or down.
+must be known: rendered clips have about the field of view that is the framing's convention; recorded ones are filmed from
+where the person's portrait was taken, a frame of the same video. Either camera may look up or down.
 
 Shapes: T frames, M keypoints.
 """
@@ -30,6 +30,9 @@ STEADY = (
 )
 TRUNK = ("shoulder", "hip")  # what shows the camera's pitch beside the face, which may nod
 PITCH_SPREAD = np.radians(8.0)  # of cameras
+PITCH_BIAS = np.radians(
+    3.1
+)  # by which 14 rendered clips were taken to be filmed more from above than they were
 ERROR_PX = 2.0
 FOV_LIMITS = (3.0, 100.0)  # degrees
 
@@ -45,15 +48,14 @@ def clip_camera(
 ) -> Camera:
     """The camera that best shows canonical keypoints rest (M,3), metres, where xy (T,M,2) px with confidence (T,M) sees them.
 
-    filmed_from: metres between camera and person; None: the framing's conventional field of view and a level camera.
+    filmed_from: metres between camera and person; None: the framing's conventional field of view.
     Raises UserError when fewer than 4 steady keypoints are seen.
     """
     confidence = usable(confidence, framing)
     fov = FIELD_OF_VIEW[framing]
     camera = solve_camera(rest, xy, confidence, width, height, fov)
-    if filmed_from is None:
-        return camera
-    for _ in range(3):
+    for _ in range(3 if filmed_from else 0):
+        assert filmed_from
         middle = float(rest[indices(*STEADY), 1].mean())
         wider = np.tan(np.radians(fov) / 2) * (middle - camera.position[1]) / filmed_from
         fov = float(np.clip(2 * np.degrees(np.arctan(wider)), *FOV_LIMITS))
@@ -119,11 +121,11 @@ def solve_camera(
 
 
 def pitched(
-    camera: Camera, rest: np.ndarray, xy: np.ndarray, confidence: np.ndarray, filmed_from: float
+    camera: Camera, rest: np.ndarray, xy: np.ndarray, confidence: np.ndarray, filmed_from: float | None
 ) -> Camera:
     """The level camera turned up or down and moved, as the keypoints say where shoulders and hips are seen; else as it is.
 
-    Its focal length is that with which the person stands `filmed_from` metres away.
+    Its focal length is that with which the person stands `filmed_from` metres away; None: stays.
     """
     steady = indices(*STEADY)
     seen = np.clip(confidence[:, steady], 0, 1) * (confidence[:, steady] > 0.2)
@@ -133,6 +135,10 @@ def pitched(
         return camera
     mean = (np.nan_to_num(xy[:, steady]) * seen[..., None]).sum(0) / np.maximum(seen.sum(0), 1e-6)[:, None]
     points = np.asarray(rest, np.float64)[steady]
+    if filmed_from is None:
+        c, s = np.cos(PITCH_BIAS), np.sin(PITCH_BIAS)
+        middle = points.mean(0)
+        points = (points - middle) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T + middle
     level, focal = camera.viewmat[:3, :3].astype(np.float64), float(camera.K[0, 0])
 
     def view(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +154,7 @@ def pitched(
 
     values = np.append(camera.position.astype(np.float64), 0.0)
     for step in range(24):
-        if step in (8, 16):
+        if filmed_from and step in (8, 16):
             focal *= filmed_from / float(view(values)[1][:, 2].mean())
         now = errors(values)
         jacobian = np.stack([(errors(values + nudge) - now) / 1e-5 for nudge in 1e-5 * np.eye(4)], 1)

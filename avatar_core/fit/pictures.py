@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from avatar_core.fit.config import FitWeights
-from avatar_core.perception.foreground import separate
+from avatar_core.perception.matte_room import fill_room
 from avatar_core.template.landmarks import indices
 
+OUTLINE = 0.012  # of the height: how far off an estimated mask's outline may be
 _CAP = 1e-6  # mean squared error of 60 dB, reported for equal pictures
 
 
@@ -55,14 +56,13 @@ def make_pictures(
 
 
 def clip_background(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(H,W,3) float32: what a fixed camera sees where nobody stands; a smooth backdrop where somebody always does."""
-    height, width = masks.shape[1:]
-    grown = np.stack([cv2.dilate((m > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) for m in masks])
+    """(H,W,3) float32: what a fixed camera sees where nobody stands, filled in from there where somebody always does."""
+    side = 2 * max(1, round(OUTLINE * masks.shape[1])) + 1
+    grown = np.stack([cv2.dilate((m > 0).astype(np.uint8), np.ones((side, side), np.uint8)) for m in masks])
     free = (grown == 0).astype(np.float32)[..., None]
     count = free.sum(0)
     mean = (frames.astype(np.float32) / 255 * free).sum(0) / np.maximum(count, 1)
-    smooth = separate(frames[0])[1].image(width, height)
-    return np.where(count > 0, mean, smooth).astype(np.float32)
+    return fill_room(mean, count[..., 0] == 0)
 
 
 def crops(

@@ -6,7 +6,7 @@ World: metres, Z up, the person faces -Y.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,3 +90,10 @@ def look_at(eye: ArrayLike, target: ArrayLike, fov_y_deg: float, width: int, hei
     focal = height / 2 / math.tan(math.radians(fov_y_deg) / 2)
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     return Camera(viewmat.astype(np.float32), K.astype(np.float32), width, height)
+
+
+def rolled(camera: Camera, degrees: float) -> Camera:
+    """The camera turned about its own axis: what it sees turns the other way."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = np.array([[c, s, 0, 0], [-s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return replace(camera, viewmat=(turn @ camera.viewmat).astype(np.float32))

@@ -16,7 +16,6 @@ import numpy as np
 
 from avatar_core.backends import chosen_backends, default_backends, parse_choices
 from avatar_core.config import derived_by
-from avatar_core.particles.background import Backdrop
 from avatar_core.perception.foreground import Matte
 
 KEYPOINTS = {
@@ -54,8 +53,8 @@ class NamedKeypoints(Protocol):
 
 
 class MaskDetector(Protocol):
-    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
-        """One picture (H,W,3) -> which pixels show the person (H,W) bool, and what is behind."""
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """One picture (H,W,3) -> which pixels show the person, (H,W) bool."""
         ...
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
@@ -110,4 +109,4 @@ class PerceptionConfig:
 
 def clip_masks(detector: MaskDetector, frames: np.ndarray) -> np.ndarray:
     """A clip's frames (T,H,W,3) uint8 -> masks (T,H,W) uint8, 0 or 255, each frame on its own."""
-    return np.stack([detector.separate(frame)[0] for frame in frames]).astype(np.uint8) * 255
+    return np.stack([detector.mask(frame) for frame in frames]).astype(np.uint8) * 255

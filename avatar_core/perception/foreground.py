@@ -126,9 +126,9 @@ def hard_matte(image: np.ndarray, mask: np.ndarray, background: Background) -> M
 class GrabCutMasks:
     """Foreground by a smooth backdrop where there is one, else by GrabCut."""
 
-    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Background]:
+    def mask(self, image: np.ndarray) -> np.ndarray:
         """See `separate`."""
-        return separate(image)
+        return separate(image)[0]
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
         """The mask of `separate` with a soft rim; the keypoints are not looked at."""

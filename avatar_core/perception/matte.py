@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar_core.io.images import to_uint8
-from avatar_core.particles.background import Backdrop, Background, Room
+from avatar_core.particles.background import Background, Room
 from avatar_core.perception.foreground import Matte, as_float, hard_matte, largest, plain_backdrop, separate
 
 OWN = 0.5  # alpha from which a pixel counts as the person's
@@ -33,18 +33,10 @@ class MatteMasks:
 
         return person_mask(picture)
 
-    def separate(self, image: np.ndarray) -> tuple[np.ndarray, Backdrop]:
-        """The largest piece of the network's mask (H,W) bool, and the backdrop; see `foreground.separate` where it sees nobody."""
-        from avatar_core.perception.matte_room import fill_room
-
-        picture = to_uint8(image)
-        mask = largest(self.person_mask(picture) > OWN)
-        if mask.mean() < LEAST:
-            return separate(image)
-        plain = _plain(as_float(image), mask)
-        if plain is not None:
-            return plain
-        return mask, Room(to_uint8(fill_room(as_float(image), mask)))
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """The largest piece of the network's mask (H,W) bool; where it sees nobody, see `foreground.separate`."""
+        mask = largest(self.person_mask(to_uint8(image)) > OWN)
+        return mask if mask.mean() >= LEAST else separate(image)[0]
 
     def matte(self, image: np.ndarray, xy: np.ndarray, confidence: np.ndarray) -> Matte:
         """The person that the keypoints lie on, before the room that the person hides."""

@@ -82,7 +82,7 @@ class TeacherClip:
 
 
 def conventional_camera(backend: str) -> bool:
-    """Whether the teacher of that name films by convention (`CAPABILITIES["camera"]`)."""
+    """Whether the teacher of that name films about as convention has it (`CAPABILITIES["camera"]`)."""
     return "camera" in backend_class(BACKENDS, backend, "catalogue", "backend").provides
 
 

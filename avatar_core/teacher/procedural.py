@@ -26,37 +26,50 @@ TRUTH_STEP_M = (
     2e-5  # truth is stored on this grid: far below what a camera of these sizes resolves, and it compresses
 )
 
+FILMING = 0xF1  # the stream of random numbers that camera, room and film are drawn from
+
 
 @dataclass(frozen=True)
 class ProceduralTeacher:
-    """Graphics. supersample: samples a pixel along each axis; secondary: hair, cloth, cheeks, chest and lips move as no rig does."""
+    """Graphics. supersample: samples a pixel along each axis; secondary: hair, cloth, cheeks, chest and lips move as no rig does;
+    cameras: each clip's own; rooms: behind the person; grain: of a camera."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"masks", "camera", "truth"})
+    provides: ClassVar[frozenset[str]] = frozenset({"camera", "truth"})
     needs: ClassVar[frozenset[str]] = frozenset({"attributes", "phonemes"})
     supersample: int = ranged(2, 1, 4)
     secondary: bool = True
+    cameras: bool = True
+    rooms: bool = True
+    grain: bool = True
 
     def make(self, request: ClipRequest) -> TeacherClip:
         """Act the sentence and render it. Raises UserError for audible speech without phoneme times."""
-        from avatar_core.procedural.people import framing_camera, neutral_face, relaxed_pose
+        from avatar_core.procedural.people import framing_camera, neutral_face, relaxed_pose, sample_shot
+        from avatar_core.procedural.people.rooms import sample_grain, sample_room, with_grain
         from avatar_core.procedural.performance import perform, sample_style
 
         style = sample_style(request.person_seed)
         performance = perform(request.speech, request.num_frames, request.seed, style)
         person = _person(request.identity, request.person_seed, json.dumps(request.attributes))
-        camera = framing_camera(person.vertices(None, relaxed_pose(), None), request.framing, request.size)
+        # a sentence seen close and at a distance is filmed twice
+        rng = np.random.default_rng([request.seed, FILMING, *request.framing.encode()])
+        shot = sample_shot(rng) if self.cameras else None
+        camera = framing_camera(person.vertices(None, relaxed_pose()), request.framing, request.size, shot)
         neutral, vertex_ids = neutral_face(), truth_vertex_ids()
-        frames, masks, positions = [], [], []
+        frames, positions = [], []
+        room = sample_room(rng, request.size) if self.rooms else None
         lates = _late_frames(person, performance) if self.secondary else [None] * request.num_frames
         for t, late in enumerate(lates):
             face = np.maximum(neutral, performance.face_weights[t])
             pose = (face, performance.rotvecs[t], performance.translation[t])
-            rgb, alpha = person.render(*pose, camera, supersample=self.supersample, late=late)
+            rgb, _ = person.render(*pose, camera, supersample=self.supersample, background=room, late=late)
             frames.append(rgb)
-            masks.append(alpha)
             positions.append(person.vertices(*pose, late)[vertex_ids])
         truth = (np.round(np.stack(positions) / TRUTH_STEP_M) * TRUTH_STEP_M).astype(np.float32)
-        return TeacherClip(np.stack(frames), np.stack(masks), ClipTruth(vertex_ids, truth, camera))
+        film = np.stack(frames)
+        if self.grain:
+            film = with_grain(film, sample_grain(rng), rng)
+        return TeacherClip(film, None, ClipTruth(vertex_ids, truth, camera))
 
 
 def _late_frames(person: Person, acted: Performance) -> list[Late]:

@@ -110,9 +110,7 @@ def test_a_smooth_backdrop_is_cut_out_exactly_as_a_mask():
     plain = (person + (1 - truth[..., None]) * backdrop).astype(np.float32)
     found = MatteMasks().matte(plain, xy, confidence)
     assert isinstance(found.background, Background) and found.picture is found.colors
-    mask, background = MatteMasks().separate(plain)
-    assert isinstance(background, Background)
-    again = hard_matte(plain, mask, background)
+    again = hard_matte(plain, *separate(plain))
     np.testing.assert_array_equal(found.alpha, again.alpha)
     assert ((truth > 0.5) == found.core).mean() > 0.98
 

@@ -1,7 +1,7 @@
 """Procedural people: sampled identities, bodies, clothes, hair, and a deterministic software renderer."""
 
 from avatar_core.procedural.people.body_model import load_body_model
-from avatar_core.procedural.people.framing import DEFAULT_SIZE, FRAMINGS, framing_camera
+from avatar_core.procedural.people.framing import DEFAULT_SIZE, FRAMINGS, Shot, framing_camera, sample_shot
 from avatar_core.procedural.people.identity import Identity, sample_identities
 from avatar_core.procedural.people.person import Person
 from avatar_core.procedural.people.poses import face_vector, finger_curl, neutral_face, relaxed_pose
@@ -12,6 +12,7 @@ __all__ = [
     "FRAMINGS",
     "Identity",
     "Person",
+    "Shot",
     "contact_sheet",
     "face_vector",
     "finger_curl",
@@ -20,4 +21,5 @@ __all__ = [
     "neutral_face",
     "relaxed_pose",
     "sample_identities",
+    "sample_shot",
 ]

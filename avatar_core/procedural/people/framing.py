@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from avatar_core.geometry.camera import Camera, look_at
+from avatar_core.geometry.camera import Camera, look_at, rolled
 from avatar_core.procedural.people.anny_export import BODY_VERTICES
 from avatar_core.procedural.people.body_model import load_body_model
 from avatar_core.procedural.people.regions import regions
@@ -25,7 +27,30 @@ def head_span(vertices: np.ndarray) -> tuple[float, float]:
     return float(vertices[front, 2].min()), crown
 
 
-def framing_camera(vertices: np.ndarray, framing: str, size: int | None = None) -> Camera:
+@dataclass(frozen=True)
+class Shot:
+    """How a camera differs from the framing's convention: times as far, degrees from above and rolled, shifted by shares of the
+    view."""
+
+    distance: float = 1.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+
+def sample_shot(rng: np.random.Generator) -> Shot:
+    """As people film: from nearer or farther, from a little above or below, not quite level, not quite centred."""
+    return Shot(
+        distance=float(np.exp(rng.uniform(np.log(0.7), np.log(1.4)))),
+        pitch=float(rng.uniform(-7, 7)),
+        roll=float(np.clip(rng.normal(0, 1.5), -4, 4)),
+        shift=(float(rng.uniform(-0.03, 0.03)), float(rng.uniform(-0.015, 0.015))),
+    )
+
+
+def framing_camera(
+    vertices: np.ndarray, framing: str, size: int | None = None, shot: Shot | None = None
+) -> Camera:
     """Front camera for a person given as posed or rest base.obj vertices (V, 3).
 
     "face": the head, about 60 % of the image height; "waist_up": from the waist, room for gestures; "full_body";
@@ -53,5 +78,11 @@ def framing_camera(vertices: np.ndarray, framing: str, size: int | None = None) 
         distance, view = 4.2, 0.72 * stature
         z = crown + 0.045 * stature - view / 2
     y = float(np.median(body[:, 1]))
+    shot = shot or Shot()
+    distance *= shot.distance
+    x, z = x + shot.shift[0] * view, z + shot.shift[1] * view
     fov = 2 * np.degrees(np.arctan2(view / 2, distance))
-    return look_at((x, y - distance, z), (x, y, z), float(fov), size, size)
+    pitch = np.radians(shot.pitch)
+    eye = (x, y - distance * np.cos(pitch), z + distance * np.sin(pitch))
+    camera = look_at(eye, (x, y, z), float(fov), size, size)
+    return rolled(camera, shot.roll) if shot.roll else camera

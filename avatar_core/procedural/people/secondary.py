@@ -25,9 +25,9 @@ from avatar_core.procedural.people.noise import bump, smoothstep
 from avatar_core.procedural.people.raster import skin_points
 from avatar_core.procedural.people.regions import regions
 
-HAIR_HZ, HAIR_DAMPING = 1.8, 0.22
-SOFT_HZ, SOFT_DAMPING = 3.2, 0.35  # cloth and cheeks
-CLOTH_SHARE, CHEEK_SHARE = 0.4, 0.4
+HAIR_HZ, HAIR_DAMPING = 1.4, 0.18
+SOFT_HZ, SOFT_DAMPING = 2.8, 0.3  # cloth and cheeks
+CLOTH_SHARE, CHEEK_SHARE = 0.5, 0.5
 CHEST_M = 0.004  # how far a deep breath lifts the breastbone
 STICK_S = 0.07  # in which corners of lips part after a closure
 SUBSTEPS = 16  # of the oscillator in a frame
