@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {
     "procedural": "avatar_core.teacher.procedural:ProceduralTeacher",
+    "keyed": "avatar_core.teacher.procedural:KeyedTeacher",
     "folder": "avatar_core.teacher.folder:FolderTeacher",
     "omniavatar": "avatar_core.teacher.omniavatar:OmniAvatar",
     "echomimic_v2": "avatar_core.teacher.echomimic:EchoMimicV2",

@@ -46,10 +46,8 @@ class ProceduralTeacher:
         """Act the sentence and render it. Raises UserError for audible speech without phoneme times."""
         from avatar_core.procedural.people import framing_camera, neutral_face, relaxed_pose, sample_shot
         from avatar_core.procedural.people.rooms import sample_grain, sample_room, with_grain
-        from avatar_core.procedural.performance import perform, sample_style
 
-        style = sample_style(request.person_seed)
-        performance = perform(request.speech, request.num_frames, request.seed, style)
+        performance = self._perform(request)
         person = _person(request.identity, request.person_seed, json.dumps(request.attributes))
         # a sentence seen close and at a distance is filmed twice
         rng = np.random.default_rng([request.seed, FILMING, *request.framing.encode()])
@@ -70,6 +68,23 @@ class ProceduralTeacher:
         if self.grain:
             film = with_grain(film, sample_grain(rng), rng)
         return TeacherClip(film, None, ClipTruth(vertex_ids, truth, camera))
+
+    def _perform(self, request: ClipRequest) -> Performance:
+        from avatar_core.procedural.performance import perform, sample_style
+
+        return perform(request.speech, request.num_frames, request.seed, sample_style(request.person_seed))
+
+
+@dataclass(frozen=True)
+class KeyedTeacher(ProceduralTeacher):
+    """The same people played by another performer: mouths by key poses, hands that wander, nods by phrases."""
+
+    def _perform(self, request: ClipRequest) -> Performance:
+        from avatar_core.procedural.performance import perform_keyed, sample_style
+
+        return perform_keyed(
+            request.speech, request.num_frames, request.seed, sample_style(request.person_seed)
+        )
 
 
 def _late_frames(person: Person, acted: Performance) -> list[Late]:

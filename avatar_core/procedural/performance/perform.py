@@ -109,7 +109,7 @@ def perform(speech: Speech | None, num_frames: int, seed: int, style: Style | No
     if num_frames < 1:
         raise UserError(f"num_frames: expected at least 1, found {num_frames}")
     style = style or Style()
-    phonemes = _phonemes(speech)
+    phonemes = spoken_phonemes(speech)
     mouth_rng, eye_rng, brow_rng, head_rng, trunk_rng, arm_rng = (
         np.random.default_rng([seed, 0x9E, stream]) for stream in range(6)
     )
@@ -159,7 +159,8 @@ def stress_times(phonemes: list[Phoneme], closest_s: float = 0.18) -> list[float
     return times
 
 
-def _phonemes(speech: Speech | None) -> list[Phoneme]:
+def spoken_phonemes(speech: Speech | None) -> list[Phoneme]:
+    """Those of a speech, none of silence. Raises UserError for audible speech without phoneme times."""
     if speech is None:
         return []
     if not speech.phonemes and float(np.sqrt(np.mean(np.square(speech.audio)))) > _AUDIBLE_RMS:

@@ -148,8 +148,7 @@ def mouth_curves(
             closed[min(int((start + end) / 2 / _STEP_S), instants - 1)] = (
                 True  # even if shorter than an instant
             )
-            first, last = int(start * FPS), int(np.ceil(end * FPS - 1e-9))
-            closures.append(Closure(start, end, first, min(max(last, first + 1), num_frames)))
+            closures.append(closure_of(start, end, num_frames))
     if not phonemes:
         total, pull = total + vectors["sil"], np.ones(instants)
     curves = total / pull[:, None]
@@ -157,6 +156,12 @@ def mouth_curves(
     weights = pictures.mean(1)
     _keep_closures(weights, pictures, closed.reshape(num_frames, INSTANTS_PER_PICTURE))
     return MouthCurves(weights, current[INSTANTS_PER_PICTURE // 2 :: INSTANTS_PER_PICTURE], closures)
+
+
+def closure_of(start: float, end: float, num_frames: int) -> Closure:
+    """The closure from start to end, seconds, and the pictures that it touches."""
+    first, last = int(start * FPS), int(np.ceil(end * FPS - 1e-9))
+    return Closure(start, end, first, min(max(last, first + 1), num_frames))
 
 
 def _keep_closures(weights: np.ndarray, pictures: np.ndarray, closed: np.ndarray) -> None:
