@@ -208,9 +208,12 @@ def _to_head(
 
 
 def _to_world(ours: np.ndarray, truth: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """Ours (T,Q,3), scaled and shifted as one for the whole clip so that the body lies best on the true one."""
-    a, b = ours[:, body].reshape(-1, 3), truth[:, body].reshape(-1, 3)
-    return (ours - a.mean(0)) * _scale(a, b) + b.mean(0)
+    """Ours (T,Q,3), turned, scaled and shifted as one for the whole clip so that the body lies best on the true one: where the
+    camera stood is an estimate."""
+    a, b = (torch.from_numpy(np.asarray(x[:, body].reshape(-1, 3), np.float64)) for x in (ours, truth))
+    quat, centre, centre_t = rigid_fit(a, b[None])
+    turned = (ours - centre.numpy()) @ quat_to_matrix(quat)[0].numpy().T
+    return turned * _scale(turned[:, body].reshape(-1, 3), b.numpy()) + centre_t[0].numpy()
 
 
 def _scale(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avatar_core.particles.background import Background, Room
-from avatar_core.perception.foreground import hard_matte
+from avatar_core.perception.foreground import hard_matte, separate
 from avatar_core.perception.holistic import people
 from avatar_core.perception.matte import MatteMasks
 from avatar_core.perception.matte_alpha import solve_alpha

@@ -8,7 +8,6 @@ Legend: M mesh vertices (skin, parts, clothes), R hair ribbon vertices, V = 19,1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,11 +21,18 @@ from avatar_core.procedural.people.body_model import (
     pose_array,
     skin_transforms,
 )
-from avatar_core.procedural.people.hair import Hair, grow_hair, ribbon_triangles, ribbons
+from avatar_core.procedural.people.drawable import Drawable, make_drawable
+from avatar_core.procedural.people.hair import Hair, grow_hair, ribbons
 from avatar_core.procedural.people.identity import Identity, body_of
 from avatar_core.procedural.people.lighting import KEY, lights
 from avatar_core.procedural.people.mesh import Mesh, build_mesh
-from avatar_core.procedural.people.raster import add_scaled, rasterize_triangles, skin_points
+from avatar_core.procedural.people.raster import (
+    add_scaled,
+    affine_points,
+    project_points,
+    rasterize_triangles,
+    skin_points,
+)
 from avatar_core.procedural.people.secondary import (
     Late,
     Points,
@@ -41,29 +47,6 @@ from avatar_core.procedural.people.shading import shade
 from avatar_core.procedural.people.skin import paint_skin
 
 TEXEL = 0.00057  # metres of skin per texel of the full-size texture (face)
-
-
-@dataclass(frozen=True)
-class _Drawable:
-    """Mesh plus hair at one level of detail: static arrays and per-frame buffers."""
-
-    strands: np.ndarray  # (n, S, 3) rest nodes
-    normals: np.ndarray  # (n * S, 3)
-    weights_index: np.ndarray
-    weights: np.ndarray
-    loose: np.ndarray  # (n * S,) what follows late
-    width: float
-    triangles: np.ndarray
-    shadow_triangles: np.ndarray  # with a third of the strands
-    material: np.ndarray
-    uv: np.ndarray
-    ao: np.ndarray
-    color: np.ndarray
-    cut: np.ndarray
-    template: np.ndarray  # hair rows are overwritten by strand tangents
-    points: np.ndarray
-    unit: np.ndarray
-    screen: np.ndarray
 
 
 class Person:
@@ -82,7 +65,7 @@ class Person:
             self._textures.append(
                 (t[::2, ::2] + t[1::2, ::2] + t[::2, 1::2] + t[1::2, 1::2]) * np.float32(0.25)
             )
-        self._drawables: dict[int, _Drawable] = {}
+        self._drawables: dict[int, Drawable] = {}
         self._shadow_frames: dict[bytes, np.ndarray] = {}
 
     @staticmethod
@@ -142,59 +125,14 @@ class Person:
 
     # ---- rendering ------------------------------------------------------------------------------------------------
 
-    def _drawable(self, lod: int) -> _Drawable:
-        """Mesh and every lod-th strand (wider to make up for it)."""
-        if lod in self._drawables:
-            return self._drawables[lod]
-        m, h = self.mesh, self.hair
-        if h is None:
-            points = np.zeros((0, 2, 3), np.float32)
-            normals, index, weights = (
-                np.zeros((0, 3), np.float32),
-                np.zeros((0, 2), np.int64),
-                np.zeros((0, 2), np.float32),
-            )
-            color, ao, width = np.zeros((0, 3), np.float32), np.zeros(0, np.float32), 0.0
-            loose = np.zeros(0, np.float32)
-        else:
-            nodes = h.points.shape[1]
-            rows = np.arange(0, len(h.points), lod)
-            flat = (rows[:, None] * nodes + np.arange(nodes)).ravel()
-            points = np.ascontiguousarray(h.points[rows])
-            normals = np.ascontiguousarray(h.normals[rows].reshape(-1, 3))
-            index, weights = h.weights_index[flat], h.weights[flat]
-            loose = self._loose_hair.ravel()[flat]
-            color = np.repeat(np.repeat(h.color[rows], nodes, 0), 2, 0)
-            ao, width = np.repeat(h.occlusion[rows].ravel(), 2), h.width * lod**0.8
-        strands, nodes = points.shape[:2]
-        triangles = ribbon_triangles(strands, nodes) + len(m.points)
-        casting = triangles[: len(triangles) // 3]
-        r, total = len(ao), len(m.points) + len(ao)
-        f32 = np.float32
-        self._drawables[lod] = _Drawable(
-            strands=points,
-            normals=normals,
-            weights_index=index,
-            weights=weights,
-            loose=loose,
-            width=width,
-            triangles=np.concatenate([m.triangles, triangles]).astype(np.int32),
-            shadow_triangles=np.concatenate([m.triangles, casting]).astype(np.int32),
-            material=np.concatenate([m.material, np.full(len(triangles), len(m.table) - 1, np.int32)]),
-            uv=np.concatenate([m.uv, np.zeros((r, 2), f32)]),
-            ao=np.concatenate([m.ao, ao]),
-            color=np.concatenate([m.color, color]),
-            cut=np.concatenate([m.cut, np.full(r, -1, f32)]),
-            template=np.concatenate([m.template, np.zeros((r, 3), f32)]),
-            points=np.zeros((total, 3), f32),
-            unit=np.zeros((total, 3), f32),
-            screen=np.zeros((total, 3), f32),
-        )
+    def _drawable(self, lod: int) -> Drawable:
+        if lod not in self._drawables:
+            self._drawables[lod] = make_drawable(self.mesh, self.hair, self._loose_hair, lod)
         return self._drawables[lod]
 
     def _pose(
         self,
-        d: _Drawable,
+        d: Drawable,
         face_weights: np.ndarray | None,
         rotvecs: Pose,
         translation: np.ndarray | None,
@@ -243,7 +181,8 @@ class Person:
 
     @cached_property
     def _loose_hair(self) -> np.ndarray:
-        assert self.hair is not None
+        if self.hair is None:
+            return np.zeros((0, 2), np.float32)
         return loose_hair(self.identity.attributes, self.hair, self.rest)
 
     @cached_property
@@ -340,7 +279,7 @@ def draw_owners(
     camera: Camera,
     samples: int,
     late: Late | None = None,
-) -> tuple[np.ndarray, np.ndarray, _Drawable]:
+) -> tuple[np.ndarray, np.ndarray, Drawable]:
     """Visibility of one frame: depth (H S, W S) of 1/metres, owner triangle ids (-1 none), and the posed drawable."""
     lod = int(np.clip(round(person._pixel_metres(camera) / samples / 0.0005), 1, 6))
     d = person._drawable(lod)
@@ -350,26 +289,3 @@ def draw_owners(
     owner = np.full(depth.shape, -1, np.int32)
     rasterize_triangles(d.screen, d.triangles, d.cut, depth, owner, len(person.mesh.triangles))
     return depth, owner, d
-
-
-def project_points(points: np.ndarray, camera: Camera, samples: int, out: np.ndarray) -> None:
-    """World points (N, 3) -> out (N, 3) float32: sample x, y and 1/depth (0 behind the camera)."""
-    m = camera.viewmat
-    p = [points[:, 0] * m[r, 0] + points[:, 1] * m[r, 1] + points[:, 2] * m[r, 2] + m[r, 3] for r in range(3)]
-    inverse = np.where(p[2] > 0.01, 1 / np.maximum(p[2], 0.01), 0).astype(np.float32)
-    out[:, 0] = (camera.K[0, 0] * p[0] * inverse + camera.K[0, 2]) * samples
-    out[:, 1] = (camera.K[1, 1] * p[1] * inverse + camera.K[1, 2]) * samples
-    out[:, 2] = inverse
-
-
-def affine_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """points (N, 3) through an affine map (3, 4)."""
-    out = np.empty_like(points)
-    for r in range(3):
-        out[:, r] = (
-            points[:, 0] * matrix[r, 0]
-            + points[:, 1] * matrix[r, 1]
-            + points[:, 2] * matrix[r, 2]
-            + matrix[r, 3]
-        )
-    return out

@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
+from avatar_core.geometry.camera import Camera
+
 
 @njit(inline="always")
 def _narrow(lo: float, hi: float, weight: float, slope: float, steps: float) -> tuple[float, float]:
@@ -234,4 +236,27 @@ def barycentric_image(
     weight = np.stack([w0, w1, 1 - w0 - w1], 1)
     out = np.zeros((height, width, values.shape[1]), np.float32)
     out[rows, columns] = (values[corner] * weight[..., None]).sum(1)
+    return out
+
+
+def project_points(points: np.ndarray, camera: Camera, samples: int, out: np.ndarray) -> None:
+    """World points (N, 3) -> out (N, 3) float32: sample x, y and 1/depth (0 behind the camera)."""
+    m = camera.viewmat
+    p = [points[:, 0] * m[r, 0] + points[:, 1] * m[r, 1] + points[:, 2] * m[r, 2] + m[r, 3] for r in range(3)]
+    inverse = np.where(p[2] > 0.01, 1 / np.maximum(p[2], 0.01), 0).astype(np.float32)
+    out[:, 0] = (camera.K[0, 0] * p[0] * inverse + camera.K[0, 2]) * samples
+    out[:, 1] = (camera.K[1, 1] * p[1] * inverse + camera.K[1, 2]) * samples
+    out[:, 2] = inverse
+
+
+def affine_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """points (N, 3) through an affine map (3, 4)."""
+    out = np.empty_like(points)
+    for r in range(3):
+        out[:, r] = (
+            points[:, 0] * matrix[r, 0]
+            + points[:, 1] * matrix[r, 1]
+            + points[:, 2] * matrix[r, 2]
+            + matrix[r, 3]
+        )
     return out

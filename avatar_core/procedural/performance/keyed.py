@@ -1,9 +1,8 @@
 """A second performer, written from other rules than `perform`: key poses and undershoot, restless hands, nods by phrases.
 
-The mouth is seven articulators with a target for each sound, reached in its middle and joined by monotone cubics; a sound that
-is too short falls short of its target (Lindblom 1963). `perform` blends shapes by dominance, leads the sound, and reads the
-effort; here nothing leads and stress alone opens wider. The head nods once a phrase and wanders; hands are raised while there is
-speech and wander too, with no strokes. Two teachers that err alike would teach their errors.
+The mouth is eight articulators with a target for each sound, reached in its middle and joined by monotone cubics; a sound that
+is too short falls short of its target (Lindblom 1963), where `perform` blends shapes by dominance. The head nods once a phrase
+and wanders; hands are raised while there is speech and wander too, with no strokes.
 
 T = pictures at 25 fps; 52 = ARKit weights; 104 = bones.
 """
@@ -20,6 +19,7 @@ from avatar_core.procedural.performance.arms import LEFT_BONES, place, relaxed_p
 from avatar_core.procedural.performance.body import trunk
 from avatar_core.procedural.performance.bones import BONE_INDEX
 from avatar_core.procedural.performance.curves import bump, picture_times, smooth_noise
+from avatar_core.procedural.performance.effort import STEP_S, effort_curve
 from avatar_core.procedural.performance.face import (
     blink_curve,
     brow_weights,
@@ -35,7 +35,7 @@ from avatar_core.procedural.performance.perform import (
 )
 from avatar_core.procedural.performance.phones import VISEMES, segments
 from avatar_core.procedural.performance.poses import arm_pose
-from avatar_core.procedural.performance.visemes import Closure, closure_of
+from avatar_core.procedural.performance.visemes import LEAD_S, Closure, closure_of
 from avatar_core.speech.types import Phoneme, Speech
 
 # what an articulator moves, a weight of ARKit a unit of it
@@ -74,6 +74,7 @@ TARGETS: dict[str, dict[str, float]] = {
 }
 FULL_S = 0.13  # a sound as long as this reaches its target
 SHUT_PLOSIVE_S = 0.03  # before the lips part again, shut at least as long
+CLOSING_S = 0.2  # from the last sound to rest
 HANDS_S = 0.8
 
 
@@ -86,7 +87,8 @@ def perform_keyed(speech: Speech | None, num_frames: int, seed: int, style: Styl
     phonemes = spoken_phonemes(speech)
     rngs = [np.random.default_rng([seed, 0x4B, stream]) for stream in range(6)]
     time = picture_times(num_frames)
-    weights, visemes, closures = _mouth(phonemes, num_frames, style.articulation)
+    effort = effort_curve(speech.audio) if speech is not None else np.ones(1)
+    weights, visemes, closures = _mouth(phonemes, num_frames, style.articulation, effort)
 
     begins = _phrases(phonemes)
     head = smooth_noise(rngs[0], num_frames, 0.9, 3) * np.array([1.8, 2.2, 1.2]) * style.head_turn
@@ -119,7 +121,7 @@ def perform_keyed(speech: Speech | None, num_frames: int, seed: int, style: Styl
 
 
 def _mouth(
-    phonemes: list[Phoneme], num_frames: int, articulation: float
+    phonemes: list[Phoneme], num_frames: int, articulation: float, effort: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[Closure]]:
     """Weights (T, 52), visemes (T,) and closures."""
     names = list(ARTICULATORS)
@@ -143,18 +145,18 @@ def _mouth(
                 closures.append(closure_of(start, end, num_frames))
         else:
             reached = min(1.0, (end - start) / FULL_S) if viseme != "sil" else 1.0
-            target = keys[-1] + reached * ((articulation * (1.2 if stressed else 0.9)) * target - keys[-1])
-            at = (
-                (start + min(0.05, (end - start) / 2), end - 0.05)
-                if viseme == "sil"
-                else ((start + end) / 2,)
-            )
+            middle = (start + end) / 2
+            size = articulation * (1.2 if stressed else 0.9)
+            if viseme != "sil" and len(effort):
+                size *= effort[min(int(middle / STEP_S), len(effort) - 1)]
+            target = keys[-1] + reached * (size * target - keys[-1])
+            at = (start + min(0.05, middle - start), end - 0.05) if viseme == "sil" else (middle - LEAD_S,)
         for moment in at:
             if moment > times[-1] + 5e-3:
                 times.append(moment)
                 keys.append(target)
-    times.append(max(times[-1] + 0.15, num_frames / FPS + 1))
-    keys.append(rest)
+    times += [times[-1] + CLOSING_S, times[-1] + CLOSING_S + num_frames / FPS]
+    keys += [rest, rest]
     curves = PchipInterpolator(np.array(times), np.stack(keys))
     weights = curves(time) @ to_weights
     shut = _target(names, "PP") @ to_weights
