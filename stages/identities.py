@@ -37,7 +37,8 @@ def main(stage: Stage) -> None:
         portraits, model = _drawn(stage, source, found, out / "portraits"), source.card.row
     else:
         items = [(source, p, params.portrait_size, out / "portraits" / f"{p.id}.png") for p in found]
-        portraits = stage.map(_portrait, items, "portrait")
+        # The first one here: what has to be compiled for it is compiled once, and not by every worker.
+        portraits = [_portrait(item) for item in items[:1]] + stage.map(_portrait, items[1:], "portrait")
     write_json(out / "identities.json", [vars(p) for p in people])
     write_catalog(
         out / "catalog.parquet",

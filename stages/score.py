@@ -20,7 +20,7 @@ from avatar_core.io.images import contact_sheet
 from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, write_arrays
 from avatar_core.models.card import Published, start
-from avatar_core.perception.crop import Window, read_window, whole_window, window_arrays
+from avatar_core.perception.crop import Window, whole_window, write_windows
 from avatar_core.perception.instruments import load_critics
 from avatar_core.perception.mouth import mouth_window
 from avatar_core.score import ScoreTeacher
@@ -54,7 +54,7 @@ def main(stage: Stage) -> None:
     with one_thread():  # on two, a busy machine was seen to change the last bits
         model, losses = stage.train(1, backend.train, clips, seed, scratch)
     out = stage.fresh(stage.out)
-    write_arrays(out / "windows.zarr", window_arrays(found))
+    write_windows(out / "windows.zarr", found)
     tensors, described = model.tensors()
     save_checkpoint(out / "score.safetensors", tensors, config=described, seed=seed)
     with one_thread():
@@ -83,12 +83,12 @@ def _look(job: ClipJob) -> Window:
         write_arrays(
             path,
             {
-                **window_arrays({clip: window}),
+                "window": window.rows(),
                 "frames": window.cut(frames, backend.size),
                 "log_mel": backend.hear(torch.from_numpy(data.audio(clip))).numpy(),
             },
         )
-    return read_window(Store(path), clip)
+    return Window.of(Store(path).read("window"))
 
 
 def _clip(row: Row, scratch: Path) -> ScoreClip:

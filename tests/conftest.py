@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,16 @@ from typing import Any
 
 import pytest
 
+from stages.profiles import change_params
+
 ROOT = Path(__file__).resolve().parents[1]
+COMPILE = """
+from avatar_core.identities.procedural import ProceduralIdentities
+from avatar_core.particles.layout import make_layout
+people = ProceduralIdentities()
+people.portrait(people.people(1, 0)[0], 64)
+make_layout()
+"""
 
 
 # packages that no extra `models` brings -> what does
@@ -59,7 +70,10 @@ class Project:
 
 
 def clone_repository(target: Path) -> Project:
-    """The files that git knows or would add, as they are now, as a fresh repository with DVC's settings and no artifacts."""
+    """The files that git knows or would add, as they are now, as a fresh repository with DVC's settings and no artifacts.
+
+    What was compiled for them comes along: the renderer's kernel, numba's functions (which look at the files' times).
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -70,32 +84,65 @@ def clone_repository(target: Path) -> Project:
     for name in names:
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
-        destination.write_bytes((ROOT / name).read_bytes())
-    native = Path("avatar_core/render/_native.so")
-    if (ROOT / native).is_file():
-        (target / native).write_bytes((ROOT / native).read_bytes())
+        shutil.copy2(ROOT / name, destination)
+    for compiled in (p for p in (ROOT / "avatar_core").rglob("*") if p.suffix in (".so", ".nbi", ".nbc")):
+        destination = target / compiled.relative_to(ROOT)
+        destination.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, destination)
     subprocess.run(["git", "init", "-q", "."], cwd=target, check=True)
     return Project(target)
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
-    """`clone(name)` -> a fresh scratch copy of the repository."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that parallel workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextmanager
+def once(record: Path) -> Generator[bool, None, None]:
+    """Within, no other worker is; True for the first that comes, who leaves the file `record`."""
+    with open(record.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not record.exists()
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[[str], Project]:
+    """`clone(name)` -> a fresh scratch copy of the repository. Numba's 20 s of compiling are spent once, here."""
+    with once(shared / "compiled.txt") as first:
+        if first:
+            Project(ROOT).run(sys.executable, "-c", COMPILE)
+            (shared / "compiled.txt").touch()
     return lambda name: clone_repository(tmp_path_factory.mktemp(name))
 
 
 @pytest.fixture(scope="session")
-def smoke(clone: Callable[[str], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which `dvc repro` has made everything with the smoke profile. Minutes, so parallel workers share one."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with open(shared / "smoke.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        record = shared / "smoke.json"
-        if not record.exists():
+def prefect_home(shared: Path) -> Callable[[Path], str]:
+    """`prefect_home(folder)` -> the new `folder`, for PREFECT_HOME: with a database, which takes Prefect 8 s to make, once."""
+    made = shared / "prefect"
+    with once(made) as first:
+        if first:
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            environment = {**os.environ, "PREFECT_HOME": str(made)}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+    return lambda folder: str(shutil.copytree(made, folder))
+
+
+@pytest.fixture(scope="session")
+def smoke(clone: Callable[[str], Project], shared: Path) -> Project:
+    """A clone in which `dvc repro` has made everything with the smoke profile. Minutes, so parallel workers share one.
+
+    By one process a stage, since the other core has other tests; how many there are does not change what is made.
+    """
+    record = shared / "smoke.json"
+    with once(record) as first:
+        if first:
             project = clone("smoke")
             used = project.run(sys.executable, "-m", "avatar_core.cli", "profile", "use", "smoke")
             assert used.returncode == 0, used.stderr
+            change_params({"run.workers": 1}, project.root)
             start = time.monotonic()
             result = project.run("dvc", "repro", timeout=1500)
             assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]

@@ -5,13 +5,15 @@ Pixel centres lie at +0.5. Shapes: T frames, P points, H height, W width, C chan
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from avatar_core.io.store import Store
+from avatar_core.errors import UserError
+from avatar_core.io.store import Store, write_arrays
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,15 @@ class Window:
 
     corner: np.ndarray
     side: float
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Window:
+        """What `rows` gave."""
+        return cls(rows[:, :2].copy(), float(rows[0, 2]))
+
+    def rows(self) -> np.ndarray:
+        """(T,3) float64 for a store: left, top, side of each frame."""
+        return np.column_stack([self.corner, np.full(len(self.corner), self.side)])
 
     def cut(self, frames: np.ndarray, size: int) -> np.ndarray:
         """Frames (T,H,W,C) or (T,H,W) uint8 -> (T,size,size[,C])."""
@@ -52,12 +63,22 @@ def whole_window(shape: tuple[int, int, int]) -> Window:
     return Window(np.zeros((shape[0], 2)), float(min(shape[1:])))
 
 
-def window_arrays(windows: Mapping[str, Window]) -> dict[str, np.ndarray]:
-    """Windows by clip as arrays for a store: corner/<clip> (T,2), side/<clip> (1,), nothing rounded."""
-    arrays = {f"corner/{clip}": window.corner for clip, window in windows.items()}
-    return arrays | {f"side/{clip}": np.array([window.side]) for clip, window in windows.items()}
+def write_windows(path: str | os.PathLike, windows: Mapping[str, Window]) -> None:
+    """A store of windows by clip, one after the other in one array `window` (T,3), `Window.rows`; nothing rounded."""
+    ends = np.cumsum([len(window.corner) for window in windows.values()], dtype=int).tolist()
+    spans = {
+        clip: [end - len(window.corner), len(window.corner)]
+        for (clip, window), end in zip(windows.items(), ends, strict=True)
+    }
+    rows = np.concatenate([window.rows() for window in windows.values()])
+    write_arrays(path, {"window": rows}, {"clips": spans})
 
 
 def read_window(store: Store, clip: str) -> Window:
-    """One clip's window of a store of `window_arrays`. Raises UserError when there is none or it is damaged."""
-    return Window(store.read(f"corner/{clip}"), float(store.read(f"side/{clip}")[0]))
+    """One clip's window of a store of `write_windows`. Raises UserError when there is none or it is damaged."""
+    if clip not in (clips := store.attrs.get("clips", {})):
+        raise UserError(
+            f"{store.path}: expected a window of clip {clip!r}, found those of {len(clips)} others"
+        )
+    start, length = clips[clip]
+    return Window.of(store.read("window", start, start + length))

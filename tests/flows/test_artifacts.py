@@ -49,14 +49,14 @@ print(json.dumps([kept, runs]))
 """
 
 
-def test_a_stage_shows_its_progress_metrics_and_contact_sheet(tmp_path):
+def test_a_stage_shows_its_progress_metrics_and_contact_sheet(tmp_path, prefect_home):
     project = tmp_path / "project"
     project.mkdir()
     subprocess.run(["git", "init", "-q", str(project)], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=project, check=True)
     (project / "work.py").write_text(WORK)
     (project / "dvc.yaml").write_text(STAGES)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": prefect_home(tmp_path / "prefect")}
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(project)],
         env=environment,

@@ -48,8 +48,8 @@ def test_a_clone_imports_its_own_library_and_kernel(clone):
 
 def test_another_kernel_is_built_and_not_borrowed(clone):
     make_ready(clone)
-    source = next((clone / "avatar_core/render/csrc").glob("*.cpp"))
-    source.write_text("#error of the clone\n" + source.read_text())
+    for source in (clone / "avatar_core/render/csrc").glob("*.cpp"):
+        source.write_text('#include "of the clone.h"\n' + source.read_text())
     with pytest.raises(StageLost, match="of the clone"):
         make_ready(clone)
     assert not (clone / KERNEL).exists()

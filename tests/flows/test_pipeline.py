@@ -41,7 +41,8 @@ stages:
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, prefect_home):
+    prefect_home(tmp_path / ".prefect")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / "input.txt").write_text("hello\n")

@@ -142,8 +142,8 @@ def test_cards_are_those_that_are_visible(monkeypatch):
         assert visible_gpus() == cards
 
 
-def test_the_operators_limit_on_cards_counts_over_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+def test_the_operators_limit_on_cards_counts_over_runs(tmp_path, monkeypatch, prefect_home):
+    monkeypatch.setenv("PREFECT_HOME", prefect_home(tmp_path / "prefect"))
     code = """
 import threading, time
 from flows.server import server_for_a_run

@@ -5,8 +5,8 @@ import pytest
 
 from avatar_core.errors import UserError
 from avatar_core.geometry.camera import look_at
-from avatar_core.io.store import Store, write_arrays
-from avatar_core.perception.crop import Window, read_window, whole_window, window_arrays
+from avatar_core.io.store import Store
+from avatar_core.perception.crop import Window, read_window, whole_window, write_windows
 from avatar_core.perception.mouth import window_round_mouth
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
@@ -60,11 +60,14 @@ def test_windows_survive_storing_to_the_last_bit(tmp_path):
     windows = {
         f"clip-{n}": Window(np.random.default_rng(n).normal(50, 20, (n, 2)), 50 / 3 + n) for n in (5, 9)
     }
-    write_arrays(tmp_path / "windows.zarr", window_arrays(windows))
+    write_windows(tmp_path / "windows.zarr", windows)
     store = Store(tmp_path / "windows.zarr")
     for clip, window in windows.items():
         again = read_window(store, clip)
         assert np.array_equal(again.corner, window.corner) and again.corner.dtype == window.corner.dtype
         assert again.side == window.side
-    with pytest.raises(UserError, match="corner/nobody"):
+    assert len(store.files) == 3  # however many clips: a file is what DVC and object stores count
+    with pytest.raises(
+        UserError, match="windows.zarr: expected a window of clip 'nobody', found those of 2 others"
+    ):
         read_window(store, "nobody")
