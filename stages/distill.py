@@ -18,6 +18,7 @@ import torch
 from avatar_core.distill.train import DistillClip, View, train_student
 from avatar_core.embed.batches import LatentClip
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.fit.pictures import outside
 from avatar_core.generator.model import Generator
 from avatar_core.generator.sampler import generate
 from avatar_core.geometry.camera import Camera
@@ -130,7 +131,7 @@ def _see(job: ClipJob) -> None:
             "Ks": window.intrinsics(camera.K, size),
             "frames": small,
             "log_mel": job.stage.params.score.teacher.hear(sound).numpy(),
-            "background": _backdrop(small, window.cut(masks, size) < 8),
+            "background": _backdrop(small, window.cut(outside(masks).astype(np.uint8) * 255, size) > 247),
             "particles": np.asarray(bound.particles),
             "targets": np.asarray(bound.targets),
         },

@@ -57,12 +57,18 @@ def make_pictures(
 
 def clip_background(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """(H,W,3) float32: what a fixed camera sees where nobody stands, filled in from there where somebody always does."""
-    side = 2 * max(1, round(OUTLINE * masks.shape[1])) + 1
-    grown = np.stack([cv2.dilate((m > 0).astype(np.uint8), np.ones((side, side), np.uint8)) for m in masks])
-    free = (grown == 0).astype(np.float32)[..., None]
+    free = outside(masks).astype(np.float32)[..., None]
     count = free.sum(0)
     mean = (frames.astype(np.float32) / 255 * free).sum(0) / np.maximum(count, 1)
     return fill_room(mean, count[..., 0] == 0)
+
+
+def outside(masks: np.ndarray) -> np.ndarray:
+    """(T,H,W) bool: pixels that surely do not show the person of masks (T,H,W)."""
+    side = 2 * max(1, round(OUTLINE * masks.shape[1])) + 1
+    return np.stack(
+        [cv2.dilate((m > 0).astype(np.uint8), np.ones((side, side), np.uint8)) == 0 for m in masks]
+    )
 
 
 def crops(
