@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.fit.camera import STEADY, clip_camera, pitched, solve_camera
+from avatar_core.fit.camera import PITCH_BIAS, STEADY, clip_camera, pitched, solve_camera
 from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.nodes import make_nodes
 from avatar_core.fit.rig import bones, make_rig, place, subset
@@ -15,6 +15,7 @@ from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
 from avatar_core.fit.track import action_pairs, spline_basis, track_clip
 from avatar_core.geometry.camera import look_at
 from avatar_core.particles.budgets import ParticleBudgets
+from avatar_core.particles.framing import FIELD_OF_VIEW
 from avatar_core.particles.layout import make_layout
 from avatar_core.template import load_template
 from avatar_core.template.landmarks import indices
@@ -127,6 +128,22 @@ def test_a_camera_that_looks_up_or_down_from_a_known_distance_comes_back(standin
     assert found == pytest.approx(pitch, abs=4)
     assert off.mean() < 1.5
     assert camera.K[0, 0] == pytest.approx(true.K[0, 0], rel=0.1)
+
+
+def test_the_pitch_of_a_camera_that_films_by_convention_is_found(standing):
+    middle, found = standing[indices(*STEADY)].mean(0), []
+    for pitch in (-6.0, 0.0, 6.0):
+        angle = np.radians(pitch)
+        eye = middle + 3.6 * np.array([0, -np.cos(angle), np.sin(angle)])
+        xy = look_at(eye, middle, FIELD_OF_VIEW["waist_up"], 256, 256).project(standing)[0]
+        seen = np.repeat(xy[None], 3, 0).astype(np.float32), np.full((3, len(xy)), 0.9, np.float32)
+        camera = clip_camera(standing, *seen, 256, 256, "waist_up", None)
+        assert camera.K[0, 0] == pytest.approx(
+            128 / np.tan(np.radians(FIELD_OF_VIEW["waist_up"] / 2)), rel=1e-3
+        )
+        found.append(np.degrees(np.arcsin(-camera.viewmat[2, 2])))
+    bias = np.degrees(PITCH_BIAS)  # exact points have no bias to take away
+    np.testing.assert_allclose(np.array(found) + bias, [-6, 0, 6], atol=1.5)
 
 
 def test_a_close_up_keeps_its_camera_level_and_stands_where_the_portrait_was_taken(rig):
