@@ -9,7 +9,9 @@ from avatar_core.ingest.config import IngestConfig
 from avatar_core.ingest.ingest import ingest
 from avatar_core.io.images import read_image
 from avatar_core.io.video import read_video, write_mp4
+from avatar_core.perception.backends import clip_masks
 from avatar_core.perception.holistic.video import HolisticFaces
+from avatar_core.perception.matte import MatteMasks
 from avatar_core.procedural.people import sample_identities
 from avatar_core.speech.espeak_source import EspeakSpeech
 from avatar_core.speech.scripts import Line
@@ -33,7 +35,7 @@ def test_a_procedural_talker_goes_in_and_comes_out(tmp_path):
         np.random.default_rng(0).integers(60, 200, (20, 28), np.uint8).repeat(16, 0).repeat(16, 1)[..., None]
     )
     wide = np.broadcast_to(pad, (n, 320, 448, 3)).copy()
-    alpha = made.masks[..., None] / 255
+    alpha = clip_masks(MatteMasks(), made.frames)[..., None] / 255
     wide[:, :, 64:384] = made.frames * alpha + wide[:, :, 64:384] * (1 - alpha)
     at = np.minimum(np.arange(int(n * 1.2)) / 1.2, n - 1).astype(int)  # the same at 30 fps
     write_mp4(tmp_path / "in" / "talk.mp4", wide[at], audio=speech.audio, fps=30)

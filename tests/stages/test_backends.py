@@ -251,8 +251,8 @@ def test_teachers_are_dealt_by_weight():
         ),
         (
             {"teacher": {"backends": {"magic": 1}}},
-            "teacher.backends: expected one of procedural, folder, omniavatar, echomimic_v2, wan_s2v, wan_s2v_diffsynth, "
-            "ltx2, command; found 'magic'",
+            "teacher.backends: expected one of procedural, keyed, folder, omniavatar, echomimic_v2, wan_s2v, "
+            "wan_s2v_diffsynth, ltx2, command; found 'magic'",
         ),
         ({"teacher": {"backends": {"folder": 0}}}, "teacher.backends: expected a weight above 0, found none"),
         (
