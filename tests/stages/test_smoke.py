@@ -72,6 +72,15 @@ def test_fit_writes_plys_in_the_inria_layout(smoke):
         assert f"property float {name}\n" in header
 
 
+def test_particles_show_more_of_a_clip_than_bones(smoke):
+    done = smoke.run(sys.executable, "-m", "benchmarks.poses", "--split", "train", "--every", "3")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert lines and all(float(whole) > float(bones) for _, _, whole, _, _, _, bones, *_ in lines), (
+        done.stdout
+    )
+
+
 def test_metrics_say_unavailable_never_zero(smoke):
     headline, details = (
         json.loads((smoke.root / "data/reports/evaluate" / name).read_text())
