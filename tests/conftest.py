@@ -26,6 +26,7 @@ BROUGHT_BY = {
     "torchaudio": "extra `coqui`",
     "rtmlib": "requirements-models.lock",
     "diffsynth": "requirements-models.lock",
+    "einops": "requirements-models.lock",
     "cotracker": "no index, see docs/full.md",
 }
 
