@@ -38,8 +38,8 @@ class LTX2Model:
     def card(self) -> Card:
         local = is_local(self.model)
         return Card(
-            Path(self.model).name if local else self.model, "LTX-2 community licence", "conditions",
-            "models trained on its output count as derivatives; companies above USD 10M of revenue need a paid licence",
+            Path(self.model).name if local else self.model, "LTX-2.x Community License", "conditions",
+            "models trained on its output are derivatives (1.5) and keep its terms (3); companies of USD 10M a year must pay (2.1)",
             revision=self.sha256 if local else self.revision, url="https://huggingface.co/Lightricks",
         )  # fmt: skip
 

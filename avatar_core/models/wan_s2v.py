@@ -46,7 +46,7 @@ def need_diffsynth(where: str) -> None:
 
 def load_denoiser(folder: Path, dtype: Any) -> Any:
     """A WanS2VModel on the CPU, from config.json and the safetensors beside it. Raises UserError naming the file."""
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # pyright: ignore[reportMissingImports]
     from safetensors.torch import load_file
 
     config = read_config(folder)

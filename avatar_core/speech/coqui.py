@@ -40,6 +40,7 @@ LICENCES = {
         url="https://github.com/idiap/coqui-ai-TTS/blob/dev/TTS/.models.json",
     ),
 }  # fmt: skip
+XTTS_COMMIT = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # 2.0.3, of 11 December 2023
 CODES = {"cmn": "zh-cn"}  # where Coqui names a language otherwise
 LEVEL_DB = -23.0  # of the active parts, below full scale
 ACTIVE_DB = 30.0  # below the loudest 20 ms
@@ -131,7 +132,7 @@ class CoquiSpeech:
             raise UserError(
                 f"{WHERE}.path: expected the folder of a Coqui model, found no {self.path}; "
                 + (
-                    f"hf download coqui/XTTS-v2 --local-dir {self.path}"
+                    f"hf download coqui/XTTS-v2 --revision {XTTS_COMMIT} --local-dir {self.path}"
                     if self.preset == "xtts-v2"
                     else f"see {self.card.url}"
                 )
@@ -207,7 +208,7 @@ def _adapt_xtts() -> None:
     It reads recordings by a torchcodec that needs ffmpeg's shared libraries; and transformers 5.24 hands `cache` to a model that it
     lets generate, which XTTS knows as `past_key_values`.
     """
-    importlib.import_module("TTS.tts.models.xtts").load_audio = _reference
+    vars(importlib.import_module("TTS.tts.models.xtts"))["load_audio"] = _reference
     network = importlib.import_module("TTS.tts.layers.xtts.gpt_inference").GPT2InferenceModel
     forward = network.forward
     if "cache" in inspect.signature(forward).parameters:
