@@ -30,17 +30,17 @@ from avatar_core.speech.scripts import Line
 from avatar_core.speech.types import Speech
 
 WHERE = "speech.coqui"
+XTTS_COMMIT = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # 2.0.3, of 11 December 2023
 LICENCES = {
     "xtts-v2": Card(
         "XTTS-v2", "Coqui Public Model License 1.0", "conditions", "non-commercial use of the model and its output alone",
-        gpu_gb=4, url="https://huggingface.co/coqui/XTTS-v2",
+        gpu_gb=4, revision=XTTS_COMMIT, url="https://huggingface.co/coqui/XTTS-v2",
     ),
     "vits": Card(
         "VITS by Coqui TTS", "see the model's page", "unknown", "licences differ from model to model",
         url="https://github.com/idiap/coqui-ai-TTS/blob/dev/TTS/.models.json",
     ),
 }  # fmt: skip
-XTTS_COMMIT = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # 2.0.3, of 11 December 2023
 CODES = {"cmn": "zh-cn"}  # where Coqui names a language otherwise
 LEVEL_DB = -23.0  # of the active parts, below full scale
 ACTIVE_DB = 30.0  # below the loudest 20 ms
