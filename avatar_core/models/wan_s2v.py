@@ -14,10 +14,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avatar_core.errors import UserError
 from avatar_core.models.files import check_weights
+
+if TYPE_CHECKING:
+    import torch
 
 DIFFSYNTH = "2.1.12"  # whose source was read
 SIZES = (
@@ -44,13 +47,13 @@ def need_diffsynth(where: str) -> None:
         )
 
 
-def load_denoiser(folder: Path, dtype: Any) -> Any:
+def load_denoiser(folder: Path, dtype: torch.dtype) -> Any:
     """A WanS2VModel on the CPU, from config.json and the safetensors beside it. Raises UserError naming the file."""
     from accelerate import init_empty_weights  # pyright: ignore[reportMissingImports]
     from safetensors.torch import load_file
 
     config = read_config(folder)
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for file in check_weights(folder):
         tensors |= {name: value.to(dtype) for name, value in load_file(file).items()}
     try:

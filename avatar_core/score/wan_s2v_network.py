@@ -134,7 +134,7 @@ class _Recomputed(nn.Module):
         super().__init__()
         self.block = block
 
-    def forward(self, *values: Any) -> Tensor:
+    def forward(self, *values: object) -> Tensor:
         return checkpoint(self.block, *values, use_reentrant=False)  # pyright: ignore[reportReturnType]
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from avatar_core.models.files import find_model, verify_folder
 from avatar_core.speech.espeak_source import script_lines
 from avatar_core.speech.scripts import Line
 from avatar_core.speech.types import Speech
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WHERE = "speech.coqui"
 XTTS_COMMIT = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # 2.0.3, of 11 December 2023
@@ -215,15 +218,15 @@ def _adapt_xtts() -> None:
         return
 
     def with_cache(
-        self: Any, *values: Any, cache: Any = None, past_key_values: Any = None, **options: Any
-    ) -> Any:
+        self: object, *values: object, cache: object = None, past_key_values: object = None, **options: object
+    ) -> object:
         past = past_key_values if cache is None else cache
         return forward(self, *values, past_key_values=past, **options)
 
     network.forward = with_cache
 
 
-def _reference(path: str, rate: int) -> Any:
+def _reference(path: str, rate: int) -> Tensor:
     """A recording to clone (1,S) at a rate; XTTS looks at nothing above 8 kHz."""
     import torch
     import torchaudio  # pyright: ignore[reportMissingImports]
