@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +39,11 @@ LATENTS = 16  # channels, in the class as a number
 def need_diffsynth(where: str) -> None:
     """Raises UserError, starting with `where`, unless the class is there, at the version that was read."""
     missing = [name for name in ("diffsynth", "einops") if find_spec(name) is None]
-    found = f"no {', '.join(missing)}" if missing else version("diffsynth")
-    if missing or found != DIFFSYNTH:
+    try:
+        found = f"no {', '.join(missing)}" if missing else version("diffsynth")
+    except PackageNotFoundError:
+        found = "one that was not installed by pip"
+    if found != DIFFSYNTH:
         raise UserError(
             f"{where}: expected diffsynth {DIFFSYNTH} and einops, found {found}; "
             f"pip install --no-deps diffsynth=={DIFFSYNTH} einops"
