@@ -22,9 +22,11 @@ test-cluster: setup ## kills servers, workers, remotes of a small cluster on thi
 	$(BIN)/python -m pytest -m cluster tests/flows
 
 # In an environment of its own, so that .venv stays the default install. --no-deps: the pins are complete, and agree with requirements.lock.
+# torchaudio's libraries want CUDA's; without CUDA they go, and its Python, which is all that Coqui needs, loads.
 test-models: ## the tests of published models' classes that `make test` skips, with transformers, onnxruntime, Coqui, in .venv-models
 	$(MAKE) --no-print-directory setup VENV=.venv-models
 	.venv-models/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps -r requirements-models.lock
+	.venv-models/bin/python -c 'import torch; exit(torch.version.cuda is None)' || rm -f .venv-models/lib/python*/site-packages/torchaudio/lib/*.so
 	PATH=$(abspath .venv-models/bin):$$PATH .venv-models/bin/python -m pytest -n 2 -m models
 
 lint: setup ## checks style, format and types

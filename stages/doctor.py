@@ -34,6 +34,7 @@ from avatar_core.perception.cotracker import CoTracker
 from avatar_core.perception.onnx_matte import OnnxMasks
 from avatar_core.perception.wholebody import WholebodyKeypoints
 from avatar_core.score.ltx2 import LTX2Score
+from avatar_core.score.wan_s2v import WanS2VScore
 from avatar_core.speech.coqui import LICENCES as VOICE_MODELS
 from avatar_core.teacher.echomimic import EchoMimicV2
 from avatar_core.teacher.ltx2 import LTX2Teacher
@@ -152,6 +153,7 @@ def known_models() -> dict[str, Card]:
         WanByDiffSynth,
         LTX2Teacher,
         LTX2Score,
+        WanS2VScore,
         WholebodyKeypoints,
         OnnxMasks,
         CoTracker,

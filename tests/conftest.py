@@ -31,13 +31,15 @@ make_layout()
 """
 
 
-# packages that no extra `models` brings -> what does
+MODELS = "{}; `make test-models` runs this"
+# packages that the extra `models` does not bring -> what does
 BROUGHT_BY = {
-    "TTS": "extra `coqui`",
-    "torchaudio": "extra `coqui`",
-    "rtmlib": "requirements-models.lock",
-    "diffsynth": "requirements-models.lock",
-    "cotracker": "no index, see docs/full.md",
+    "TTS": MODELS.format("extra `coqui`"),
+    "torchaudio": MODELS.format("extra `coqui`"),
+    "rtmlib": MODELS.format("requirements-models.lock"),
+    "diffsynth": MODELS.format("requirements-models.lock"),
+    "einops": MODELS.format("requirements-models.lock"),
+    "cotracker": "no index has it, see docs/full.md",
 }
 
 
@@ -46,9 +48,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked `models("package", ...)` is skipped where one of them is not installed."""
     for name in (name for mark in item.iter_markers("models") for name in mark.args):
         if find_spec(name) is None:
-            pytest.skip(
-                f"{name} is not installed ({BROUGHT_BY.get(name, 'extra `models`')}); `make test-models` runs this"
-            )
+            pytest.skip(f"{name} is not installed ({BROUGHT_BY.get(name, MODELS.format('extra `models`'))})")
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,10 @@ class Wav2Vec2(PretrainedFeatures):
     where: ClassVar[str] = "audio.wav2vec2"
     kinds: ClassVar[tuple[str, ...]] = ("wav2vec2",)
     cards: ClassVar[tuple[Card, ...]] = (
-        Card("facebook/wav2vec2-xls-r-300m", "Apache-2.0", "yes", AS_PICKLE),
+        Card(
+            "facebook/wav2vec2-xls-r-300m", "Apache-2.0", "yes", AS_PICKLE,
+            revision="1a640f32ac3e39899438a2931f9924c02f080a54",
+        ),
         Card(
             "facebook/wav2vec2-base-960h", "Apache-2.0", "yes", "heard English alone",
             revision="22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
@@ -152,9 +155,15 @@ class Hubert(PretrainedFeatures):
     where: ClassVar[str] = "audio.hubert"
     kinds: ClassVar[tuple[str, ...]] = ("hubert",)
     cards: ClassVar[tuple[Card, ...]] = (
-        Card("facebook/hubert-base-ls960", "Apache-2.0", "yes", f"heard English alone; {AS_PICKLE}"),
-        Card("utter-project/mHuBERT-147", "CC BY-NC-SA 4.0", "conditions", "non-commercial use alone"),
-    )
+        Card(
+            "facebook/hubert-base-ls960", "Apache-2.0", "yes", f"heard English alone; {AS_PICKLE}",
+            revision="e16f1b664ae8372daa0194c516e976dbae1f5b88",
+        ),
+        Card(
+            "utter-project/mHuBERT-147", "CC BY-NC-SA 4.0", "conditions", "non-commercial use alone",
+            revision="a0057d95a4d4cdcc1a8095655dc99767e73a1410",
+        ),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class LTX2Model:
     def card(self) -> Card:
         local = is_local(self.model)
         return Card(
-            Path(self.model).name if local else self.model, "LTX-2 community licence", "conditions",
-            "models trained on its output count as derivatives; companies above USD 10M of revenue need a paid licence",
+            Path(self.model).name if local else self.model, "LTX-2.x Community License", "conditions",
+            "models trained on its output are derivatives (1.5) and keep its terms (3); companies of USD 10M a year must pay (2.1)",
             revision=self.sha256 if local else self.revision, url="https://huggingface.co/Lightricks",
         )  # fmt: skip
 
@@ -48,7 +48,7 @@ class LTX2Model:
 
     def folders(self) -> dict[Path, str]:
         """See `models.card.Published`."""
-        return {self._folder(): self.sha256 if is_local(self.model) else ""}
+        return {self.folder(): self.sha256 if is_local(self.model) else ""}
 
     def lacking(self) -> list[str]:
         """See `models.card.Published`."""
@@ -57,16 +57,17 @@ class LTX2Model:
 
     def checked_folder(self) -> Path:
         """The model's folder; a local one is read and compared with its digest. Raises UserError."""
-        folder = self._folder()
+        folder = self.folder()
         if is_local(self.model):
             verify_folder(folder, self.sha256)
         return folder
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where it lies. Raises UserError: nowhere, or undeclared."""
         return find_model(self.model, self.revision, self.sha256, self.where)
 
     def _check_class(self) -> None:
-        found = check_pipeline(self._folder())["_class_name"]
+        found = check_pipeline(self.folder())["_class_name"]
         if not found.startswith("LTX2"):
             raise UserError(f"{self.where}.model: expected a pipeline LTX2..., found {found}")
 

@@ -22,15 +22,16 @@ def torch_dtype(name: str) -> Any:
 
 
 def load_part(cls: str, folder: Path, dtype: str, **options: Any) -> Any:
-    """What a folder holds, a network or a pipeline of diffusers' class `cls`, on the CPU; options: of its `from_pretrained`.
+    """What a folder holds, a network or a pipeline of class `cls` of diffusers, or of transformers where that has none, on the CPU.
 
+    options: of its `from_pretrained`.
     Raises UserError naming the folder when it cannot be loaded.
     """
     diffusers, transformers = (importlib.import_module(name) for name in PACKAGES[:2])
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
     try:
-        return getattr(diffusers, cls).from_pretrained(
+        return getattr(diffusers if hasattr(diffusers, cls) else transformers, cls).from_pretrained(
             str(folder), dtype=torch_dtype(dtype), use_safetensors=True, local_files_only=True, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "embedded": "avatar_core.score.embedded:EmbeddedScore",
     "ltx2": "avatar_core.score.ltx2:LTX2Score",
+    "wan_s2v": "avatar_core.score.wan_s2v:WanS2VScore",
 }
 
 

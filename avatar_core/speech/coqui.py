@@ -7,6 +7,7 @@ speaks in the voices of short recordings (`references`), whose people must have 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,11 +29,15 @@ from avatar_core.speech.espeak_source import script_lines
 from avatar_core.speech.scripts import Line
 from avatar_core.speech.types import Speech
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 WHERE = "speech.coqui"
+XTTS_COMMIT = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # 2.0.3, of 11 December 2023
 LICENCES = {
     "xtts-v2": Card(
         "XTTS-v2", "Coqui Public Model License 1.0", "conditions", "non-commercial use of the model and its output alone",
-        gpu_gb=4, url="https://huggingface.co/coqui/XTTS-v2",
+        gpu_gb=4, revision=XTTS_COMMIT, url="https://huggingface.co/coqui/XTTS-v2",
     ),
     "vits": Card(
         "VITS by Coqui TTS", "see the model's page", "unknown", "licences differ from model to model",
@@ -72,6 +77,7 @@ class CoquiSpeech:
     def lacking(self) -> list[str]:
         """See `models.card.Published`."""
         lines = failures(lambda: need_packages(WHERE, "coqui", "TTS", "torchaudio"), self._files)
+        lines = lines or failures(_need_torchaudio)
         return lines + (failures(self._references) if self.preset == "xtts-v2" else [])
 
     def lines(self, wanted: Mapping[str, int]) -> list[Line]:
@@ -114,7 +120,7 @@ class CoquiSpeech:
             torch.manual_seed(seed)
             try:
                 samples = np.asarray(model.tts(line.text, **options), np.float32)
-            except (ValueError, KeyError, AssertionError) as error:
+            except (ValueError, KeyError, AssertionError, RuntimeError) as error:
                 raise UserError(
                     f"{WHERE}: expected to speak {line.text[:40]!r} in {line.language}, found: {error}"
                 ) from None
@@ -129,7 +135,7 @@ class CoquiSpeech:
             raise UserError(
                 f"{WHERE}.path: expected the folder of a Coqui model, found no {self.path}; "
                 + (
-                    f"hf download coqui/XTTS-v2 --local-dir {self.path}"
+                    f"hf download coqui/XTTS-v2 --revision {XTTS_COMMIT} --local-dir {self.path}"
                     if self.preset == "xtts-v2"
                     else f"see {self.card.url}"
                 )
@@ -187,11 +193,56 @@ def levelled(audio: np.ndarray) -> np.ndarray:
     return (audio * gain).astype(np.float32)
 
 
+def _need_torchaudio() -> None:
+    """Raises UserError where the installed torchaudio does not load: it is built for CUDA alone, and then nothing that uses
+    transformers starts either."""
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{WHERE}: expected a torchaudio that loads beside your torch, found: {str(error)[:120]}; "
+            "without CUDA remove the .so files in its folder torchaudio/lib, its Python suffices"
+        ) from None
+
+
+def _adapt_xtts() -> None:
+    """Two things without which XTTS of coqui-tts 0.28.0 does not speak here.
+
+    It reads recordings by a torchcodec that needs ffmpeg's shared libraries; and transformers 5.24 hands `cache` to a model that it
+    lets generate, which XTTS knows as `past_key_values`.
+    """
+    vars(importlib.import_module("TTS.tts.models.xtts"))["load_audio"] = _reference
+    network = importlib.import_module("TTS.tts.layers.xtts.gpt_inference").GPT2InferenceModel
+    forward = network.forward
+    if "cache" in inspect.signature(forward).parameters:
+        return
+
+    def with_cache(
+        self: object, *values: object, cache: object = None, past_key_values: object = None, **options: object
+    ) -> object:
+        past = past_key_values if cache is None else cache
+        return forward(self, *values, past_key_values=past, **options)
+
+    network.forward = with_cache
+
+
+def _reference(path: str, rate: int) -> Tensor:
+    """A recording to clone (1,S) at a rate; XTTS looks at nothing above 8 kHz."""
+    import torch
+    import torchaudio  # pyright: ignore[reportMissingImports]
+
+    from avatar_core.io.audio import read_audio
+
+    audio = torch.from_numpy(read_audio(path))[None]
+    return torchaudio.functional.resample(audio, SAMPLE_RATE, rate)
+
+
 @lru_cache(maxsize=1)
 def _load(weights: Path, config: Path, device: str) -> Any:
     """The model as TTS.api has it. Raises UserError: it does not load."""
     os.environ.setdefault("COQUI_TOS_AGREED", "0")  # asks nothing, downloads nothing: the files are here
     api = importlib.import_module("TTS.api")
+    _adapt_xtts()
     try:
         return api.TTS(model_path=str(weights), config_path=str(config), progress_bar=False).to(device)
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:

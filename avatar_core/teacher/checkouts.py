@@ -86,7 +86,7 @@ class CheckoutTeacher(WeightsTeacher):
         if not self.checkout or not script.is_file():
             raise UserError(
                 f"{self.where}.checkout: expected a checkout with {self.script}, found none at {self.checkout or '(no path)'}; "
-                f"git clone {self.about.url} && git checkout {self.tested}"
+                f"git clone {self.about.url} && git -C {self.about.url.split('/')[-1]} checkout {self.tested}"
             )
         if self.commit == "any":
             return
@@ -99,5 +99,5 @@ class CheckoutTeacher(WeightsTeacher):
         if head != wanted:
             raise UserError(
                 f"{self.where}.checkout: expected commit {wanted[:12]}, found {head[:12] or 'no git repository'}; "
-                f"git checkout {wanted}, or declare {self.where}.commit"
+                f"git -C {self.checkout} checkout {wanted}, or declare {self.where}.commit"
             )

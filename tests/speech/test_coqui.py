@@ -1,4 +1,4 @@
-"""Speech backend `coqui`: levels and speakers; where Coqui TTS is installed, a tiny VITS of its classes through the stage."""
+"""Speech backend `coqui`: levels, speakers; where Coqui TTS is installed, a tiny VITS and XTTS of its classes through the stage."""
 
 import copy
 import json
@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from avatar_core.device import CPU
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import read_catalog
 from avatar_core.models.files import folder_digest
 from avatar_core.speech.coqui import CoquiSpeech, levelled, resampled
+from avatar_core.speech.scripts import Line
 from stages.params import parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,38 +70,92 @@ def save_tiny_vits(folder):
     return folder
 
 
-def stage_of(source, data, tmp_path):
+def save_tiny_xtts(folder):
+    """With the layout of XTTS-v2: config.json, vocab.json, model.pth."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from TTS.tts.configs.xtts_config import XttsArgs, XttsConfig
+    from TTS.tts.models.xtts import Xtts
+
+    words = ["[STOP]", "[UNK]", "[SPACE]", "[en]", "[START]", *"abcdefghijklmnopqrstuvwxyz.,?!'"]
+    tokenizer = Tokenizer(models.BPE({w: k for k, w in enumerate(words)}, [], unk_token="[UNK]"))
+    tokenizer.add_special_tokens(words[:5])
+    shape = XttsArgs(
+        gpt_layers=1, gpt_n_model_channels=64, gpt_n_heads=2, gpt_max_audio_tokens=24, gpt_max_text_tokens=250,
+        gpt_number_text_tokens=len(words), gpt_start_text_token=4, gpt_stop_text_token=0, gpt_num_audio_tokens=18,
+        gpt_start_audio_token=16, gpt_stop_audio_token=17, gpt_use_perceiver_resampler=True, decoder_input_dim=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Xtts(XttsConfig(model_args=shape))
+    folder.mkdir()
+    tokenizer.save(str(folder / "vocab.json"))
+    torch.save({"model": model.state_dict()}, folder / "model.pth")
+    model.config.save_json(str(folder / "config.json"))
+    return folder
+
+
+@pytest.mark.models("TTS", "torchaudio")
+def test_xtts_speaks_in_the_voices_of_recordings(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder, voices = save_tiny_xtts(tmp_path / "xtts"), tmp_path / "voices"
+    times = np.arange(2 * 16000) / 16000
+    for k in range(3):
+        tone = 0.3 * np.sign(np.sin(2 * np.pi * (110 + 50 * k) * times)) * np.sin(2 * np.pi * 2 * times)
+        write_wav(voices / f"v{k}.wav", tone.astype(np.float32))
+    source = CoquiSpeech("xtts-v2", str(folder), folder_digest(folder), str(voices), ["en"])
+    assert source.lacking() == []
+    rows = spoken_rows(source, tmp_path, "data", seconds=4.0)
+    assert {row["voice"] for row in rows} == {"v0", "v1", "v2"}
+    for row in rows:
+        assert (row["backend"], row["licence"]) == ("coqui", "Coqui Public Model License 1.0")
+    line = Line("en", "train", "hello there.")
+    asked = [(line, "v0.wav"), (line, "v1.wav"), (line, "v0.wav")]
+    first, other, again = (s.audio for s in source.spoken(asked, CPU))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    write_wav(voices / "v3.wav", np.ones(1600, np.float32) * 0.1)
+    with pytest.raises(
+        UserError, match=r"speech\.coqui: expected to speak 'hello there\.' in en, found: .* too short"
+    ):
+        list(source.spoken([(line, "v3.wav")], CPU))
+
+
+def spoken_rows(source, tmp_path, name, seconds=1.0):
+    """The catalogue of stage speech for three people, one a split."""
+    from stages import speech
+
+    people = [
+        {"id": f"p{k}", "split": s, "shard": 0, "seed": 0, "attributes": {}}
+        for k, s in enumerate(["train", "val", "test"])
+    ]
+    data = tmp_path / name
+    (data / "identities").mkdir(parents=True)
+    (data / "identities" / "identities.json").write_text(json.dumps(people))
+    stage = stage_of(source, data, tmp_path, seconds)
+    speech.main(stage)
+    return read_catalog(stage.out / "catalog.parquet")
+
+
+def stage_of(source, data, tmp_path, seconds):
     from stages.common import Stage
 
     raw = copy.deepcopy(yaml.safe_load((ROOT / "params" / "laptop.yaml").read_text()))
     raw["run"]["shards"] = [0]
     raw["identities"] |= {"train": 1, "val": 1, "test": 1}
     raw["speech"] |= {"backend": "coqui", "coqui": vars(source), "face_clips": 1, "waist_up_clips": 0, "full_body_clips": 0,
-                      "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1, "max_seconds": 1.0}  # fmt: skip
+                      "val_clips": 1, "val_waist_up_clips": 0, "test_clips": 1, "max_seconds": seconds}  # fmt: skip
     raw["teacher"] |= {"backends": {"folder": 1.0}, "folder": {"path": str(tmp_path)}}
     return Stage("speech", None, parse_params(raw), data)
 
 
 @pytest.mark.models("TTS", "torchaudio")
 def test_the_stage_speaks_by_a_model_and_says_which(tmp_path, monkeypatch):
-    from stages import speech
-
     monkeypatch.chdir(ROOT)
     folder = save_tiny_vits(tmp_path / "vits")
     source = CoquiSpeech("vits", str(folder), folder_digest(folder), languages=["en"])
     assert source.lacking() == []
-    people = [
-        {"id": f"p{k}", "split": s, "shard": 0, "seed": 0, "attributes": {}}
-        for k, s in enumerate(["train", "val", "test"])
-    ]
     made = []
     for name in ("a", "b"):
-        data = tmp_path / name
-        (data / "identities").mkdir(parents=True)
-        (data / "identities" / "identities.json").write_text(json.dumps(people))
-        stage = stage_of(source, data, tmp_path)
-        speech.main(stage)
-        rows = read_catalog(stage.out / "catalog.parquet")
+        rows, out = spoken_rows(source, tmp_path, name), tmp_path / name / "speech"
         assert len(rows) == 4
         for row in rows:
             assert (row["backend"], row["revision"], row["licence"]) == (
@@ -107,12 +163,12 @@ def test_the_stage_speaks_by_a_model_and_says_which(tmp_path, monkeypatch):
                 source.sha256,
                 "see the model's page",
             )
-            audio = read_audio(stage.out / "wav" / f"{row['id']}.wav")
+            audio = read_audio(out / "wav" / f"{row['id']}.wav")
             assert len(audio) == 640 * row["t_len"] <= 16000 and not audio[: round(0.19 * 16000)].any()
             assert np.abs(audio).max() > 0.02
         made.append([row["sha256"] for row in rows])
     assert made[0] == made[1]  # the same bytes every time
     with pytest.raises(UserError, match="it is another model, or damaged"):
-        list(replace(source, sha256="0" * 64).spoken([], stage.compute))
+        list(replace(source, sha256="0" * 64).spoken([], CPU))
     (folder / "model.pth").unlink()
     assert "expected config.json and weights (.pth), found no weights" in "\n".join(source.lacking())

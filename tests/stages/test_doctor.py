@@ -147,7 +147,7 @@ def test_a_score_model_and_detectors_are_named_with_what_they_lack(monkeypatch, 
     )
     assert any("hf download Lightricks/LTX-2.5-Diffusers" in line for line in score.lacking)
     assert "score.ltx2.frames: expected 1 more than a multiple of 8, found 24" in score.lacking
-    assert "LTX-2 community licence, training under conditions" in shown(score)[0]
+    assert "LTX-2.x Community License, training under conditions" in shown(score)[0]
     assert "perception.wholebody.path: expected the path of a pose network" in keypoints.lacking[-1]
     assert tracks.ready and "CC BY-NC 4.0, training NOT allowed" in shown(tracks)[0]
     params = parsed(perception={"tracks": "cotracker", "cotracker": {"path": str(file), "sha256": digest}})

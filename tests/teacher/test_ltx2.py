@@ -104,7 +104,7 @@ def test_the_stage_makes_clips_with_model_revision_and_licence(source, portrait,
     assert len(rows) == 4
     for row in rows:
         assert (row["backend"], row["model"], row["revision"]) == ("ltx2", "tiny", source.sha256)
-        assert row["licence"] == "LTX-2 community licence"
+        assert row["licence"] == "LTX-2.x Community License"
         video = read_video(stage.out / f"{row['id']}.mp4")
         assert video.shape == (row["t_len"], 128, 128, 3)
         ours, theirs = (

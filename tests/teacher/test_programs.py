@@ -114,15 +114,14 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path):
         in lines
     )
     assert (
-        "git clone https://github.com/Omni-Avatar/OmniAvatar && git checkout 1536bf31abaec74364fb7d5883470d5b23ffa7f8"
+        "git clone https://github.com/Omni-Avatar/OmniAvatar && git -C OmniAvatar checkout 1536bf31abaec74364fb7d5883470d5b23ffa7f8"
         in lines
     )
     assert "teacher.omniavatar.weights: expected Wan2.1-T2V-14B/models_t5_umt5-xxl-enc-bf16.pth" in lines
     assert "hf download Wan-AI/Wan2.1-T2V-14B --local-dir <weights>/Wan2.1-T2V-14B" in lines
     (other,) = replace(teacher, commit="").lacking()
     assert (
-        f"expected commit 1536bf31abae, found {teacher.commit[:12]}" in other
-        and "git checkout 1536bf31" in other
+        f"expected commit 1536bf31abae, found {teacher.commit[:12]}" in other and "checkout 1536bf31" in other
     )
     assert replace(teacher, commit="any").lacking() == []
     empty = Path(teacher.weights, "OmniAvatar-1.3B", "pytorch_model.pt")

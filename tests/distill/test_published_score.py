@@ -1,4 +1,4 @@
-"""A step of the distillation with a tiny LTX-2 as its score teacher: through the renderer into the generator."""
+"""A step of the distillation with tiny published models as its score teachers: through the renderer into the generator."""
 
 import copy
 from dataclasses import replace
@@ -10,26 +10,36 @@ import torch
 from avatar_core.device import CPU
 from avatar_core.distill.config import DistillConfig, DistillWeights
 from avatar_core.distill.train import Student, rendered_terms, train_student
-from avatar_core.models.files import folder_digest
 from avatar_core.particles.deformation import LocalFrames
 from avatar_core.progress import silent
 from avatar_core.score.clips import ScoreClip
-from avatar_core.score.ltx2 import LTX2Score
 from tests.distill.material import SIMPLE, copy_of
-from tests.models.tiny_ltx2 import save_tiny_ltx2
+from tests.score.published import PACKAGES, doubled, tiny_backend
 
-pytestmark = pytest.mark.models("transformers", "accelerate", "av")
+SHAPES = {"ltx2": (32, 9, (1, 4, 2, 1, 1)), "wan_s2v": (64, 8, (1, 16, 2, 8, 8))}  # px, frames, latents
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(k, marks=pytest.mark.models(*p)) for k, p in PACKAGES.items()]
+)
+def kind(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def seen(material, tmp_path_factory):
-    """The clips with the sound as the teacher hears it, and the teacher."""
-    folder = save_tiny_ltx2(tmp_path_factory.mktemp("ltx") / "tiny")
-    backend = LTX2Score(model=str(folder), sha256=folder_digest(folder), size=32, frames=9, dtype="fp32")
-    rng = np.random.default_rng(0)
+def seen(kind, material, tmp_path_factory):
+    """The clips, in the size and with the sound as the teacher sees and hears them, and the teacher."""
+    size, frames, _ = SHAPES[kind]
+    backend = tiny_backend(kind, tmp_path_factory.mktemp(kind), frames, size)
+    rng, larger = np.random.default_rng(0), size // 32
     clips = [
         replace(
             clip,
+            view=replace(
+                clip.view,
+                Ks=clip.view.Ks * np.float32([[larger], [larger], [1]]),
+                frames=np.repeat(np.repeat(clip.view.frames, larger, 1), larger, 2),
+            ),
             log_mel=backend.hear(
                 torch.from_numpy(rng.normal(size=640 * len(clip.motion.x)).astype(np.float32))
             ).numpy(),
@@ -58,7 +68,7 @@ def test_a_step_moves_the_generator_and_the_decoder(material, seen, variational)
     assert "dit.trunk.stem.weight" in moved and "regions.face.decoder_residual.2.weight" in moved
 
 
-def test_what_the_rendered_pictures_are_told_is_the_slope_of_the_score(material, seen, monkeypatch):
+def test_what_the_rendered_pictures_are_told_is_the_slope_of_the_score(kind, material, seen, monkeypatch):
     """With the score held, the term is linear in x: each picture's gradient must be how fast that moves with the picture."""
     canonical, layout, codec, generator, _ = material
     clips, teacher = seen
@@ -78,9 +88,10 @@ def test_what_the_rendered_pictures_are_told_is_the_slope_of_the_score(material,
     person, rng = LocalFrames(canonical, layout), torch.Generator().manual_seed(3)
     rendered_terms(clips[0], person, student, teacher, None, config, rng)["vsd"].backward()
     pictures, x = kept[0]
-    assert pictures.shape == (1, 9, 3, 32, 32) and x.shape == (1, 4, 2, 1, 1)
+    size, frames, latents = SHAPES[kind]
+    assert pictures.shape == (1, frames, 3, size, size) and x.shape == latents
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.generator.parameters())
-    exact = copy.deepcopy(teacher).double()
+    exact = doubled(copy.deepcopy(teacher))
     with torch.no_grad():
         for seed in range(4):
             way = torch.randn(
