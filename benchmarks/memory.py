@@ -2,7 +2,7 @@
 
 The clips of a finished run are linked under new names, catalogues and stores among them, so that nothing but their number changes.
 Trainings are cut to a few steps: what a step holds does not depend on how many there are. Clips have no takes, which are made one
-after the other and take most of the time.
+after the other and take most of the time; what a worker prepares of a clip is prepared once for all of its names.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from avatar_core.io.atomic import write_json, write_text
 from avatar_core.io.catalog import read_catalog, write_catalog
 from avatar_core.io.store import MANIFEST
+from stages.common import Stage, run_stage
 
 STAGES = ("score", "embed", "generator", "distill")
+MAP = Stage.map
 CUT = {
     "score.embedded.steps": 20,
     "embed.contrastive.steps": 20,
@@ -30,12 +35,7 @@ CUT = {
     "distill.steps": 6,
     "audio.phonemes.takes.count": 0,
 }
-RUN = """
-import importlib, resource, sys
-from stages.common import run_stage
-run_stage(sys.argv[1], importlib.import_module("stages." + sys.argv[1]).main, argv=[])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
+RUN = "import sys; from benchmarks.memory import run; run(sys.argv[1])"
 
 
 def repeat_run(run: Path, out: Path, times: int) -> None:
@@ -98,6 +98,26 @@ def _is_array(file: Path) -> bool:
     return json.loads(file.read_text())["node_type"] == "array"
 
 
+def run(name: str) -> None:
+    """Run a stage here; print the peak resident KB of this process and of its largest worker."""
+    Stage.map = map_once  # type: ignore[method-assign]
+    run_stage(name, import_module(f"stages.{name}").main, argv=[])
+    print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def map_once(stage: Stage, fn: Callable[..., Any], items: Sequence[Any], unit: str = "clip") -> list[Any]:
+    """As `Stage.map` for clips; one under another name gets what was made of it under its own, a store in the scratch folder."""
+    own = [item for item in items if item.row["id"] == _own(item)]
+    done = dict(zip(map(_own, own), MAP(stage, fn, own, unit), strict=True))
+    for item in (item for item in items if item.row["id"] != _own(item)):
+        os.symlink(f"{_own(item)}.zarr", item.scratch / f"{item.row['id']}.zarr")
+    return [done[_own(item)] for item in items]
+
+
+def _own(item: Any) -> str:
+    return item.row["id"].split("+")[0]
+
+
 def measure(folder: Path, stage: str) -> tuple[int, int]:
     """Peak resident MB of a stage's own process and of its largest worker."""
     environment = {
@@ -112,7 +132,7 @@ def measure(folder: Path, stage: str) -> tuple[int, int]:
         text=True,
         check=True,
     )
-    _, own, worker = done.stdout.split()[-3:]
+    own, worker = done.stdout.split()[-2:]
     return int(own) // 1024, int(worker) // 1024
 
 

@@ -13,20 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
-from avatar_core.io.checkpoints import has_checkpoint, load_checkpoint
 from avatar_core.io.images import read_image
 from avatar_core.io.rows import Rows
 from avatar_core.io.store import Store, Trajectories
 from avatar_core.io.video import read_video
 from stages.common import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_FRAMES = 4000
 POSE = (
@@ -187,12 +188,16 @@ class Artifacts:
 
     def checkpoint(self, stage: str, name: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         """Tensors and config of `data/<stage>/<name>.safetensors`, for a network's `from_tensors`."""
+        from avatar_core.io.checkpoints import load_checkpoint  # torch, which takes seconds
+
         path = self.data / stage / f"{name}.safetensors"
         tensors, sidecar = load_checkpoint(path, hint=f"run `dvc repro {stage}`")
         return tensors, sidecar["config"]
 
     def has_checkpoint(self, stage: str, name: str) -> bool:
         """Whether there is one: a stage may have been told to make none."""
+        from avatar_core.io.checkpoints import has_checkpoint
+
         return has_checkpoint(self.data / stage / f"{name}.safetensors")
 
     @property

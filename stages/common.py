@@ -319,7 +319,6 @@ def _execute(stage: Stage, main: Callable[[Stage], None]) -> None:
 
 def _limit_threads(threads: int) -> None:
     # Sums over several threads depend on how many there are, so the number is a parameter, not the machine's.
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    if torch := sys.modules.get("torch"):  # what is imported later reads the variables
+        torch.set_num_threads(threads)

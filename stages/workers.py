@@ -81,10 +81,8 @@ def _start_worker(parent: int) -> None:
     one_line_warnings()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import cv2
-    import torch
 
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # reads no variable
 
 
 def _end_with(parent: int) -> None:
