@@ -21,10 +21,6 @@ from tests.score.published import PACKAGES, asked, doubled, noise_clips, tiny_ba
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = {"ltx2": 17, "wan_s2v": 20}  # three and four latents
 LATENTS = {"ltx2": (1, 4, 3, 2, 2), "wan_s2v": (1, 16, 4, 8, 8)}
-STEP = {
-    "ltx2": (1e-5, 1e-3),
-    "wan_s2v": (1e-3, 5e-3),
-}  # noise levels, and all of Wan's denoiser, are in single precision
 
 
 @pytest.fixture(
@@ -116,7 +112,7 @@ def test_score_distillation_reaches_the_frames_through_the_autoencoder(
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_second_denoiser_learns_by_the_slope_of_its_loss(kind, backend, teacher, clips, checkpointing):
+def test_a_second_denoiser_learns_by_the_slope_of_its_loss(backend, teacher, clips, checkpointing):
     teacher = again(backend, teacher, checkpointing)
     other = teacher.copy()
     frames, timesteps, mel, reference, rng = asked(clips, teacher.frames)
@@ -126,7 +122,11 @@ def test_a_second_denoiser_learns_by_the_slope_of_its_loss(kind, backend, teache
     assert other.vae is teacher.vae and not any(p.requires_grad for p in teacher.parameters())
     learnt = [p for p in other.parameters() if p.grad is not None and p.grad.abs().max() > 1e-8]
     assert len(learnt) > 40
-    ways = [torch.randn_like(p) for p in learnt]
+    # Along the gradient and a little across: along a way by chance most of the slope cancels, and rounding remains.
+    steepest = torch.stack([p.grad.square().sum() for p in learnt]).sum().sqrt()
+    count = sum(p.numel() for p in learnt)
+    across = torch.Generator().manual_seed(0)
+    ways = [p.grad / steepest + torch.randn(p.shape, generator=across).to(p) / count**0.5 for p in learnt]
     slope = sum(float((p.grad * w).sum()) for p, w in zip(learnt, ways))
 
     def loss(step):
@@ -135,9 +135,8 @@ def test_a_second_denoiser_learns_by_the_slope_of_its_loss(kind, backend, teache
                 p += step * w
             return float(other.denoising_loss(x, timesteps, noise, mel, reference))
 
-    step, accuracy = STEP[kind]
-    up, down = loss(step), loss(-2 * step)
-    assert slope == pytest.approx((up - down) / (2 * step), rel=accuracy)
+    up, down = loss(1e-3), loss(-2e-3)
+    assert slope == pytest.approx((up - down) / 2e-3, rel=1e-4)
 
 
 def test_bf16_gives_nearly_the_same_gradient(backend, teacher, clips):
