@@ -11,7 +11,7 @@ from flows.errors import StageFailed, StageFull, StageLost, StagePreempted, Stag
 from flows.exchange import opened, put
 from flows.remote import collect
 from flows.repro import run_dvc_stage
-from tests.flows.parts import JOIN, ONCE, commit, git, sharded_project, words
+from tests.flows.parts import JOIN, ONCE, PYTHON, commit, dvc, git, sharded_project, words
 
 ONCE_EACH = [*ONCE, "join"]
 
@@ -30,6 +30,13 @@ def test_each_stage_runs_once_wherever_it_runs(origin, tmp_path):
     collect(origin)
     assert words(tmp_path) == sorted(ONCE_EACH)
     assert (origin / "c.txt").read_text() == "hello\n" * 2
+    # by that lock DVC itself finds all of it in another clone, and runs nothing
+    commit(origin)
+    git(tmp_path, "clone", "-q", str(origin), "other")
+    dvc(tmp_path / "other", "repro", "--pull")
+    assert words(tmp_path) == sorted(ONCE_EACH)
+    assert (tmp_path / "other/c.txt").read_text() == "hello\n" * 2
+    assert (tmp_path / "other/dvc.lock").read_bytes() == (origin / "dvc.lock").read_bytes()
 
 
 def test_a_refused_stage_says_why(origin, tmp_path):
@@ -125,14 +132,15 @@ def test_unfinished_work_goes_on_in_another_clone(origin, tmp_path):
 
 
 def test_of_two_that_differ_the_first_in_the_remote_counts(origin, tmp_path):
-    # as two kinds of CPU may have it; both ran, the second because the first was taken for dead
+    # torch by the instructions of two kinds of CPU; both ran, the second because the first was taken for dead
+    numbers = "import torch; print(torch.linspace(0, 1, 1000).sub(0.3).mul(7).exp().view(torch.int32).tolist())"
     (origin / "dvc.yaml").write_text(
-        "stages:\n  make:\n    cmd: date +%N > a.txt\n    deps: [input.txt]\n    outs: [a.txt]\n"
+        f"stages:\n  make:\n    cmd: {PYTHON} -c '{numbers}' > a.txt\n    deps: [input.txt]\n    outs: [a.txt]\n"
         "  next:\n    cmd: cp a.txt c.txt\n    deps: [a.txt]\n    outs: [c.txt]\n"
     )
     revision, one, two = commit(origin), tmp_path / "one", tmp_path / "two"
     bring(str(origin), revision, two, print)
-    run_dvc_stage("make", two, print)
+    run_dvc_stage("make", two, print, extra={"ATEN_CPU_CAPABILITY": "default"})
     run_in_clone(str(origin), revision, "make", one, print)
     first = (one / "a.txt").read_text()
     assert (two / "a.txt").read_text() != first
