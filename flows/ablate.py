@@ -23,7 +23,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from avatar_core.errors import UserError
-from flows.ablation_table import read_numbers, write_table
+from flows.ablation_table import Found, read_found, write_table
 from flows.errors import StageFailed, StageRefused
 from flows.pipeline import WIDTH, interrupts, look, run_name, settle, submit_stages
 from flows.server import server_for_a_run
@@ -69,8 +69,8 @@ def ablate(
     Raises UserError for changes that params.yaml cannot have, before any stage runs; StageFailed when a run did not end well: the
     table then has the others.
     """
-    slots, found, failed = Slots(this_machine(), parallel), {}, []
-    headline: list[str] = []
+    slots, failed = Slots(this_machine(), parallel), []
+    found: dict[str, Found] = {}
     runs = {FULL: {}, **ablations}
     workspaces = {run: workspace_of(Path(root), run, changes, print) for run, changes in runs.items()}
     # the full run first: what it makes, the others share
@@ -83,18 +83,18 @@ def ablate(
         for run, stages in futures.items():
             try:
                 settle(stages)
-                headline, found[run] = read_numbers(workspaces[run], UNTIL)
+                found[run] = read_found(workspaces[run], UNTIL)
             except StageFailed as error:
                 failed.append(type(error)(f"{run}: {error}"))
         if failed and together == [FULL]:
             break
     if FULL in found:
-        table = write_table(Path(out), found[FULL], {r: n for r, n in found.items() if r != FULL}, headline)
+        table = write_table(Path(out), found[FULL], {r: n for r, n in found.items() if r != FULL})
         create_markdown_artifact(table, "ablations", f"ablations of {Path(root).resolve().name}")
     if failed:
         kind = StageRefused if all(isinstance(f, StageRefused) for f in failed) else StageFailed
         raise kind("; ".join(str(f) for f in failed))
-    return found
+    return {run: dict(of.numbers) for run, of in found.items()}
 
 
 def chosen(names: list[str], also: list[str], params: Params) -> dict[str, dict[str, Any]]:

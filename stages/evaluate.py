@@ -7,7 +7,7 @@ another sentence; as a set the same videos, so FID and FVD are 0): what knows no
 A metric that does not tell a bound from ours says nothing here. Published systems are rows where `evaluate.baselines` names them.
 Per row the ten metrics of the paper, with intervals over people; lips, motion and vertex errors against the true surface, where the
 teacher keeps one; the fits of the training clips against their truth. Writes `videos/<clip>.mp4` (teacher left, ours right),
-`table.csv` and metrics; `by_teacher.csv` where several teachers made the test clips.
+`table.csv`, `clips.csv` (each clip's part in it) and metrics; `by_teacher.csv` where several teachers made the test clips.
 """
 
 from __future__ import annotations
@@ -119,6 +119,9 @@ def main(stage: Stage) -> None:
     }
     stage.write_csv(
         "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
+    )
+    stage.write_csv(
+        "clips", [_clip_row(name, c, list(params.chosen)) for name in names for c in scored[name]]
     )
     if lines := by_teacher(rows, scored, params.chosen):
         stage.write_csv("by_teacher", lines)
@@ -259,6 +262,11 @@ def _csv_row(row: str, metric: str, value: Value) -> dict[str, Any]:
         "backend": value.backend,
         "note": value.note,
     }
+
+
+def _clip_row(row: str, clip: ClipScores, metrics: list[str]) -> dict[str, Any]:
+    numbers = {m: clip.parts[m] for m in metrics if isinstance(clip.parts.get(m), float)}
+    return {"row": row, "clip": clip.id, "person": clip.person} | {m: numbers.get(m, "") for m in metrics}
 
 
 def _show(stage: Stage, outcomes: Sequence[Outcome]) -> None:

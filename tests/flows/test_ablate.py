@@ -14,7 +14,7 @@ import yaml
 from avatar_core.embed.config import AlignedConfig
 from avatar_core.errors import UserError
 from flows.ablate import chosen, listing, papers_ablations
-from flows.ablation_table import write_table
+from flows.ablation_table import Found, write_table
 from flows.workspaces import workspace_of
 from stages.params import load_params
 from stages.profiles import change_params
@@ -55,13 +55,30 @@ def test_what_parameters_can_express_is_run_and_the_rest_refused_with_a_reason()
 
 
 def test_the_table_has_every_run_and_how_far_it_is(tmp_path):
-    runs = {"vsd": {"FID": 2.5, "PSNR": 22.0}, "own": {"FID": 2.0}}
-    text = write_table(tmp_path, {"FID": 2.0, "PSNR": 22.5}, runs, ["FID", "PSNR"])
+    def clips(*values):
+        return {
+            f"c{k}": {"person": "ab"[k // 2], "SyncD": str(v), "HKC": "" if k else "0.5"}
+            for k, v in enumerate(values)
+        }
+
+    full = Found(["FID", "PSNR"], {"FID": 2.0, "PSNR": 22.5, "ours.FID": 2.0}, clips(1, 2, 3, 4))
+    runs = {
+        # one person's clips moved by 1, the other's by 3
+        "vsd": Found(["FID"], {"FID": 2.5, "PSNR": 22.0, "ours.FID": 2.25}, clips(2, 3, 6, 7)),
+        "own": Found(["FID"], {"FID": 2.0}, {}),
+    }
+    text = write_table(tmp_path, full, runs)
     assert text.splitlines() == [
         "| metric | full | w/o vsd | w/o own |",
         "|---|---|---|---|",
         "| FID | 2 | 2.5 (+0.5) | 2 (same) |",
         "| PSNR | 22.5 | 22 (-0.5) |  |",
+        "",
+        "| change from the full run | SyncC | SyncD | HKC | FID | FVD |",
+        "|---|---|---|---|---|---|",
+        "| w/o vsd |  | +2 (+1 to +3) | +0 (+0 to +0) | +0.25 |  |",
+        "| in the paper | -0.3 | +0.36 | -0.011 | +2.6 | +50 |",
+        "| w/o own |  |  |  |  |  |",
     ]
     rows = list(csv.DictReader(open(tmp_path / "table.csv")))
     assert rows[1] == {"metric": "PSNR", "full": "22.5", "vsd": "22", "own": ""}

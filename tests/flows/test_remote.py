@@ -133,7 +133,9 @@ def test_unfinished_work_goes_on_in_another_clone(origin, tmp_path):
 
 def test_of_two_that_differ_the_first_in_the_remote_counts(origin, tmp_path):
     # torch by the instructions of two kinds of CPU; both ran, the second because the first was taken for dead
-    numbers = "import torch; print(torch.linspace(0, 1, 1000).sub(0.3).mul(7).exp().view(torch.int32).tolist())"
+    numbers = (
+        "import torch; print(torch.linspace(0, 1, 1000).sub(0.3).mul(7).exp().view(torch.int32).tolist())"
+    )
     (origin / "dvc.yaml").write_text(
         f"stages:\n  make:\n    cmd: {PYTHON} -c '{numbers}' > a.txt\n    deps: [input.txt]\n    outs: [a.txt]\n"
         "  next:\n    cmd: cp a.txt c.txt\n    deps: [a.txt]\n    outs: [c.txt]\n"
