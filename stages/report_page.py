@@ -16,7 +16,7 @@ BOXES = (
     ("fit", 3, 0, "particles over time"),
     ("embed", 4, 0, "motion code"),
     ("generator", 5, 0, "sound to motion"),
-    ("baseline", 6, 1, "pose-driven row"),
+    ("baseline", 5, 2, "pose-driven row"),
     ("distill", 6, 0, "end to end, VSD"),
     ("evaluate", 7, 0, "unseen people"),
 )
@@ -102,7 +102,7 @@ def drawing() -> str:
             f"<a href='#{name}'><rect x='{x}' y='{y}' width='{width}' height='{height}' rx='7'/>"
             f"<text x='{x + 10}' y='{y + 21}'>{name}</text><text class='small' x='{x + 10}' y='{y + 38}'>{note}</text></a>"
         )
-    return f"<div class='scroll'><svg viewBox='0 0 {8 + dx * 8} 165' width='1130' role='img'>{''.join(parts)}</svg></div>"
+    return f"<div class='scroll'><svg viewBox='0 0 {8 + dx * 8} {3 * dy - 11}' width='1130' role='img'>{''.join(parts)}</svg></div>"
 
 
 def media(title: str, files: Sequence[tuple[Path, str]], *, wide: bool = False) -> str:
@@ -140,7 +140,7 @@ def table(title: str, rows: Sequence[Mapping[str, str]], limit: int = 200) -> st
     names = list(rows[0])
     head = "".join(f"<th>{_text(n)}</th>" for n in names)
     body = "".join(
-        "<tr>" + "".join(f"<td>{_text(row[n])}</td>" for n in names) + "</tr>" for row in rows[:limit]
+        "<tr>" + "".join(f"<td>{_cell(row[n])}</td>" for n in names) + "</tr>" for row in rows[:limit]
     )
     more = f"<p>{len(rows) - limit} more rows in the file</p>" if len(rows) > limit else ""
     return f"<h3>{_text(title)}</h3><div class='scroll'><table><tr>{head}</tr>{body}</table></div>{more}"
@@ -181,6 +181,10 @@ def _floats(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
 
 def _number(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, float) else _text(str(value))
+
+
+def _cell(value: str) -> str:
+    return "" if value == "nan" else _text(value)
 
 
 def _text(value: str) -> str:

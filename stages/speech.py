@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from avatar_core.clock import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avatar_core.errors import UserError
@@ -21,7 +22,7 @@ from avatar_core.io.atomic import sha256_file, write_text
 from avatar_core.io.audio import read_audio, write_wav
 from avatar_core.io.catalog import write_catalog
 from avatar_core.io.images import write_figure
-from avatar_core.io.letters import for_figures
+from avatar_core.io.letters import draw_line
 from avatar_core.speech import (
     Line,
     Phoneme,
@@ -36,6 +37,8 @@ from avatar_core.speech import (
 )
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
+
+TITLE = 11  # px
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,15 @@ def _draw(stage: Stage, clips: list[str]) -> None:
             axes.axvline(phoneme.start_s, color="#c33" if closure else "#ccc", linewidth=0.6)
             axes.text(phoneme.start_s, 0.8, phoneme.ipa, fontsize=6)
         axes.set(ylim=(-1, 1), yticks=[])
-        axes.set_title(for_figures(f"{name} [{speech.language}] {speech.text}"), fontsize=7)
+        ink = OffsetImage(
+            255 - draw_line(f"{name} [{speech.language}] {speech.text}", TITLE), zoom=72 / figure.dpi
+        )
+        ink.image.set(cmap="gray", clim=(0, 255))
+        axes.add_artist(
+            AnnotationBbox(
+                ink, (0.5, 1), xycoords="axes fraction", box_alignment=(0.5, 0), frameon=False, pad=0.1
+            )
+        )
         axes.tick_params(labelsize=6)
     write_figure(stage.reports / "contact_sheet.png", figure)
 
