@@ -24,6 +24,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -177,9 +178,19 @@ class ScoreNetwork(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, log_mel: Tensor, reference: Tensor, seed: int = 0, steps: int = 20, guidance: float = 1.0
+        self,
+        log_mel: Tensor,
+        reference: Tensor,
+        seed: int = 0,
+        steps: int = 20,
+        guidance: float = 1.0,
+        least: float = 0.3,
     ) -> Tensor:
-        """A clip (B,F,3,H,W) of the reference (B,3,H,W) saying log_mel, by DDIM."""
+        """A clip (B,F,3,H,W) of the reference (B,3,H,W) saying log_mel, by DDIM.
+
+        It ends with what is thought to be clean at the diffusion time `least`, of 1: the least that distillation asks about.
+        Below, the network has learnt little and would leave grain.
+        """
         self.eval()
         frames, size = self.config.frames, reference.shape[-1]
         generator = torch.Generator().manual_seed(seed)
@@ -191,7 +202,11 @@ class ScoreNetwork(nn.Module):
         schedule.set_timesteps(steps)
         for step in schedule.timesteps:
             eps = self.predict(x, step.to(x.device).expand(len(x)), log_mel, reference, guidance)
-            x = schedule.step(eps, int(step), x).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
+            there = schedule.step(eps, int(step), x)
+            assert isinstance(there, DDIMSchedulerOutput) and there.pred_original_sample is not None
+            x = there.prev_sample
+            if step <= 1000 * least:
+                return there.pred_original_sample.clamp(-1, 1)
         return x.clamp(-1, 1)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict]:
