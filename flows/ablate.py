@@ -32,6 +32,7 @@ from flows.workspaces import workspace_of
 from stages.params import PARAMS, Params, load_params
 
 FULL, UNTIL = "full", "evaluate"
+LEFT_OUT = {"baseline.steps": 0}  # of every ablation: a table of ours needs no other row trained
 _UNHEARD = (
     "the embedding shapes nothing here; with it: --also aligned:embed.aligned.enabled=true (docs/paper.md)"
 )
@@ -71,7 +72,7 @@ def ablate(
     """
     slots, failed = Slots(this_machine(), parallel), []
     found: dict[str, Found] = {}
-    runs = {FULL: {}, **ablations}
+    runs = {FULL: {}, **{run: {**LEFT_OUT, **changes} for run, changes in ablations.items()}}
     workspaces = {run: workspace_of(Path(root), run, changes, print) for run, changes in runs.items()}
     # the full run first: what it makes, the others share
     for together in ([FULL], list(ablations)):
