@@ -8,7 +8,7 @@ is, and the same generator learns it from the same sound: an audio-to-pose conve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,10 +28,11 @@ from avatar_core.generator.train import train_generator
 from avatar_core.geometry.camera import Camera
 from avatar_core.io.checkpoints import save_checkpoint
 from avatar_core.io.images import contact_sheet
+from avatar_core.io.store import Store, write_arrays
 from avatar_core.particles.canonical import load_canonical
 from avatar_core.particles.deformation import HEAD, WORLD, WRIST_LEFT, WRIST_RIGHT, Deformation, LocalFrames
 from avatar_core.particles.framing import VISIBLE
-from avatar_core.particles.layout import make_layout
+from avatar_core.particles.layout import ParticleBudgets, make_layout
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.template import load_template
 from avatar_core.training.loop import history_rows
@@ -47,14 +48,15 @@ def main(stage: Stage) -> None:
     """Train the pose-driven generator."""
     data = Artifacts.of(stage)
     rows, steps = data.fitted_clips("train"), stage.params.baseline.steps
-    out, clips = stage.fresh(stage.out), PosedClips(stage, rows)
+    scratch = stage.scratch(stage.data / "fit", stage.data / "embed")
+    out, clips = stage.fresh(stage.out), PosedClips(stage, rows, scratch)
     metrics: dict[str, float | None] = dict.fromkeys(HEADLINE)
     if steps:
         codec_config = replace(stage.params.embed.codec, seed=stage.entropy("codec") % 2**31)
         shown = [(row["t_len"], VISIBLE[row["framing"]]) for row in rows]
         codec = fit_codec(clips, clips.layout, codec_config, stage.compute, shown)
-        generator = _train(stage, codec, clips, steps)
-        metrics["lip_correlation_to_pose"] = _lip_correlation(stage, generator, codec)
+        generator = _train(stage, codec, clips, steps, scratch)
+        metrics["lip_correlation_to_pose"] = _lip_correlation(stage, generator, codec, scratch)
         for name, (tensors, about) in {"codec": codec.tensors(), "generator": generator.tensors()}.items():
             save_checkpoint(out / f"{name}.safetensors", tensors, config=about, seed=stage.seed)
     else:
@@ -64,38 +66,59 @@ def main(stage: Stage) -> None:
     _show(stage, rows, clips)
 
 
-class PosedClips(Sequence[FittedClip]):
-    """Fitted clips as bones and face actions alone move them, each read when it is asked for."""
+@dataclass(frozen=True)
+class PoseJob:
+    """A clip whose motion by its pose alone is to lie at `path`."""
 
-    def __init__(self, stage: Stage, rows: Sequence[Row]):
+    stage: Stage
+    row: Row
+    path: Path
+
+
+class PosedClips(Sequence[FittedClip]):
+    """Fitted clips as bones and face actions alone move them: each is made once, in the scratch folder, and read when asked for."""
+
+    def __init__(self, stage: Stage, rows: Sequence[Row], scratch: Path):
         self.data, self.rows = Artifacts.of(stage), rows
-        self.template, self.layout = load_template(), make_layout(stage.params.particles)
-        self.nodes = make_nodes(self.template, self.layout)
+        self.layout = make_layout(stage.params.particles)
+        self.jobs = [PoseJob(stage, row, scratch / f"{row['id']}.zarr") for row in rows]
+        stage.map(_pose, self.jobs)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, k: int) -> FittedClip:  # type: ignore[override]
-        row = self.rows[k]
-        rig = self._rig(self.data.canonical_file(row), row["framing"])
-        deformation = pose_deformation(Pose.of(self.data.pose(row)), rig, self.layout)
+        row, store = self.rows[k], Store(self.jobs[k].path)
+        means, turns = (torch.from_numpy(store.read(name)) for name in ("mean_offset", "rotation"))
+        deformation = Deformation(means, turns, torch.zeros_like(means))
         confidence = self.data.trajectory(row)["confidence"]
-        return FittedClip(deformation, VISIBLE[row["framing"]], rig.stature, confidence)
-
-    @lru_cache(maxsize=4)  # noqa: B019 - clips come sorted by person, and there are few of these objects
-    def _rig(self, canonical: Path, framing: str) -> FitRig:
-        return make_rig(load_canonical(canonical), self.layout, self.template, framing, self.nodes)
+        return FittedClip(deformation, VISIBLE[row["framing"]], float(store.attrs["stature"]), confidence)
 
 
-def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int) -> Generator:
+def _pose(job: PoseJob) -> None:
+    if job.path.is_dir():
+        return
+    data, layout = Artifacts.of(job.stage), make_layout(job.stage.params.particles)
+    rig = _rig(data.canonical_file(job.row), job.row["framing"], job.stage.params.particles)
+    found = pose_deformation(Pose.of(data.pose(job.row)), rig, layout)
+    arrays = {"mean_offset": found.mean_offset.numpy(), "rotation": found.rotation.numpy()}
+    write_arrays(job.path, arrays, {"stature": rig.stature})
+
+
+@lru_cache(maxsize=4)  # clips come sorted by person
+def _rig(canonical: Path, framing: str, particles: ParticleBudgets) -> FitRig:
+    template, layout = load_template(), make_layout(particles)
+    return make_rig(load_canonical(canonical), layout, template, framing, make_nodes(template, layout))
+
+
+def _train(stage: Stage, codec: MotionCodec, posed: PosedClips, steps: int, scratch: Path) -> Generator:
     """As stage generator trains its own."""
     params, audio, data = stage.params.generator, stage.params.audio, Artifacts.of(stage)
     clips = _heard(codec, data, posed)
-    unheard = _heard(codec, data, PosedClips(stage, data.fitted_clips("val")))
+    unheard = _heard(codec, data, PosedClips(stage, data.fitted_clips("val"), scratch))
     config = replace(params.train, steps=steps, seed=stage.entropy("train") % 2**31)
     model = params.model.sized(codec, audio)
     codec.to("cpu")
-    scratch = stage.scratch(stage.data / "fit", stage.data / "embed")
     generator, curve = stage.train(
         steps, train_generator, clips, codec, config, model, audio=audio.features, checkpoint_dir=scratch
     )
@@ -116,11 +139,11 @@ def _heard(codec: MotionCodec, data: Artifacts, posed: PosedClips) -> list[Laten
     return clips
 
 
-def _lip_correlation(stage: Stage, generator: Generator, codec: MotionCodec) -> float | None:
+def _lip_correlation(stage: Stage, generator: Generator, codec: MotionCodec, scratch: Path) -> float | None:
     """Lip aperture made from the sound against the pose's own, on close clips of the val people (of training people without)."""
     data, found = Artifacts.of(stage), []
     rows = data.fitted_clips("val") or data.fitted_clips("train")[:3]
-    for clip, row in zip(PosedClips(stage, rows), rows, strict=True):
+    for clip, row in zip(PosedClips(stage, rows, scratch), rows, strict=True):
         if row["framing"] == "face":
             with torch.no_grad():
                 posed = codec.aperture(codec.encode(clip.deformation, clip.stature, clip.visible)).numpy()
