@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -49,9 +49,12 @@ def models(context: typer.Context) -> None:
 
 
 def _run_in_project(*command: str) -> None:
-    """`python -m COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages."""
+    """Become `python -m COMMAND` in the checkout that holds dvc.yaml, here or above: the library knows no stages.
+
+    No process stays between it and whoever ends it.
+    """
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "dvc.yaml").is_file() and (folder / "stages").is_dir():
-            done = subprocess.run([sys.executable, "-m", *command], cwd=folder, check=False)
-            raise typer.Exit(done.returncode)
+            os.chdir(folder)
+            os.execv(sys.executable, [sys.executable, "-m", *command])
     raise UserError(f"{Path.cwd()}: expected a checkout of the project (dvc.yaml), found none here or above")
