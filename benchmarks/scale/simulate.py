@@ -13,17 +13,17 @@ import numpy as np
 class Fleet:
     """workers: so many; failures_an_hour: of each; silence: seconds until a lost worker is given up (flows.dispatch); repair: until
     another takes its place. before, after: seconds from an item's arrival at a worker until it could compute, and from there until
-    its outputs are with the others, as measured with real workers. places: items that a worker has at a time, of which one
-    computes. notice: seconds until the coordinator has seen an end and sends what waited for it."""
+    its outputs are with the others; notice: until the coordinator has seen an end and sent what waited for it, all three as
+    `benchmarks.scale.overhead` measures them. places: items that a worker has at a time, of which one computes."""
 
     workers: int = 64
     failures_an_hour: float = 0.01
     silence: float = 100.0
     repair: float = 600.0
-    before: float = 13.0
-    after: float = 3.0
+    before: float = 10.0
+    after: float = 1.0
     places: int = 3
-    notice: float = 9.0
+    notice: float = 1.0
 
 
 @dataclass(frozen=True)
