@@ -34,6 +34,7 @@ LIMBS = (
     (25, 27),
     (26, 28),
 )
+HIPS = 23  # from here on
 NAMES = {11: "shoulder", 13: "elbow", 15: "wrist", 23: "hip", 25: "knee", 27: "ankle"}
 
 
@@ -62,24 +63,39 @@ def without_others(
         _draw(markers, person.pose, seen, person.box, OTHERS)
         for hand in person.hands.values():
             _fill(markers, hand[:, :2], OTHERS)
+    mark_person(markers, xy, confidence, head)
+    cv2.watershed(np.ascontiguousarray(cv2.GaussianBlur(picture, (0, 0), 1.5)), markers)
+    other = cv2.dilate((markers == OTHERS).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.where(other & (markers != OWN), 0, probability).astype(np.float32)
+
+
+def mark_person(
+    markers: np.ndarray, xy: np.ndarray, confidence: np.ndarray, head: np.ndarray, top: int = 0
+) -> None:
+    """OWN where keypoints xy (K,2), confidence (K,) say that the person surely is, into markers (H,W): face, limbs, hands; of
+    trunk and legs only what is above the row `top`, where that is given."""
     own = np.zeros((33, 2))
     seen = np.zeros(33, bool)
     for k, name in NAMES.items():
         for index, side in ((k, "L"), (k + 1, "R")):
             row = KEYPOINT_INDEX[f"{name}.{side}"]
             own[index], seen[index] = xy[row], confidence[row] > VISIBLE
+    if top:
+        _draw(markers[:top], own, seen, head, OWN)
+        seen[HIPS:] = False
     _draw(markers, own, seen, head, OWN)
-    for side in "LR":
-        rows = [KEYPOINT_INDEX[name] for name in HAND_JOINTS[side]]
-        if confidence[rows].min() > VISIBLE:
-            _fill(markers, xy[rows], OWN)
-    cv2.watershed(np.ascontiguousarray(cv2.GaussianBlur(picture, (0, 0), 1.5)), markers)
-    other = cv2.dilate((markers == OTHERS).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return np.where(other & (markers != OWN), 0, probability).astype(np.float32)
+    for hand in hands_of(xy, confidence):
+        _fill(markers, hand, OWN)
+
+
+def hands_of(xy: np.ndarray, confidence: np.ndarray) -> list[np.ndarray]:
+    """Points (21,2) of each hand that is seen."""
+    rows = [[KEYPOINT_INDEX[name] for name in HAND_JOINTS[side]] for side in "LR"]
+    return [xy[hand] for hand in rows if confidence[hand].min() > VISIBLE]
 
 
 def _fill(markers: np.ndarray, points: np.ndarray, value: int) -> None:
-    """A hand, points (21,2), into markers (H,W)."""
+    """The hull of points (n,2) into markers (H,W)."""
     cv2.fillConvexPoly(markers, cv2.convexHull(np.round(points).astype(np.int32)), value)
 
 

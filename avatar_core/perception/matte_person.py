@@ -17,6 +17,7 @@ from avatar_core.io.images import to_uint8
 from avatar_core.perception.holistic.people import Person
 from avatar_core.perception.matte_alpha import linear_upsample, solve_alpha
 from avatar_core.perception.matte_others import others_of, without_others
+from avatar_core.perception.matte_table import without_table
 from avatar_core.template.landmarks import indices
 
 SOLVE_PX = 340  # longer side of the person where alpha is solved
@@ -43,7 +44,8 @@ def person_alpha(
     probability = sharper(person_probability(image, head, network))
     others = others_of(people, head)
     probability = without_others(probability, to_uint8(image), xy, confidence, head, others)
-    probability = without_holes(own_part(probability, xy, confidence))
+    probability = own_part(probability, xy, confidence)
+    probability = without_holes(without_table(probability, to_uint8(image), xy, confidence, head))
     height, width = probability.shape
     rows, columns = np.nonzero(probability > 0.5)
     extent = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else max(height, width)

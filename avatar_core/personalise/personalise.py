@@ -28,11 +28,12 @@ from avatar_core.personalise.border import continued
 from avatar_core.personalise.config import PersonaliseConfig
 from avatar_core.personalise.detail import add_detail
 from avatar_core.personalise.freedom import arm_freedom, held_things
-from avatar_core.personalise.outside import beside, hide_outside
+from avatar_core.personalise.outside import beside, hide_below_arms, hide_outside
 from avatar_core.personalise.portrait_pose import PortraitPose, fit_portrait_pose
 from avatar_core.personalise.refine import refine
 from avatar_core.personalise.refine_together import Portrayed, refine_together
 from avatar_core.personalise.sighting import Look, look
+from avatar_core.personalise.sleeves import find_arms
 from avatar_core.personalise.surface import clothed_surface
 from avatar_core.personalise.unpose import unpose
 from avatar_core.personalise.view import View, psnr, render
@@ -230,7 +231,8 @@ def _end(begun: _Begun) -> tuple[Canonical, Camera, PortraitFit]:
     )  # fmt: skip
     xy, confidence = begun.found.sighting.xy, begun.found.sighting.confidence
     height, width = begun.picture.shape[:2]
-    particles = hide_outside(begun.particles, begun.view)
+    arms = find_arms(template, begun.layout)
+    particles = hide_below_arms(hide_outside(begun.particles, begun.view), begun.view, arms)
     behind = matte.background.image(width, height)
     own = View.of(pose.camera, matte.picture, behind, matte.alpha, matte.colors)
     shown = _show(particles, own, matte.core, _face_view(own, xy)[1])

@@ -15,6 +15,7 @@ from avatar_core.perception.matte_colors import separate_colors
 from avatar_core.perception.matte_others import others_of, without_others
 from avatar_core.perception.matte_person import own_part, without_holes
 from avatar_core.perception.matte_room import fill_room
+from avatar_core.perception.matte_table import without_table
 from avatar_core.procedural.people import (
     Person,
     framing_camera,
@@ -22,7 +23,13 @@ from avatar_core.procedural.people import (
     relaxed_pose,
     sample_identities,
 )
-from avatar_core.template.landmarks import KEYPOINT_INDEX, KEYPOINTS, keypoints_from_vertices
+from avatar_core.template.landmarks import (
+    HAND_JOINTS,
+    KEYPOINT_INDEX,
+    KEYPOINTS,
+    indices,
+    keypoints_from_vertices,
+)
 
 SIZE = 320
 
@@ -147,6 +154,48 @@ def test_people_who_touch_are_parted_where_the_picture_has_an_edge():
     own = without_others(probability, image, xy, confidence, head, [other])
     assert own[35:99, 20:91].mean() > 0.93 and own[35:99, 99:].max() == 0
     assert without_others(probability, image, xy, confidence, head, []) is probability
+
+
+def at_a_table(below: list[int], room: list[int]):
+    """A person in blue whose forearms lie across the picture's lower part, above something coloured `below`, in a room; the
+    network takes the middle of that for the person's. -> `without_table`'s arguments."""
+    image = np.full((120, 160, 3), 170, np.uint8)
+    image[80:] = room
+    image[30:80, 50:110] = [60, 70, 190]
+    image[10:30, 70:90] = [220, 170, 140]
+    image[70:82, 40:120] = [60, 70, 190]
+    image[82:, 40:120] = below
+    hands = {"L": slice(84, 96), "R": slice(64, 76)}
+    for columns in hands.values():
+        image[70:82, columns] = [220, 170, 140]
+    probability = np.zeros(image.shape[:2], np.float32)
+    probability[10:30, 70:90] = probability[30:82, 50:110] = probability[70:82, 40:120] = 1
+    probability[82:, 40:120] = 1
+    xy, confidence = np.zeros((len(KEYPOINTS), 2)), np.zeros(len(KEYPOINTS))
+    places = {"shoulder.L": (105, 35), "shoulder.R": (55, 35), "elbow.L": (115, 76), "elbow.R": (45, 76)}
+    places |= {"wrist.L": (96, 76), "wrist.R": (64, 76), "hip.L": (95, 110), "hip.R": (65, 110)}
+    for side, columns in hands.items():
+        corners = [(columns.start, 71), (columns.stop, 71), (columns.stop, 80), (columns.start, 80)]
+        places |= {name: corners[k % 4] for k, name in enumerate(HAND_JOINTS[side])}
+    for name, place in places.items():
+        xy[KEYPOINT_INDEX[name]], confidence[KEYPOINT_INDEX[name]] = place, 1
+    return probability, image, xy, confidence, np.array([70.0, 10, 90, 30])
+
+
+def test_a_table_under_the_hands_is_not_the_person():
+    probability, image, *person = at_a_table(below=[200, 160, 110], room=[200, 160, 110])
+    found = without_table(probability, image, *person)
+    assert found[90:, 45:115].max() == 0
+    assert found[10:30, 72:88].min() == 1 and found[71:79, 45:115].min() == 1
+    without_hands = person[1].copy()
+    without_hands[indices(*HAND_JOINTS["L"], *HAND_JOINTS["R"])] = 0
+    assert without_table(probability, image, person[0], without_hands, person[2]) is probability
+
+
+@pytest.mark.parametrize("clothes", [[60, 75, 180], [185, 150, 115]])
+def test_clothes_under_the_hands_stay(clothes):
+    probability, image, *person = at_a_table(below=clothes, room=[200, 160, 110])
+    assert without_table(probability, image, *person)[90:, 45:115].min() == 1
 
 
 def test_small_holes_are_filled_and_gaps_between_arm_and_body_stay():

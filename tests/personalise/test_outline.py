@@ -11,7 +11,8 @@ from avatar_core.perception.foreground import Matte
 from avatar_core.personalise.appearance import PortraitParticles
 from avatar_core.personalise.border import STRIP, continued
 from avatar_core.personalise.inside import GONE, NEAR_M, draw_in
-from avatar_core.personalise.outside import beside, hide_outside
+from avatar_core.personalise.outside import beside, hide_below_arms, hide_outside, rows_to_outside
+from avatar_core.personalise.sleeves import Arms
 from avatar_core.personalise.view import View, render
 
 SIZE = 100
@@ -77,6 +78,30 @@ def test_what_shows_beside_the_person_is_hidden():
     kept = hide_outside(particles, view)
     assert kept.logit_opacities[0] == 2.0 and kept.logit_opacities[1] == GONE
     assert outside(kept) < 0.005
+
+
+def test_a_body_that_ends_behind_a_forearm_stays_there():
+    camera, matte = _scene()
+    alpha = matte.alpha.copy()
+    alpha[80:] = 0  # a table
+    view = View.of(camera, matte.picture, matte.background.image(SIZE, SIZE), alpha, matte.colors)
+    across = np.arange(35.0, 66, 3)
+    arm = np.stack([across, np.full_like(across, 77)], 1)
+    body = np.array([[50.0, 77], [50, 40], [50, 65]])  # behind the arm, far above it, not behind it
+    means = camera.unproject(np.concatenate([arm, body]), np.r_[np.full(len(arm), 1.8), np.full(3, 2.0)])
+    particles = replace(_particles(means), log_scales=np.full((len(means), 3), np.log(0.02)))
+    side, along = np.full(len(means), -1), np.full(len(means), np.nan)
+    side[: len(arm)], along[: len(arm)] = 0, 1.5
+    kept = hide_below_arms(particles, view, Arms(side, along)).logit_opacities
+    assert kept[len(arm)] == GONE and (np.delete(kept, len(arm)) == 2.0).all()
+    upper = Arms(side, np.where(side < 0, np.nan, 0.5))
+    assert (hide_below_arms(particles, view, upper).logit_opacities == 2.0).all()
+
+
+def test_rows_to_what_is_outside_straight_below():
+    outside = np.zeros((4, 2), bool)
+    outside[2, 0] = True
+    assert rows_to_outside(outside).tolist() == [[2, np.inf], [1, np.inf], [0, np.inf], [np.inf, np.inf]]
 
 
 def test_the_person_goes_on_where_the_picture_cuts_the_body():
