@@ -1,7 +1,7 @@
 """A table under the hands is none of the person: the network often takes what lies between a body and the picture's border for it.
 
 The person's face, limbs and hands, drawn as lines and areas, and the room grow over the mask until they meet, where the picture
-has an edge. What the room takes is a table where it lies below a hand, goes on beyond the mask, and has the room's colours rather than
+has an edge. What the room takes is a table where it lies below a hand, goes on beyond the mask and has the room's colours more than
 the person's.
 
 Legend: H W pixels, K keypoints of `template.landmarks.KEYPOINTS`.
