@@ -49,11 +49,13 @@ def hide_below_arms(particles: PortraitParticles, view: View, arms: Arms) -> Por
     Locked by test_a_body_that_ends_behind_a_forearm_stays_there.
     """
     splats, camera = particles.splats(), view.camera
+    xy, depth = camera.project(particles.means)
     part = arms.part[particles.anchor]
-    before = float_tensor((part > 0) & ((part - 1) % 3 > 0))
+    # Beside an arm that hangs the body goes on, and comes out where the arm swings.
+    lies = [k for k in (0, 1) if _across(xy, arms.side[particles.anchor] == k, arms.along[particles.anchor])]
+    before = float_tensor(np.isin(part, [1 + 3 * k + fore for k in lies for fore in (1, 2)]))
     image, alpha = render(view, replace(splats, colors=before[:, None].expand(-1, 3)), torch.zeros(3))
     by_arm = (image[..., 0] > 0.5 * alpha).numpy() & (view.mask.numpy() > 0.5)
-    xy, depth = camera.project(particles.means)
     column, row = np.floor(xy[:, 0]).astype(int), np.floor(xy[:, 1]).astype(int)
     framed = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height) & (depth > 0)
     body = framed & (part == 0) & (particles.region != REGIONS["face"])
@@ -67,6 +69,15 @@ def hide_below_arms(particles: PortraitParticles, view: View, arms: Arms) -> Por
     logits = particles.logit_opacities.copy()
     logits[gone] = GONE
     return replace(particles, logit_opacities=logits)
+
+
+def _across(xy: np.ndarray, arm: np.ndarray, along: np.ndarray) -> bool:
+    """Does the forearm of the particles `arm` (N,) bool, at xy (N,2) px, lie across the picture rather than hang?"""
+    elbow, wrist = (arm & (np.abs(along - end) < 0.25) for end in (1, 2))
+    if not elbow.any() or not wrist.any():
+        return False
+    dx, dy = np.abs(xy[wrist].mean(0) - xy[elbow].mean(0))
+    return bool(dx > dy)
 
 
 def rows_to_outside(outside: np.ndarray) -> np.ndarray:

@@ -91,11 +91,16 @@ def test_a_body_that_ends_behind_a_forearm_stays_there():
     means = camera.unproject(np.concatenate([arm, body]), np.r_[np.full(len(arm), 1.8), np.full(3, 2.0)])
     particles = replace(_particles(means), log_scales=np.full((len(means), 3), np.log(0.02)))
     side, along = np.full(len(means), -1), np.full(len(means), np.nan)
-    side[: len(arm)], along[: len(arm)] = 0, 1.5
+    side[: len(arm)], along[: len(arm)] = 0, np.linspace(1, 2.1, len(arm))
     kept = hide_below_arms(particles, view, Arms(side, along)).logit_opacities
     assert kept[len(arm)] == GONE and (np.delete(kept, len(arm)) == 2.0).all()
-    upper = Arms(side, np.where(side < 0, np.nan, 0.5))
-    assert (hide_below_arms(particles, view, upper).logit_opacities == 2.0).all()
+    # beside an arm that hangs the body goes on
+    hanging = means.copy()
+    hanging[: len(arm)] = camera.unproject(
+        np.stack([np.full(len(arm), 50.0), np.linspace(60, 78, len(arm))], 1), np.full(len(arm), 1.8)
+    )
+    kept = hide_below_arms(replace(particles, means=hanging), view, Arms(side, along))
+    assert (kept.logit_opacities == 2.0).all()
 
 
 def test_rows_to_what_is_outside_straight_below():
