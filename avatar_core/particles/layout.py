@@ -196,6 +196,10 @@ def _importance(template: Template, middle: np.ndarray, region: np.ndarray) -> n
     inner = region == REGIONS["mouth_interior"]
     back = middle[:, 1] - mouth[1]
     out[inner] *= np.clip(1.4 - back[inner] / 0.05, 0.05, 1.4)
+    # Of the inside the front teeth are what is looked at.
+    part = template.part[template.faces[:, 0]]
+    teeth = inner & np.isin(part, (PARTS["upper_teeth"], PARTS["lower_teeth"]))
+    out[teeth] *= 1 + 1.5 * np.exp(-((back[teeth].clip(0) / 0.02) ** 2))
     body = region == REGIONS["body"]
     legs = body & (middle[:, 2] < 0.0)
     out[legs] *= 0.6  # below the hip; the portrait rarely shows it

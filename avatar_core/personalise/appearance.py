@@ -29,6 +29,12 @@ FACING = 0.15  # cosine to the viewer from which a colour is believed
 FRONTAL = 0.3  # ... from which an arm's colour is handed on: outlines have shadows and backdrop in them
 DEPTH_SLACK_M = 0.012
 TOOTH, GUM, TONGUE, CAVITY = (0.87, 0.83, 0.77), (0.62, 0.33, 0.32), (0.66, 0.36, 0.35), (0.30, 0.10, 0.09)
+LIGHT = (0.55, 1.1)  # dark rooms have dark teeth, not black ones
+WHITE, LEAST_EYES = (
+    np.array((0.80, 0.73, 0.70)),
+    24,
+)  # of eyes in daylight, in the shade of their lids; particles that tell it
+WARMTH = 0.8  # what of an eye's tint is the light's
 SHELL_DEPTH_M = 0.006
 SHELL_SHARE = 0.5  # of their budget, at most: the rest goes where detail lacks
 SHELL_PX = 2.5  # pixels of uncovered person for each shell particle
@@ -265,16 +271,33 @@ def completed(
         arms, ends, layout, key, colors, missing=~seen, told=told & (base.facing > FRONTAL)
     )
     inside = np.flatnonzero(region == REGIONS["mouth_interior"])
-    light = np.clip(skin_tone.mean() / 0.62, 0.55, 1.1)  # dark rooms have dark teeth
+    colors[inside] = _mouth_inside(template, layout, inside, _light(colors[eyes & seen], skin_tone))
+    return replace(base, colors=colors)
+
+
+def _light(eyes: np.ndarray, skin_tone: np.ndarray) -> np.ndarray:
+    """Colour (3,) of the light on the face, 1 in a well lit portrait: as bright as the skin has it, and as warm as the whites of
+    the eyes, of which colours (n,3) show; skin, which differs from person to person, does not tell how warm."""
+    light = np.full(3, np.clip(skin_tone.mean() / 0.62, *LIGHT))
+    if len(eyes) < LEAST_EYES:
+        return light
+    white = eyes[np.argsort(eyes.mean(1))[-max(4, len(eyes) // 10) :]].mean(0) / WHITE
+    return light * (white / white.mean()) ** WARMTH
+
+
+def _mouth_inside(
+    template: Template, layout: ParticleLayout, inside: np.ndarray, light: np.ndarray
+) -> np.ndarray:
+    """Colours (n,3) of the particles `inside` the mouth in this light (3,): teeth, gums, tongue, darker the deeper."""
     part = template.part[layout.triangles[inside, 0]]
     down = _toward_edge(template, layout, inside)
     tooth = np.isin(part, (PARTS["upper_teeth"], PARTS["lower_teeth"]))
     tint = np.where((part == PARTS["tongue"])[:, None], TONGUE, CAVITY)
     tint = np.where(tooth[:, None], np.where(down[:, None] > 0.38, TOOTH, GUM), tint)
-    depth = position[inside, 1] - position[inside, 1].min()
+    y = layout.template_positions[inside, 1]
+    depth = y - y.min()
     fade = np.where(tooth, 1 - 12 * depth, 1 - 8 * depth).clip(0.35, 1)
-    colors[inside] = np.clip(tint * fade[:, None] * light, 0, 1)
-    return replace(base, colors=colors)
+    return np.clip(tint * fade[:, None] * light, 0, 1)
 
 
 def _toward_edge(template: Template, layout: ParticleLayout, rows: np.ndarray) -> np.ndarray:

@@ -42,6 +42,9 @@ CLOSER_EVERY = (
 )
 GAMUT_PX, GAMUT_MARGIN = 3, 0.04
 SIZES = float(np.log(3e-4)), float(np.log(0.018))  # log scales
+HAND_SIZE = float(
+    np.log(0.006)
+)  # of a hand's, thinner than a finger: a longer one takes what is behind the hand with it
 SEED = 20260901  # of the backdrops
 DIVERGED = "portrait: refinement diverged; try another picture of this person"
 FULL_SHARE_PX = 0.8  # a particle that fills this much of the picture is free to change
@@ -113,8 +116,8 @@ def refine(
 
 @dataclass(frozen=True)
 class Leave:
-    """What N particles may change: start, and how freely (gate), how strongly held (hold), how far (move, turn_leave), how thick,
-    and between which colours."""
+    """What N particles may change: start, and how freely (gate), how strongly held (hold), how far (move, turn_leave), how thick
+    and wide, and between which colours."""
 
     start: Parameters
     gate: Tensor  # (N,1)
@@ -125,6 +128,7 @@ class Leave:
     move: Tensor  # (N,3,3)
     turn_leave: Tensor  # (N,3)
     thickest: Tensor  # (N,3)
+    widest: Tensor  # (N,1)
 
     @staticmethod
     def of(
@@ -158,7 +162,10 @@ class Leave:
         move = axes * (reach * (1 - (1 - RISE) * flat))[:, None]
         turn_leave = 1 - (1 - TILT) * flat[:, [2, 2, 0]]
         thickest = torch.where(flat > 0, start.log_scales, torch.inf)
-        return Leave(start, gate, hold, bound, darkest, brightest, move, turn_leave, thickest)
+        hand = float_tensor(np.isin(particles.region, (REGIONS["hand_left"], REGIONS["hand_right"])))
+        hand_widest = start.log_scales.amax(-1, keepdim=True).clamp(HAND_SIZE, SIZES[1])
+        widest = torch.where(hand[:, None].to(device) > 0, hand_widest, SIZES[1])
+        return Leave(start, gate, hold, bound, darkest, brightest, move, turn_leave, thickest, widest)
 
     def like(self) -> tuple[Tensor, ...]:
         """Tensors of the shapes of what changes: means, turns, log scales, logits, colours."""
@@ -171,7 +178,8 @@ class Leave:
             self.gate.view(-1, *[1] * (c.dim() - 1)) * c for c in change
         )
         # Thin stays thinner than wide, within bounds: needles and shards show when the head turns.
-        size = torch.minimum(start.log_scales + log_scales, self.thickest).clamp(*SIZES)
+        size = torch.minimum(start.log_scales + log_scales, self.thickest).clamp_min(SIZES[0])
+        size = torch.minimum(size, self.widest)
         size = torch.maximum(size, size.detach().amax(-1, keepdim=True) - 2.3)
         color = (start.colors + self.bound * torch.tanh(colors / self.bound)).clamp(
             self.darkest, self.brightest

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.layout import FRAMES, REGIONS, make_layout
@@ -14,6 +15,7 @@ from avatar_core.template import (
     relaxed_rotvecs,
 )
 from avatar_core.template import landmarks as L
+from avatar_core.template.mesh import PARTS
 
 SMALL = {"face": 400, "hand": 120, "eyes": 40, "mouth_interior": 40, "body": 300}
 
@@ -104,6 +106,17 @@ def test_layout_is_deterministic_keeps_budgets_and_holds_the_mid_lips():
     lip = template.vertices[template.vertex_of_base[L.UPPER_LIP_MIDDLE]]
     assert points[layout.lips_upper[0]] == pytest.approx(lip, abs=1e-6)
     assert not (make_layout(ParticleBudgets(**SMALL, seed=4)).triangles == layout.triangles).all()
+
+
+def test_front_teeth_have_particles_of_their_own():
+    template, layout = load_template(), make_layout(ParticleBudgets())
+    inside = layout.region == REGIONS["mouth_interior"]
+    part = template.part[layout.triangles[:, 0]]
+    upper = np.flatnonzero(inside & (part == PARTS["upper_teeth"]))
+    # A tooth in front is some 8 mm wide: its neighbours are nearer.
+    front = upper[np.argsort(layout.template_positions[upper, 1])[:40]]
+    distance, _ = cKDTree(layout.template_positions[upper]).query(layout.template_positions[front], k=2)
+    assert np.median(distance[:, 1]) < 0.0035 and inside.sum() == 420
 
 
 def test_carriers_are_world_frame_and_rigid():
