@@ -19,7 +19,7 @@ from torch import Tensor
 from avatar_core.fit import losses
 from avatar_core.fit.clip_refine import FlooredAdam, render_window
 from avatar_core.fit.pictures import Pictures
-from avatar_core.fit.rig import FitRig, bones, orient, place
+from avatar_core.fit.rig import FitRig, Ride, bones, orient, place, ride
 from avatar_core.fit.track import Track
 from avatar_core.geometry.camera import Camera, project
 
@@ -65,7 +65,7 @@ def align(
             optimizer.clear()
             shift = 1e-3 * (found + free * (spread @ part))
             points = displaced_points(rig, look.transforms, look.weights, shift)
-            loss = picture_loss(rig, points, look.turned, camera, pictures, look.chosen, level.shrink)
+            loss = picture_loss(rig, points, look.how, camera, pictures, look.chosen, level.shrink)
             loss = loss + TIE * losses.point_loss(
                 project(points[:, rig.n_base :], track.camera), look.marks, look.marks_weight
             )
@@ -77,13 +77,13 @@ def align(
 
 @dataclass(frozen=True)
 class Look:
-    """The chosen frames (F,) of a clip where the track left them: transforms (F,R,12), face actions (F,A), turns (F,N,4) of the
-    particles; keypoints (F,M,2) px and their weight (F,M)."""
+    """The chosen frames (F,) of a clip where the track left them: transforms (F,R,12), face actions (F,A), turns of the
+    splats; keypoints (F,M,2) px and their weight (F,M)."""
 
     chosen: Tensor
     transforms: Tensor
     weights: Tensor
-    turned: Tensor
+    how: Ride
     marks: Tensor
     marks_weight: Tensor
 
@@ -95,8 +95,8 @@ def make_look(rig: FitRig, track: Track, xy: np.ndarray, point_weight: Tensor) -
     marks = torch.from_numpy(np.asarray(xy, np.float32)).to(device)[chosen]
     weights = track.weights[chosen]
     transforms, quats = bones(rig, track.rotvecs[chosen], track.translation[chosen])
-    turned = orient(rig, quats, weights)
-    return Look(chosen, transforms, weights, turned, marks, point_weight[chosen])
+    how = ride(rig, orient(rig, quats, weights))
+    return Look(chosen, transforms, weights, how, marks, point_weight[chosen])
 
 
 def displaced_points(rig: FitRig, transforms: Tensor, weights: Tensor, shift: Tensor) -> Tensor:
@@ -125,16 +125,13 @@ def displaced(rig: FitRig, shift: Tensor) -> FitRig:
 def below_head(rig: FitRig) -> Tensor:
     """(K,3) how freely nodes may move by axis: 0 on the head, up to 1 on the body; never in depth, which the
     picture hardly shows and which would bend the face against its skull."""
-    (head,) = rig.skeleton.index("head")
-    followers = rig.blend.transpose @ torch.stack([rig.skin[head], torch.ones_like(rig.skin[head])], 1)
-    share = followers[:, 0] / followers[:, 1].clamp_min(1e-6)
-    return (1 - share)[:, None] * share.new_tensor([1.0, 0.0, 1.0])
+    return (1 - rig.node_head)[:, None] * rig.node_head.new_tensor([1.0, 0.0, 1.0])
 
 
 def picture_loss(
     rig: FitRig,
     points: Tensor,
-    turned: Tensor,
+    how: Ride,
     camera: Camera,
     pictures: Pictures,
     chosen: Tensor,
@@ -143,7 +140,7 @@ def picture_loss(
     """L1 of the chosen frames' pictures and outlines, all smaller by `shrink`, per pixel of the foreground."""
     background = losses.shrink(pictures.background, shrink)
     colors = rig.colors.expand(len(chosen), -1, -1)
-    image, alpha = render_window(rig, points[:, : rig.n_base], turned, colors, camera, background)
+    image, alpha = render_window(rig, points[:, : rig.n_base], how, colors, camera, background)
     target = losses.shrink(pictures.target[chosen], shrink)
     mask = losses.shrink(pictures.foreground[chosen], shrink)
     error = (image - target).abs().mean(1) + (alpha - mask).abs()

@@ -20,7 +20,7 @@ from avatar_core.errors import UserError
 from avatar_core.fit import losses
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import Pictures
-from avatar_core.fit.rig import FitRig, bones, orient, place, splats
+from avatar_core.fit.rig import FitRig, Ride, bones, orient, place, ride, splats
 from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.particles.splats import rasterize_splats
@@ -104,12 +104,10 @@ def windows(frames: int, size: int) -> list[slice]:
 
 
 def render_window(
-    rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor, camera: Camera, background: Tensor
+    rig: FitRig, base: Tensor, how: Ride, colors: Tensor, camera: Camera, background: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Base particles (F,N,3), turns (F,N,4), colours (F,N+S,3), background (3,H,W) -> images (F,3,H,W), coverage (F,H,W)."""
-    image, alpha = rasterize_splats(
-        splats(rig, base, turned, colors), camera, eps2d=rig.canonical.eps2d(camera)
-    )
+    """Base particles (F,N,3), their turns, colours (F,N+S,3), background (3,H,W) -> images (F,3,H,W), coverage (F,H,W)."""
+    image, alpha = rasterize_splats(splats(rig, base, how, colors), camera, eps2d=rig.canonical.eps2d(camera))
     # The renderer's pictures are planar in memory: over the background as such.
     alpha = alpha[..., 0]
     return image.movedim(-1, 1) + (1 - alpha[:, None]) * background, alpha
@@ -172,7 +170,7 @@ def backward(
     track: Track,
     clip: Clip,
     config: FitConfig,
-    turns: dict[int, Tensor] | None = None,
+    turns: dict[int, Ride] | None = None,
 ) -> Tensor:
     """Adds the gradients of all losses to the parameters; returns the loss. `turns` keeps the particles' orientations,
     by window, between calls."""
@@ -186,7 +184,8 @@ def backward(
     for window in windows(frames, config.batch):
         share = (window.stop - window.start) / frames
         if window.start not in turns:
-            turns[window.start] = orient(rig, quats[window], motion.weights[window], motion.turn[window])
+            turned = orient(rig, quats[window], motion.weights[window], motion.turn[window])
+            turns[window.start] = ride(rig, turned)
         loss = share * window_loss(rig, motion, leaf, turns[window.start], track.camera, clip, window, config)
         loss.backward()
         total = total + loss.detach()
@@ -237,26 +236,27 @@ def window_loss(
     rig: FitRig,
     motion: Motion,
     transforms: Tensor,
-    turned: Tensor,
+    how: Ride,
     camera: Camera,
     clip: Clip,
     window: slice,
     config: FitConfig,
 ) -> Tensor:
-    """Picture and point losses of a window of frames; transforms (T,R,12) of the whole clip, turned (F,N,4)."""
+    """Picture and point losses of a window of frames; transforms (T,R,12) of the whole clip, turns of the window."""
     w, n = config.weights, rig.n_base
     weights, turn = motion.weights[window], motion.turn[window]
     points = place(rig, transforms[window], weights, 1e-3 * motion.shift[window], turn)
+    base, marks = points.split([n, points.shape[1] - n], 1)
     pictures = clip.pictures
     image, alpha = render_window(
-        rig, points[:, :n], turned, shaded(rig, motion.shade[window]), camera, pictures.background
+        rig, base, how, shaded(rig, motion.shade[window]), camera, pictures.background
     )
     loss = pictures_loss(image, alpha, clip, window, config)
     if w.tracks > 0 and len(clip.particles):
-        seen = project(points[:, clip.particles], camera)
+        seen = project(base[:, clip.particles], camera)
         loss = loss + w.tracks * losses.point_loss(seen, clip.targets[window], clip.seen[window])
     if w.keypoints > 0:
-        seen, xy, weight = project(points[:, n:], camera), clip.xy[window], clip.point_weight[window]
+        seen, xy, weight = project(marks, camera), clip.xy[window], clip.point_weight[window]
         loss = loss + w.keypoints * keypoint_loss(seen, xy, weight, config)
     return loss
 

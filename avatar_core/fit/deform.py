@@ -29,7 +29,7 @@ from avatar_core.fit.config import FitConfig
 from avatar_core.fit.nodes import NodeGraph
 from avatar_core.fit.pictures import Pictures, frame_psnr, make_pictures
 from avatar_core.fit.pose import Pose
-from avatar_core.fit.rig import FitRig, bones, make_rig, place, subset
+from avatar_core.fit.rig import FitRig, bones, make_rig, orient, place, ride, splats, subset
 from avatar_core.fit.track import Track, keypoint_weights, track_clip
 from avatar_core.geometry.camera import Camera
 from avatar_core.geometry.rotations import quat_mul
@@ -37,12 +37,16 @@ from avatar_core.particles.canonical import Canonical
 from avatar_core.particles.deformation import Deformation, LocalFrames
 from avatar_core.particles.framing import VISIBLE
 from avatar_core.particles.layout import ParticleLayout
+from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding, bind_tracks
 from avatar_core.progress import Progress, silent
 from avatar_core.template import Template, load_template
 from avatar_core.template.landmarks import KEYPOINTS, indices
 
 DEFAULT = FitConfig()
+EVERY = 4  # frames apart are those that tell which particles show
+MARGIN = 0.1  # of the picture's size, by which particles may still come into it
+SHOWS = 0.05 / 256**2  # of the picture's pixels: a particle that never shows more counts as hidden
 T = TypeVar("T")
 
 
@@ -151,7 +155,7 @@ def fit_clips(
         make_pictures(clip.frames, clip.masks, xy, confidence, config.weights).to(compute.device)
         for clip, xy, confidence in zip(clips, xys, confidences, strict=True)
     ]
-    seen = [subset(rig, _in_view(rig, track)) for rig, track in zip(rigs, tracks, strict=True)]
+    seen = [subset(rig, in_view(rig, track, config.batch)) for rig, track in zip(rigs, tracks, strict=True)]
     weights = [keypoint_weights(c, config.track).to(compute.device) for c in confidences]
     hold_head = VISIBLE[framing]["face"]
     align_all = together.align_clips if many else _each(align)
@@ -216,7 +220,7 @@ def _finish(
         with torch.no_grad():
             base, turned = motion.particles(rig, window)
             image, _ = render_window(
-                rig, base, turned, motion.colors(rig, window), track.camera, pictures.background
+                rig, base, ride(rig, turned), motion.colors(rig, window), track.camera, pictures.background
             )
         images.append(image)
         means.append(base)
@@ -254,15 +258,28 @@ def _finish(
     )
 
 
-def _in_view(rig: FitRig, track: Track, margin: float = 0.1, every: int = 8) -> np.ndarray:
-    """Base particles that come within the picture, grown by `margin` of its size, in some of the frames."""
+def in_view(rig: FitRig, track: Track, batch: int) -> np.ndarray:
+    """Base particles that show in some of the frames, or whose shells do: what is behind others, or outside of the picture grown
+    by MARGIN, need not be drawn in every step."""
+    width, height = track.camera.width, track.camera.height
+    camera = track.camera.crop(
+        -MARGIN * width, -MARGIN * height, *((1 + 2 * MARGIN) * s for s in (width, height))
+    )
+    shown = rig.colors.new_zeros(len(rig.colors))
     with torch.no_grad():
-        transforms, _ = bones(rig, track.rotvecs[::every], track.translation[::every])
-        points = place(rig, transforms, track.weights[::every], points=slice(0, rig.n_base))
-    xy, _ = track.camera.project(points.cpu().numpy())
-    size = np.array([track.camera.width, track.camera.height])
-    inside = ((xy > -margin * size) & (xy < (1 + margin) * size)).all(-1)
-    return np.flatnonzero(inside.any(0))
+        transforms, quats = bones(rig, track.rotvecs[::EVERY], track.translation[::EVERY])
+    for window in windows(len(transforms), batch):
+        weights = track.weights[::EVERY][window]
+        base = place(rig, transforms[window], weights, points=slice(0, rig.n_base))
+        # The gradient of all pixels' sum by a splat's colour is how many of them show it.
+        colors = rig.colors.repeat(len(weights), 1, 1).requires_grad_()
+        how = ride(rig, orient(rig, quats[window], weights))
+        image, _ = rasterize_splats(splats(rig, base, how, colors), camera, eps2d=rig.canonical.eps2d(camera))
+        (pixels,) = torch.autograd.grad(image[..., 0].sum(), colors)
+        shown = torch.maximum(shown, pixels[..., 0].amax(0))
+    base, shells = shown.split([rig.n_base, len(rig.shell_anchor)])
+    most = base.scatter_reduce(0, rig.shell_anchor, shells, "amax")
+    return np.flatnonzero((most > SHOWS * width * height).cpu().numpy())
 
 
 def _bind(rig: FitRig, track: Track, tracks: np.ndarray) -> TrackBinding:

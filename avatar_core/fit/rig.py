@@ -43,6 +43,7 @@ class FitRig:
     nodes: NodeGraph
     node_rest: Tensor  # (K,3)
     node_tight: Tensor  # (K,) 1, more at the lips: how tightly corrections are held
+    node_head: Tensor  # (K,) share of the head in what follows a node, seen or not
     edges: Tensor  # (E,2)
     edge_weight: Tensor  # (E,)
     quats: Tensor  # (N,4)
@@ -116,6 +117,7 @@ def make_rig(
         nodes=nodes,
         node_rest=_f32(node_rest),
         node_tight=_f32(tight),
+        node_head=_f32(_head_share(bone_skin[:, skeleton.index("head")[0]], blend)),
         edges=torch.from_numpy(nodes.edges),
         edge_weight=torch.from_numpy(nodes.edge_weight),
         quats=quats[:n],
@@ -175,28 +177,23 @@ def place(
     at the canonical pose; `points`: which of the P."""
     t = len(weights)
     rest, actions = rig.rest[:, points], rig.actions[:, :, points]
-    x = rest + (weights @ actions.flatten(1)).view(t, 3, -1)
+    x = torch.addmm(rest.reshape(1, -1), weights, actions.flatten(1)).view(t, 3, -1)
     if shift is not None and turn is not None:
         # x + shift + turn x (x - node), linear: corrections are small.
         fixed = shift - torch.linalg.cross(turn, rig.node_rest.expand_as(turn))
-        mixed = rig.blend(torch.cat([fixed, turn], -1).transpose(0, 1).flatten(1))
-        mixed = mixed.view(-1, t, 6).permute(1, 2, 0)[..., points]
-        a, w = mixed[:, :3], mixed[:, 3:]
-        x = (
-            x
-            + a
-            + torch.stack(
-                [
-                    w[:, 1] * rest[2] - w[:, 2] * rest[1],
-                    w[:, 2] * rest[0] - w[:, 0] * rest[2],
-                    w[:, 0] * rest[1] - w[:, 1] * rest[0],
-                ],
-                1,
-            )
-        )
+        mixed = rig.blend(torch.cat([fixed, turn], -1).transpose(0, 1).flatten(1))[points]
+        a, w = mixed.T.contiguous().view(t, 6, -1).split(3, 1)
+        x = x + a + _cross(w, rest)
     m = (transforms.transpose(1, 2).reshape(t * 12, -1) @ rig.skin[:, points]).view(t, 4, 3, -1)
-    posed = m[:, 0] * x[:, :1] + m[:, 1] * x[:, 1:2] + m[:, 2] * x[:, 2:] + m[:, 3]
-    return posed.transpose(1, 2)
+    # Parts by unbind: the gradient of a part that was sliced is a whole of zeros.
+    (m0, m1, m2, m3), (x0, x1, x2) = m.unbind(1), x.split(1, 1)
+    return m3.addcmul(m0, x0).addcmul(m1, x1).addcmul(m2, x2).transpose(1, 2)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """a x b, of (T,3,P) and (3,P): the axes are rows, which `torch.linalg.cross` reads with a stride."""
+    (x, y, z), (u, v, w) = a.unbind(1), b
+    return torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], 1)
 
 
 @torch.no_grad()
@@ -204,22 +201,33 @@ def orient(rig: FitRig, bone_quats: Tensor, weights: Tensor, turn: Tensor | None
     """Turn (T,N,4) of every base particle against its canonical orientation. No gradient: the picture hardly feels it."""
     t, n = len(weights), rig.n_base
     mixed = (bone_quats.transpose(1, 2).reshape(t * 4, -1) @ rig.skin[:, :n]).view(t, 4, n)
-    mixed = torch.nn.functional.normalize(mixed, dim=1)
+    mixed = mixed * mixed.square().sum(1, keepdim=True).rsqrt()
     local = (weights @ rig.turns.flatten(1)).view(t, 3, n)
     if turn is not None:
-        local = local + rig.blend(turn.transpose(0, 1).flatten(1)).view(-1, t, 3).permute(1, 2, 0)[..., :n]
+        local = local + rig.blend(turn.transpose(0, 1).flatten(1))[:n].T.reshape(t, 3, n)
     return quat_mul(mixed.transpose(1, 2), quat_from_rotvec(local.transpose(1, 2)))
 
 
-def splats(rig: FitRig, base: Tensor, turned: Tensor, colors: Tensor) -> Splats:
-    """Base particles (T,N,3), their turns (T,N,4), colours (T,N+S,3) -> all splats: shells ride on their anchors."""
-    means, quats = base, quat_mul(turned, rig.quats)
-    if len(rig.shell_anchor):
-        anchor_turn = turned[:, rig.shell_anchor]
-        shells = base[:, rig.shell_anchor] + quat_rotate(anchor_turn, rig.shell_lever)
-        means = torch.cat([means, shells], 1)
-        quats = torch.cat([quats, quat_mul(anchor_turn, rig.shell_quats)], 1)
-    return Splats(means, quats, rig.scales, rig.opacities, colors)
+@dataclass(frozen=True)
+class Ride:
+    """How splats go with base particles: quats (T,N+S,4) of all; lever (T,S,3) m from the anchors to the shells."""
+
+    quats: Tensor
+    lever: Tensor
+
+
+@torch.no_grad()
+def ride(rig: FitRig, turned: Tensor) -> Ride:
+    """From the turns (T,N,4) of the base particles."""
+    quats, anchor_turn = quat_mul(turned, rig.quats), turned[:, rig.shell_anchor]
+    shells = quat_mul(anchor_turn, rig.shell_quats)
+    return Ride(torch.cat([quats, shells], 1), quat_rotate(anchor_turn, rig.shell_lever))
+
+
+def splats(rig: FitRig, base: Tensor, how: Ride, colors: Tensor) -> Splats:
+    """Base particles (T,N,3), their turns, colours (T,N+S,3) -> all splats: shells ride on their anchors."""
+    means = torch.cat([base, base[:, rig.shell_anchor] + how.lever], 1)
+    return Splats(means, how.quats, rig.scales, rig.opacities, colors)
 
 
 def canonical_surface(canonical: Canonical, template: Template) -> tuple[np.ndarray, np.ndarray]:
@@ -267,6 +275,11 @@ def _keypoint_rows(
     rest[bone_rows] = joints[bone_columns]
     ones = np.ones(len(bone_rows))
     return pick, rest, csr_matrix((ones, (bone_rows, bone_columns)), shape=(m, len(names)))
+
+
+def _head_share(head: np.ndarray, blend: csr_matrix) -> np.ndarray:
+    """(K,) mean weight of the head bone (P,) over what follows a node."""
+    return (blend.T @ head) / np.maximum(np.asarray(blend.sum(0)).ravel(), 1e-6)
 
 
 def _carrier(

@@ -33,7 +33,7 @@ from avatar_core.fit.clip_refine import (
 )
 from avatar_core.fit.config import FitConfig, SkeletonTrackConfig
 from avatar_core.fit.pictures import Pictures
-from avatar_core.fit.rig import FitRig, bones, orient, place
+from avatar_core.fit.rig import FitRig, bones, orient, place, ride
 from avatar_core.fit.several import Parameters, Several, filled, stacked_curves
 from avatar_core.fit.track import (
     Curves,
@@ -134,7 +134,7 @@ def align_clips(
             slopes = torch.zeros_like(points)
             for k, (rig, look, camera, shown) in enumerate(zip(rigs, looks, cameras, pictures, strict=True)):
                 own = points[k, :, : rig.n_base].detach().requires_grad_()
-                align.picture_loss(rig, own, look.turned, camera, shown, look.chosen, level.shrink).backward()
+                align.picture_loss(rig, own, look.how, camera, shown, look.chosen, level.shrink).backward()
                 slopes[k, :, : rig.n_base] = _grad(own)
             rest = several.each(beside, points, shift, marks, marks_weight, *matrices)
             torch.autograd.backward([rest.sum(), points], [None, slopes])
@@ -230,9 +230,9 @@ class ClipsRefinement:
         base = points[k, :frames, :n].detach().requires_grad_()
         shade = self.parameters.own[k][6].detach().requires_grad_()
         for window in windows(frames, DRAWN):
-            turned, colors = self.turned[k, window, :n], shaded(rig, shade[window])
+            how, colors = ride(rig, self.turned[k, window, :n]), shaded(rig, shade[window])
             image, alpha = render_window(
-                rig, base[window], turned, colors, self.cameras[k], clip.pictures.background
+                rig, base[window], how, colors, self.cameras[k], clip.pictures.background
             )
             share = (window.stop - window.start) / frames
             (share * pictures_loss(image, alpha, clip, window, config)).backward()

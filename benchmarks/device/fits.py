@@ -71,7 +71,7 @@ def clips(params: Params, compute: Compute) -> Iterator[Step]:
     blend, no_graph = cast(SparseBlend, _Blend(points)), cast(NodeGraph, None)
     rig = FitRig(
         canonical, skeleton.to(device), zeros(3, points), zeros(bones, points), zeros(actions, 3, points),
-        zeros(actions, 3, n), blend, no_graph, zeros(NODES, 3), zeros(NODES), ids(EDGES, 2), zeros(EDGES),
+        zeros(actions, 3, n), blend, no_graph, zeros(NODES, 3), zeros(NODES), zeros(NODES), ids(EDGES, 2), zeros(EDGES),
         zeros(n, 4), ids(shells), zeros(shells, 3), zeros(n + shells, 3), zeros(n + shells), zeros(n + shells, 3),
         zeros(shells, 4), 1.7, tuple(template.face_action_names),
     )  # fmt: skip
