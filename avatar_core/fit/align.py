@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from avatar_core.fit import losses
-from avatar_core.fit.clip_refine import FlooredAdam, render_window
+from avatar_core.fit.adam import FlooredAdam
+from avatar_core.fit.clip_refine import render_window
 from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, Ride, bones, orient, place, ride
 from avatar_core.fit.track import Track

@@ -9,7 +9,6 @@ Shapes: T frames, F frames of a window, N base particles, S shells, P = N + M po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.fit import losses
+from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import Pictures
 from avatar_core.fit.rig import FitRig, Ride, bones, orient, place, ride, splats
@@ -70,6 +70,12 @@ class Clip:
     point_weight: Tensor
     highpass: Tensor
 
+    def seen_in(self, window: slice) -> losses.Seen:
+        p = self.pictures
+        return losses.Seen(
+            p.target[window], p.foreground[window], p.weight[window], p.background, self.structure[window]
+        )
+
 
 def make_clip(
     pictures: Pictures, binding: TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
@@ -107,10 +113,14 @@ def render_window(
     rig: FitRig, base: Tensor, how: Ride, colors: Tensor, camera: Camera, background: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Base particles (F,N,3), their turns, colours (F,N+S,3), background (3,H,W) -> images (F,3,H,W), coverage (F,H,W)."""
+    image, alpha = draw(rig, base, how, colors, camera)
+    return image + (1 - alpha[:, None]) * background, alpha
+
+
+def draw(rig: FitRig, base: Tensor, how: Ride, colors: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """`render_window` over black."""
     image, alpha = rasterize_splats(splats(rig, base, how, colors), camera, eps2d=rig.canonical.eps2d(camera))
-    # The renderer's pictures are planar in memory: over the background as such.
-    alpha = alpha[..., 0]
-    return image.movedim(-1, 1) + (1 - alpha[:, None]) * background, alpha
+    return image.movedim(-1, 1), alpha[..., 0]  # planar in memory as it comes
 
 
 def refine_clip(
@@ -215,10 +225,8 @@ def motion_prior(
     weights, shift, turn, shade = motion.weights, motion.shift, motion.turn, motion.shade
     loss = config.action_prior * losses.frame_mean((weights - tracked).square().sum(-1), real)
     loss = loss + 2.0 * losses.bounds_loss(weights, real) * weights.shape[1]
-    within, across = (
-        losses.arap_edges(1e-3 * shift, turn, rig.node_rest, rig.edges, rig.edge_weight, adjacent, real)
-        for adjacent in (False, True)
-    )
+    strain = losses.edge_strain(1e-3 * shift, turn, rig.node_rest, rig.edges)
+    within, across = (losses.strain_energy(s, rig.edge_weight, real) for s in (strain, strain.diff(dim=0)))
     loss = loss + w.arap * 200 * (within + 2 * across)
     moved = (shift.square().sum(-1) + 400 * turn.square().sum(-1)) * tight
     loss = loss + w.locality * 0.02 * losses.frame_mean(moved, real)
@@ -247,11 +255,8 @@ def window_loss(
     weights, turn = motion.weights[window], motion.turn[window]
     points = place(rig, transforms[window], weights, 1e-3 * motion.shift[window], turn)
     base, marks = points.split([n, points.shape[1] - n], 1)
-    pictures = clip.pictures
-    image, alpha = render_window(
-        rig, base, how, shaded(rig, motion.shade[window]), camera, pictures.background
-    )
-    loss = pictures_loss(image, alpha, clip, window, config)
+    image, alpha = draw(rig, base, how, shaded(rig, motion.shade[window]), camera)
+    loss = losses.picture_loss(image, alpha, clip.seen_in(window), w)
     if w.tracks > 0 and len(clip.particles):
         seen = project(base[:, clip.particles], camera)
         loss = loss + w.tracks * losses.point_loss(seen, clip.targets[window], clip.seen[window])
@@ -261,66 +266,7 @@ def window_loss(
     return loss
 
 
-def pictures_loss(image: Tensor, alpha: Tensor, clip: Clip, window: slice, config: FitConfig) -> Tensor:
-    """Of the pictures (F,3,H,W) of a window and their coverage (F,H,W): means over its frames."""
-    w, pictures = config.weights, clip.pictures
-    loss = w.l1 * losses.weighted_l1(image, pictures.target[window], pictures.weight[window])
-    if w.ssim > 0:
-        loss = loss + w.ssim * losses.box_ssim_loss(image, clip.structure[window])
-    if w.mask > 0:
-        loss = loss + w.mask * losses.mask_loss(alpha, pictures.foreground[window])
-    return loss
-
-
 def keypoint_loss(seen: Tensor, xy: Tensor, weight: Tensor, config: FitConfig) -> Tensor:
     """Of keypoints (F,M,2) px where they should be, weight (F,M): places, and openings of lips and lids."""
     opening = opening_loss(seen, xy, weight)
     return losses.point_loss(seen, xy, weight) + config.track.opening * opening
-
-
-class FlooredAdam:
-    """Adam whose second moment is at least a tenth of its mean over the tensor; undoable by one step."""
-
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        rates: Sequence[float],
-        betas: tuple[float, float] = (0.8, 0.98),
-        floor: float = 0.1,
-    ) -> None:
-        self.parameters, self.rates, self.betas, self.floor = list(parameters), list(rates), betas, floor
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.before = [p.detach().clone() for p in self.parameters]
-        self.count = 0
-
-    def clear(self) -> None:
-        for p in self.parameters:
-            p.grad = None
-
-    def finite(self) -> Tensor:
-        """Of all gradients: the one number that a step reads back from the device."""
-        return torch.stack(
-            [torch.isfinite(p.grad).all() for p in self.parameters if p.grad is not None]
-        ).all()
-
-    @torch.no_grad()
-    def undo(self) -> None:
-        """Back to before the last step, with half the rates."""
-        for p, old in zip(self.parameters, self.before, strict=True):
-            p.copy_(old)
-        self.rates = [0.5 * r for r in self.rates]
-
-    @torch.no_grad()
-    def step(self, factor: float = 1.0) -> None:
-        self.count += 1
-        a, b = self.betas
-        for i, p in enumerate(self.parameters):
-            self.before[i].copy_(p)
-            if p.grad is None:
-                continue
-            self.first[i].mul_(a).add_(p.grad, alpha=1 - a)
-            self.second[i].mul_(b).addcmul_(p.grad, p.grad, value=1 - b)
-            variance = self.second[i] + self.floor * self.second[i].mean()
-            size = (variance / (1 - b**self.count)).sqrt_().add_(1e-12)
-            p.addcdiv_(self.first[i] / (1 - a**self.count), size, value=-self.rates[i] * factor)

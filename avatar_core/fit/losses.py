@@ -16,34 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avatar_core.fit.config import FitWeights
+
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 SSIM_WINDOW = 4  # px at half resolution
-
-
-class _WeightedL1(torch.autograd.Function):
-    """`weighted_l1` with its gradient written out: two passes over the pictures where autograd would take eight."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        error = image - target
-        scale = 1 / (3 * weight[0].numel() * len(image))
-        ctx.save_for_backward(error, weight)
-        ctx.scale = scale
-        return torch.linalg.vecdot(error.abs().sum(1).flatten(), weight.flatten()) * scale
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        error, weight = ctx.saved_tensors
-        return error.sign().mul_((weight * (grads[0] * ctx.scale))[:, None]), None, None
-
-
-def weighted_l1(image: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Images (T,3,H,W) in [0,1], weight (T,H,W) >= 0 -> sum of weighted absolute errors per frame's pixel count.
-
-    Differentiable in the image alone.
-    Locked by test_weighted_l1_counts_only_weighted_pixels, test_weighted_l1_has_the_gradient_of_its_formula.
-    """
-    return cast(Tensor, _WeightedL1.apply(image, target, weight))
 
 
 @dataclass(frozen=True)
@@ -71,19 +47,38 @@ def structure(target: Tensor, weight: Tensor) -> Structure:
     return Structure(half, mean, variance, box_windows(shrink(weight[:, None], 2))[:, 0])
 
 
-def box_ssim_loss(image: Tensor, target: Structure) -> Tensor:
-    """1 - SSIM at half resolution over box windows of SSIM_WINDOW half-resolution px at half-window stride.
+def box_ssim_loss(half: Tensor, target: Structure) -> tuple[Tensor, Tensor]:
+    """1 - SSIM over box windows of SSIM_WINDOW px at half that stride, and its gradient, which autograd would take three times
+    as long for. half (T,3,H/2,W/2), pictures at half resolution -> scalar, per window and frame; slope of the shape of half.
 
-    image (T,3,H,W) -> scalar, per window and frame. It compares structure; fine detail is left to the L1 term.
-    Locked by test_ssim_is_zero_for_equal_and_falls_with_structure.
+    It compares structure; fine detail is left to the L1 term.
+    Locked by test_ssim_is_zero_for_equal_and_falls_with_structure, test_ssim_has_the_gradient_of_its_formula.
     """
-    half = shrink(image, 2)
-    mean = box_windows(half)
-    variance = box_windows(half * half) - mean * mean
-    both = box_windows(half * target.half) - mean * target.mean
-    top = (2 * mean * target.mean + SSIM_C1) * (2 * both + SSIM_C2)
-    bottom = (mean * mean + target.mean.square() + SSIM_C1) * (variance.relu() + target.variance + SSIM_C2)
-    return ((1 - (top / bottom).mean(1)) * target.weight).sum() / (target.weight[0].numel() * len(image))
+    mean, like = box_windows(half), target.mean
+    variance = box_windows(half * half).addcmul_(mean, mean, value=-1)
+    both = box_windows(half * target.half).addcmul_(mean, like, value=-1)
+    a, b = 2 * mean * like + SSIM_C1, 2 * both + SSIM_C2
+    c, d = mean * mean + like * like + SSIM_C1, variance.relu() + target.variance + SSIM_C2
+    ssim, share = a * b / (c * d), target.weight / (target.weight[0].numel() * len(half))
+    by_both, by_variance = 2 * a / (c * d), ssim / d * -(variance > 0).float()
+    by_mean = 2 * like * b / (c * d) - 2 * mean * ssim / c - like * by_both - 2 * mean * by_variance
+    part = -share[:, None] / 3
+    size = half.shape[-2:]
+    slope = _windows_slope(part * by_mean, size)
+    slope.addcmul_(half, _windows_slope(2 * part * by_variance, size))
+    slope.addcmul_(target.half, _windows_slope(part * by_both, size))
+    return ((1 - ssim.mean(1)) * share).sum(), slope
+
+
+def _windows_slope(slope: Tensor, size: tuple[int, ...]) -> Tensor:
+    """From slopes by `box_windows` of pictures of `size` those by the pictures: each pixel lies in up to four windows."""
+    cell = (
+        F.pad(slope, (0, 1, 0, 1))
+        + F.pad(slope, (1, 0, 0, 1))
+        + F.pad(slope, (0, 1, 1, 0))
+        + F.pad(slope, (1, 0, 1, 0))
+    )
+    return enlarge(cell / SSIM_WINDOW**2, SSIM_WINDOW // 2, size)
 
 
 def box_windows(x: Tensor) -> Tensor:
@@ -96,43 +91,72 @@ def box_windows(x: Tensor) -> Tensor:
     return 0.25 * (rows[..., 1:] + rows[..., :-1])
 
 
-class _Shrink(torch.autograd.Function):
-    """`shrink` as sums of strided views, its gradient as one copy: three times as fast as average pooling."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: int) -> Tensor:
-        ctx.factor, ctx.shape = factor, x.shape
-        height, width = x.shape[-2] // factor * factor, x.shape[-1] // factor * factor
-        x = x[..., :height, :width]
-        rows = sum((x[..., k::factor, :] for k in range(1, factor)), start=x[..., ::factor, :])
-        columns = sum((rows[..., k::factor] for k in range(1, factor)), start=rows[..., ::factor])
-        return columns / factor**2
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        factor, (height, width) = ctx.factor, ctx.shape[-2:]
-        grad = grads[0] / factor**2
-        spread = grad[..., :, None, :, None].expand(*grad.shape[:-1], factor, grad.shape[-1], factor)
-        spread = spread.reshape(*grad.shape[:-2], grad.shape[-2] * factor, grad.shape[-1] * factor)
-        if spread.shape[-2:] != (height, width):
-            spread = F.pad(spread, (0, width - spread.shape[-1], 0, height - spread.shape[-2]))
-        return spread, None
-
-
 def shrink(x: Tensor, factor: int) -> Tensor:
     """Mean over disjoint blocks of factor x factor px; a remainder at the right and bottom is left out.
 
-    Locked by test_shrink_is_average_pooling_with_its_gradient.
+    Locked by test_shrink_is_average_pooling.
     """
-    return x if factor == 1 else cast(Tensor, _Shrink.apply(x, factor))
+    if factor == 1:
+        return x
+    # sums of strided views: three times as fast as average pooling
+    height, width = x.shape[-2] // factor * factor, x.shape[-1] // factor * factor
+    x = x[..., :height, :width]
+    rows = sum((x[..., k::factor, :] for k in range(1, factor)), start=x[..., ::factor, :])
+    return sum((rows[..., k::factor] for k in range(1, factor)), start=rows[..., ::factor]) / factor**2
 
 
-def mask_loss(alpha: Tensor, mask: Tensor) -> Tensor:
-    """Rendered coverage (T,H,W) against the foreground mask (T,H,W), both in [0,1].
+def enlarge(x: Tensor, factor: int, size: tuple[int, ...]) -> Tensor:
+    """Each pixel as a block of factor x factor, zeros at the right and bottom up to `size`."""
+    big = F.interpolate(x, scale_factor=factor)
+    height, width = big.shape[-2:]
+    return big if (height, width) == tuple(size) else F.pad(big, (0, size[1] - width, 0, size[0] - height))
 
-    Locked by test_mask_loss_is_the_uncovered_and_the_overdrawn_area.
+
+class _Picture(torch.autograd.Function):
+    """`picture_loss` with its gradient written out: a dozen passes over the pictures where autograd would take thirty."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights) -> Tensor:
+        count = alpha.numel()
+        error = torch.addcmul(image, alpha[:, None], seen.background, value=-1)
+        error.add_(seen.background).sub_(seen.target)
+        slope = error.sign().mul_((seen.weight * (w.l1 / (3 * count)))[:, None])
+        loss = torch.linalg.vecdot(error.flatten(), slope.flatten())
+        if w.ssim > 0:
+            ssim, by_half = box_ssim_loss(shrink(error, 2).add_(seen.structure.half), seen.structure)
+            loss = loss + w.ssim * ssim
+            slope.add_(enlarge(by_half.mul_(w.ssim / 4), 2, image.shape[-2:]))
+        beyond = alpha - seen.foreground
+        loss = loss + w.mask * beyond.abs().mean()
+        by_alpha = beyond.sign_().mul_(w.mask / count)
+        for k in range(3):
+            by_alpha.addcmul_(slope[:, k], seen.background[k], value=-1)
+        ctx.save_for_backward(slope, by_alpha)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        slope, by_alpha = ctx.saved_tensors
+        return slope * grads[0], by_alpha * grads[0], None, None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a window of drawings is compared with: target (T,3,H,W), foreground and weight (T,H,W), background (3,H,W)."""
+
+    target: Tensor
+    foreground: Tensor
+    weight: Tensor
+    background: Tensor
+    structure: Structure
+
+
+def picture_loss(image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights) -> Tensor:
+    """Weighted L1, 1 - SSIM and outline of drawings (T,3,H,W) of coverage alpha (T,H,W), over the background; means over frames.
+
+    Differentiable in image and alpha. Locked by test_picture_loss_is_its_formula_with_its_gradient.
     """
-    return (alpha - mask).abs().mean()
+    return cast(Tensor, _Picture.apply(image, alpha, seen, w))
 
 
 def point_loss(points: Tensor, targets: Tensor, weight: Tensor, softness: float = 0.5) -> Tensor:
@@ -172,13 +196,24 @@ def arap_edges(
     Equation: sum_ij w_ij |(s_j - s_i) - omega_i x (p_j - p_i)|^2 over frames and edges, as a mean. Locked by
     test_arap_is_zero_for_rigid_motion_and_for_static_misfit.
     """
+    strain = edge_strain(shift, turn, rest, edges)
     if adjacent:
-        if len(shift) < 2:
-            return shift.sum() * 0
-        shift, turn = shift.diff(dim=0), turn.diff(dim=0)
+        strain = strain.diff(dim=0)
+    return strain_energy(strain, edge_weight, real)
+
+
+def edge_strain(shift: Tensor, turn: Tensor, rest: Tensor, edges: Tensor) -> Tensor:
+    """(T,E,3) m: how far the end of each edge is from where its node's motion takes it; linear in the motion."""
     i, j = edges[:, 0], edges[:, 1]
-    lever = rest[j] - rest[i]
-    strain = shift[:, j] - shift[:, i] - torch.linalg.cross(turn[:, i], lever.expand(len(shift), -1, -1))
+    (x, y, z), (u, v, w) = turn[:, i].unbind(-1), (rest[j] - rest[i]).unbind(-1)
+    turned = torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], -1)
+    return shift[:, j] - shift[:, i] - turned
+
+
+def strain_energy(strain: Tensor, edge_weight: Tensor, real: Tensor | None = None) -> Tensor:
+    """Mean weighted square of strains (T,E,3), of none 0. real: as in `frame_mean`."""
+    if not len(strain):
+        return strain.sum()
     return frame_mean(strain.square().sum(-1) * edge_weight, real)
 
 

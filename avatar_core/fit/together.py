@@ -16,18 +16,17 @@ from torch import Tensor
 
 from avatar_core.errors import UserError
 from avatar_core.fit import align, losses
+from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.clip_refine import (
     TROUBLE,
     TURNS_EVERY,
     Clip,
-    FlooredAdam,
     Motion,
     decay,
+    draw,
     keypoint_loss,
     motion_prior,
-    pictures_loss,
     rates,
-    render_window,
     shaded,
     windows,
 )
@@ -42,6 +41,7 @@ from avatar_core.fit.track import (
     keypoint_weights,
     make_curves,
     pose_prior,
+    track_decay,
     track_loss,
     track_optimizer,
     track_result,
@@ -73,7 +73,7 @@ def track_clips(
         ]
     )
     bases, told, order = stacked_curves(own, several.frames), Told.of(rigs[0]), own[0].order
-    optimizer, schedule = track_optimizer(parameters.all, config)
+    optimizer = track_optimizer(parameters.all, config)
 
     def loss(
         rig: FitRig, p: Any, bases: tuple[Tensor, Tensor], to: Tensor, weight: Tensor, *see: Tensor
@@ -85,11 +85,10 @@ def track_clips(
         return track_loss(rig, curves, actions, bias, to, weight, through, told, config, real)
 
     fixed = (bases, several.stack(targets), several.stack(weight), *_matrices(cameras, device), several.real)
-    for _ in range(config.iterations):
-        optimizer.zero_grad()
+    for step in range(config.iterations):
+        optimizer.clear()
         several.each(loss, parameters.all, *fixed).sum().backward()
-        optimizer.step()
-        schedule.step()
+        optimizer.step(track_decay(step, config))
     found = []
     for rig, curves, values, to, w, camera in zip(
         rigs, own, parameters.own, targets, weight, cameras, strict=True
@@ -231,11 +230,9 @@ class ClipsRefinement:
         shade = self.parameters.own[k][6].detach().requires_grad_()
         for window in windows(frames, DRAWN):
             how, colors = ride(rig, self.turned[k, window, :n]), shaded(rig, shade[window])
-            image, alpha = render_window(
-                rig, base[window], how, colors, self.cameras[k], clip.pictures.background
-            )
+            image, alpha = draw(rig, base[window], how, colors, self.cameras[k])
             share = (window.stop - window.start) / frames
-            (share * pictures_loss(image, alpha, clip, window, config)).backward()
+            (share * losses.picture_loss(image, alpha, clip.seen_in(window), config.weights)).backward()
         slopes[k, :frames, :n], shades[k, :frames] = _grad(base), _grad(shade)
 
     def _motion(self, p: Any, bases: tuple[Tensor, Tensor]) -> Motion:

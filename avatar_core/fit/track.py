@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from avatar_core.errors import UserError
+from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.losses import bounds_loss, frame_mean, point_loss
 from avatar_core.fit.rig import FitRig, bones, place
@@ -209,33 +210,26 @@ def track_clip(
     curves = make_curves(rig, frames, config)
     weights = torch.zeros(frames, len(rig.actions), device=device, requires_grad=True)
     bias = torch.zeros(len(KEYPOINTS), 3, device=device, requires_grad=True)  # mm
-    optimizer, schedule = track_optimizer((*curves.parameters(), weights, bias), config)
-    for _ in range(config.iterations):
-        optimizer.zero_grad()
+    optimizer = track_optimizer((*curves.parameters(), weights, bias), config)
+    for step in range(config.iterations):
+        optimizer.clear()
         see = partial(project, camera=camera)
         track_loss(rig, curves, weights, bias, targets, weight, see, told, config).backward()
-        optimizer.step()
-        schedule.step()
+        optimizer.step(track_decay(step, config))
     track = track_result(rig, curves, weights, targets, weight, camera)
     return curves, track
 
 
-def track_optimizer(
-    parameters: Sequence[Tensor], config: SkeletonTrackConfig
-) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam on the curves' coefficients, face actions and landmark misfit (mm), and its schedule."""
-    slow, quick, shift, weights, bias = parameters
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [slow], "lr": 0.3 * config.rate_rotation},
-            {"params": [quick], "lr": config.rate_rotation},
-            {"params": [shift], "lr": config.rate_translation},
-            {"params": [weights], "lr": config.rate_action},
-            {"params": [bias], "lr": 0.2},
-        ],
-        betas=(0.9, 0.98),
-    )
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations, eta_min=0.0)
+def track_optimizer(parameters: Sequence[Tensor], config: SkeletonTrackConfig) -> FlooredAdam:
+    """Plain Adam on the curves' coefficients, face actions and landmark misfit (mm)."""
+    turn = config.rate_rotation
+    rates = [0.3 * turn, turn, config.rate_translation, config.rate_action, 0.2]
+    return FlooredAdam(parameters, rates, betas=(0.9, 0.98), floor=0.0, least=1e-8)
+
+
+def track_decay(step: int, config: SkeletonTrackConfig) -> float:
+    """Share of the rates at a step: a cosine to nothing."""
+    return 0.5 * (1 + float(np.cos(np.pi * step / config.iterations)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from avatar_core.distill.config import DistillConfig
 from avatar_core.embed import contrastive
 from avatar_core.embed.config import ContrastiveConfig
 from avatar_core.fit import clip_refine, together
+from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.align import align
 from avatar_core.fit.config import FitConfig, SkeletonTrackConfig
 from avatar_core.fit.pictures import make_pictures
@@ -145,7 +146,7 @@ def test_fit(card, monkeypatch, dense_blends):
         ),
     )
     clip_refine.backward(rig, motion, track, clip, config, {})  # what is kept for the clip is made now
-    optimizer = clip_refine.FlooredAdam(motion.parameters(), [0.1] * 7)
+    optimizer = FlooredAdam(motion.parameters(), [0.1] * 7)
     card.in_batch = card.beside = 0
     with card:
         optimizer.clear()
@@ -154,7 +155,7 @@ def test_fit(card, monkeypatch, dense_blends):
     assert (card.in_batch, card.beside) == (0, 0)
     assert align(rig, track, pictures, xy, weight, True).device.type == "meta"
 
-    taken = count_steps(monkeypatch)
+    taken = count_steps(monkeypatch, FlooredAdam)
     settings = SkeletonTrackConfig(iterations=3)
     with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|scalar|item"):  # checked at its end
         track_clip(rig, xy, confidence, camera, settings)
@@ -167,7 +168,7 @@ def test_fit_of_several_clips(card, monkeypatch, dense_blends):
     config = FitConfig(batch=4, iterations=4)
     finite = torch.ones((), dtype=torch.bool, device="cpu")
     # whether all is finite is read once a step
-    monkeypatch.setattr(clip_refine.FlooredAdam, "finite", lambda self: finite)
+    monkeypatch.setattr(FlooredAdam, "finite", lambda self: finite)
     done = []
 
     def progress(step, *_):
@@ -182,17 +183,17 @@ def test_fit_of_several_clips(card, monkeypatch, dense_blends):
     shifts = together.align_clips(rigs, tracks, pictures, xys, weights, True)
     assert [s.device.type for s in shifts] == ["meta"] * 2
 
-    taken = count_steps(monkeypatch)
+    taken = count_steps(monkeypatch, FlooredAdam)
     settings = SkeletonTrackConfig(iterations=3)
     with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|scalar|item"):  # checked at its end
         together.track_clips(rigs, xys, confidences, [scene().camera] * 2, settings)
     assert len(taken) == settings.iterations
 
 
-def count_steps(monkeypatch):
+def count_steps(monkeypatch, optimizer=torch.optim.Adam):
     """A list that grows with every step of Adam."""
-    taken, step = [], torch.optim.Adam.step
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda *a, **k: (taken.append(1), step(*a, **k)))
+    taken, step = [], optimizer.step
+    monkeypatch.setattr(optimizer, "step", lambda *a, **k: (taken.append(1), step(*a, **k)))
     return taken
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from avatar_core.errors import UserError
-from avatar_core.fit.clip_refine import FlooredAdam, windows
+from avatar_core.fit.adam import FlooredAdam
+from avatar_core.fit.clip_refine import windows
 from avatar_core.fit.config import FitConfig, FitWeights, SkeletonTrackConfig
 from avatar_core.fit.deform import fit_clip
 from avatar_core.fit.nodes import make_nodes
