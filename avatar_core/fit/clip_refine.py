@@ -72,9 +72,7 @@ class Clip:
 
     def seen_in(self, window: slice) -> losses.Seen:
         p = self.pictures
-        return losses.Seen(
-            p.target[window], p.foreground[window], p.weight[window], p.background, self.structure[window]
-        )
+        return losses.Seen(p.target, p.foreground, p.weight, p.background, self.structure)[window]
 
 
 def make_clip(

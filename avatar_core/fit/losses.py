@@ -20,6 +20,7 @@ from avatar_core.fit.config import FitWeights
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 SSIM_WINDOW = 4  # px at half resolution
+AT_ONCE = 2  # pictures that are compared in one go on the CPU
 
 
 @dataclass(frozen=True)
@@ -112,34 +113,6 @@ def enlarge(x: Tensor, factor: int, size: tuple[int, ...]) -> Tensor:
     return big if (height, width) == tuple(size) else F.pad(big, (0, size[1] - width, 0, size[0] - height))
 
 
-class _Picture(torch.autograd.Function):
-    """`picture_loss` with its gradient written out: a dozen passes over the pictures where autograd would take thirty."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights) -> Tensor:
-        count = alpha.numel()
-        error = torch.addcmul(image, alpha[:, None], seen.background, value=-1)
-        error.add_(seen.background).sub_(seen.target)
-        slope = error.sign().mul_((seen.weight * (w.l1 / (3 * count)))[:, None])
-        loss = torch.linalg.vecdot(error.flatten(), slope.flatten())
-        if w.ssim > 0:
-            ssim, by_half = box_ssim_loss(shrink(error, 2).add_(seen.structure.half), seen.structure)
-            loss = loss + w.ssim * ssim
-            slope.add_(enlarge(by_half.mul_(w.ssim / 4), 2, image.shape[-2:]))
-        beyond = alpha - seen.foreground
-        loss = loss + w.mask * beyond.abs().mean()
-        by_alpha = beyond.sign_().mul_(w.mask / count)
-        for k in range(3):
-            by_alpha.addcmul_(slope[:, k], seen.background[k], value=-1)
-        ctx.save_for_backward(slope, by_alpha)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        slope, by_alpha = ctx.saved_tensors
-        return slope * grads[0], by_alpha * grads[0], None, None
-
-
 @dataclass(frozen=True)
 class Seen:
     """What a window of drawings is compared with: target (T,3,H,W), foreground and weight (T,H,W), background (3,H,W)."""
@@ -149,6 +122,56 @@ class Seen:
     weight: Tensor
     background: Tensor
     structure: Structure
+
+    def __getitem__(self, window: slice) -> Seen:
+        parts = (self.target[window], self.foreground[window], self.weight[window])
+        return Seen(*parts, self.background, self.structure[window])
+
+
+class _Picture(torch.autograd.Function):
+    """`picture_loss` with its gradient written out: a dozen passes over the pictures where autograd would take thirty.
+
+    A few pictures at a time on the CPU: large memory is given back to the system and asked for again, which takes as long as a pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights) -> Tensor:
+        ctx.slopes = slope, by_alpha = torch.empty_like(image), torch.empty_like(alpha)
+        frames, loss = len(image), image.new_zeros(())
+        size = AT_ONCE if image.device.type == "cpu" else frames
+        for k in range(0, frames, size):
+            part = slice(k, k + size)
+            share = len(image[part]) / frames
+            loss += share * _compare(
+                image[part], alpha[part], seen[part], w, share, slope[part], by_alpha[part]
+            )
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        slope, by_alpha = ctx.slopes
+        return slope.mul_(grads[0]), by_alpha.mul_(grads[0]), None, None  # used once
+
+
+def _compare(
+    image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights, share: float, slope: Tensor, by_alpha: Tensor
+) -> Tensor:
+    """The loss of some pictures; `share` of its slopes is written to slope and by_alpha."""
+    count = alpha.numel()
+    error = torch.addcmul(image, alpha[:, None], seen.background, value=-1)
+    error.add_(seen.background).sub_(seen.target)
+    torch.sign(error, out=slope).mul_((seen.weight * (w.l1 * share / (3 * count)))[:, None])
+    loss = torch.linalg.vecdot(error.flatten(), slope.flatten()) / share
+    if w.ssim > 0:
+        ssim, by_half = box_ssim_loss(shrink(error, 2).add_(seen.structure.half), seen.structure)
+        loss = loss + w.ssim * ssim
+        slope.add_(enlarge(by_half.mul_(share * w.ssim / 4), 2, image.shape[-2:]))
+    beyond = alpha - seen.foreground
+    loss = loss + w.mask * beyond.abs().mean()
+    torch.sign(beyond, out=by_alpha).mul_(share * w.mask / count)
+    for k in range(3):
+        by_alpha.addcmul_(slope[:, k], seen.background[k], value=-1)
+    return loss
 
 
 def picture_loss(image: Tensor, alpha: Tensor, seen: Seen, w: FitWeights) -> Tensor:

@@ -56,8 +56,10 @@ def test_ssim_has_the_gradient_of_its_formula(width):
 @pytest.mark.parametrize("width", [48, 45])
 def test_picture_loss_is_its_formula_with_its_gradient(width):
     g = torch.Generator().manual_seed(2)
-    image, target = (torch.rand(2, 3, 64, width, generator=g, dtype=torch.double) for _ in range(2))
-    alpha, mask, weight = (torch.rand(2, 64, width, generator=g, dtype=torch.double) for _ in range(3))
+    image, target = (
+        torch.rand(3, 3, 64, width, generator=g, dtype=torch.double) for _ in range(2)
+    )  # more than AT_ONCE
+    alpha, mask, weight = (torch.rand(3, 64, width, generator=g, dtype=torch.double) for _ in range(3))
     background = torch.rand(3, 64, width, generator=g, dtype=torch.double)
     seen = losses.Seen(target, mask, weight, background, losses.structure(target, weight))
     w = FitWeights(l1=0.7, ssim=0.3, mask=0.2)
