@@ -58,10 +58,13 @@ class Motion:
 
 @dataclass(frozen=True)
 class Clip:
-    """Everything observed: pictures, and their structure; tracks on particles (Q,), targets (T,Q,2), seen (T,Q); keypoints
+    """Everything observed: pictures of the person's part of the frames, the camera that draws it, its share of the frames' pixels,
+    and its structure; tracks on particles (Q,), targets (T,Q,2), seen (T,Q); keypoints
     xy (T,M,2), weight (T,M); highpass (T,T)."""
 
     pictures: Pictures
+    camera: Camera
+    share: float
     structure: losses.Structure
     particles: Tensor
     targets: Tensor
@@ -76,12 +79,19 @@ class Clip:
 
 
 def make_clip(
-    pictures: Pictures, binding: TrackBinding, xy: np.ndarray, point_weight: Tensor, cutoff_hz: float
+    whole: Pictures,
+    camera: Camera,
+    binding: TrackBinding,
+    xy: np.ndarray,
+    point_weight: Tensor,
+    cutoff_hz: float,
 ) -> Clip:
-    device = pictures.target.device
+    device, pictures = whole.target.device, whole.of_person()
     targets = torch.from_numpy(binding.targets).to(device)
     return Clip(
         pictures,
+        camera if whole.box is None else camera.crop(*whole.box),
+        pictures.background[0].numel() / whole.background[0].numel(),
         losses.structure(pictures.target, pictures.weight),
         torch.from_numpy(binding.particles).to(device),
         targets,
@@ -253,8 +263,8 @@ def window_loss(
     weights, turn = motion.weights[window], motion.turn[window]
     points = place(rig, transforms[window], weights, 1e-3 * motion.shift[window], turn)
     base, marks = points.split([n, points.shape[1] - n], 1)
-    image, alpha = draw(rig, base, how, shaded(rig, motion.shade[window]), camera)
-    loss = losses.picture_loss(image, alpha, clip.seen_in(window), w)
+    image, alpha = draw(rig, base, how, shaded(rig, motion.shade[window]), clip.camera)
+    loss = clip.share * losses.picture_loss(image, alpha, clip.seen_in(window), w)
     if w.tracks > 0 and len(clip.particles):
         seen = project(base[:, clip.particles], camera)
         loss = loss + w.tracks * losses.point_loss(seen, clip.targets[window], clip.seen[window])

@@ -162,7 +162,7 @@ def fit_clips(
     shifts = align_all(seen, tracks, pictures, xys, weights, hold_head)
     seen = [displaced(*of) for of in zip(seen, shifts, strict=True)]
     bound = [
-        make_clip(shown, _bind(rig, track, clip.tracks), xy, weight, config.cutoff_hz)
+        make_clip(shown, track.camera, _bind(rig, track, clip.tracks), xy, weight, config.cutoff_hz)
         for shown, rig, track, clip, xy, weight in zip(
             pictures, seen, tracks, clips, xys, weights, strict=True
         )

@@ -131,7 +131,7 @@ class Seen:
 class _Picture(torch.autograd.Function):
     """`picture_loss` with its gradient written out: a dozen passes over the pictures where autograd would take thirty.
 
-    A few pictures at a time on the CPU: large memory is given back to the system and asked for again, which takes as long as a pass.
+    A few pictures at a time on the CPU: large memory is given back to the system and asked for again, as slow as a pass.
     """
 
     @staticmethod

@@ -5,7 +5,7 @@ Shapes: T frames, H x W pixels, M keypoints.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,14 +16,19 @@ from avatar_core.fit.config import FitWeights
 from avatar_core.perception.matte_room import fill_room
 from avatar_core.template.landmarks import indices
 
+AROUND = 0.06  # of the picture's size about the person, where drawings are looked at too
+GRID = 4  # px: windows of the structure lie as in the whole picture
 OUTLINE = 0.012  # of the height: how far off an estimated mask's outline may be
 _CAP = 1e-6  # mean squared error of 60 dB, reported for equal pictures
+
+
+Box = tuple[int, int, int, int]  # left, top, width, height, px
 
 
 @dataclass(frozen=True)
 class Pictures:
     """target (T,3,H,W), foreground (T,H,W), background (3,H,W), all float in [0,1]; weight (T,H,W) of the pixels in the
-    losses; face and hands (T,H,W) bool: their crops."""
+    losses; face and hands (T,H,W) bool: their crops; box: where the person is in some frame, None for everywhere."""
 
     target: Tensor
     foreground: Tensor
@@ -31,9 +36,22 @@ class Pictures:
     weight: Tensor
     face: Tensor
     hands: Tensor
+    box: Box | None = None
 
     def to(self, device: torch.device | str) -> Pictures:
-        return Pictures(*(value.to(device) for value in vars(self).values()))
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+
+    def of_person(self) -> Pictures:
+        """What lies in the box alone."""
+        if self.box is None:
+            return self
+        x, y, w, h = self.box
+        cut = {
+            k: v[..., y : y + h, x : x + w].contiguous()
+            for k, v in vars(self).items()
+            if isinstance(v, Tensor)
+        }
+        return replace(self, **cut)
 
 
 def make_pictures(
@@ -52,7 +70,20 @@ def make_pictures(
         weight=torch.from_numpy(weight.astype(np.float32)),
         face=torch.from_numpy(face),
         hands=torch.from_numpy(hands),
+        box=person_box(masks),
     )
+
+
+def person_box(masks: np.ndarray) -> Box:
+    """Where masks (T,H,W) show somebody in some frame, and AROUND beyond it, on the grid of GRID px."""
+    height, width = masks.shape[1:]
+    ends = []
+    for shown, size in ((masks.any((0, 1)), width), (masks.any((0, 2)), height)):
+        at, more = np.flatnonzero(shown), AROUND * size
+        first = max(int(at[0] - more), 0) // GRID * GRID
+        ends.append((first, min(-int(-(at[-1] + 1 + more - first) // GRID) * GRID, size - first)))
+    (left, w), (top, h) = ends
+    return left, top, w, h
 
 
 def clip_background(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -195,7 +195,7 @@ class ClipsRefinement:
                 for own, track in zip(curves, tracks, strict=True)
             ]
         )
-        self.cameras = [track.camera for track in tracks]
+        self.cameras = [clip.camera for clip in clips]
         self.bases = stacked_curves(curves, self.several.frames)
         self.fixed = _fixed(self.several, tracks, clips, config, rigs[0].rest.device)
         self.turned = torch.empty(0)  # (C,T,N,4)
@@ -232,7 +232,9 @@ class ClipsRefinement:
             how, colors = ride(rig, self.turned[k, window, :n]), shaded(rig, shade[window])
             image, alpha = draw(rig, base[window], how, colors, self.cameras[k])
             share = (window.stop - window.start) / frames
-            (share * losses.picture_loss(image, alpha, clip.seen_in(window), config.weights)).backward()
+            (
+                clip.share * share * losses.picture_loss(image, alpha, clip.seen_in(window), config.weights)
+            ).backward()
         slopes[k, :frames, :n], shades[k, :frames] = _grad(base), _grad(shade)
 
     def _motion(self, p: Any, bases: tuple[Tensor, Tensor]) -> Motion:

@@ -87,7 +87,9 @@ def clips(params: Params, compute: Compute) -> Iterator[Step]:
     )
     track = Track(rotvecs, translation, zeros(frames, actions), camera, zeros(frames))
     binding = TrackBinding(np.arange(160), np.zeros((frames, 160, 2), np.float32))
-    clip = clip_refine.make_clip(pictures, binding, xy, zeros(frames, len(KEYPOINTS)), config.cutoff_hz)
+    clip = clip_refine.make_clip(
+        pictures, camera, binding, xy, zeros(frames, len(KEYPOINTS)), config.cutoff_hz
+    )
     total = train_clips(params)
     many = min(MOST, total)
 

@@ -131,7 +131,7 @@ def fit_parts(cut=slice(None)):
     track = Track(rotvecs, translation, torch.zeros(len(xy), 52, device="meta"), known.camera, weight)
     particles = np.arange(0, rig.n_base, 50)
     binding = TrackBinding(particles, np.zeros((len(xy), len(particles), 2), np.float32))
-    clip = clip_refine.make_clip(pictures, binding, xy, weight, config.cutoff_hz)
+    clip = clip_refine.make_clip(pictures, known.camera, binding, xy, weight, config.cutoff_hz)
     return rig, curves, track, clip, xy, confidence, weight, pictures
 
 

@@ -145,7 +145,12 @@ def _fit_parts(cut=slice(None)):
     rotvecs, translation = (value.detach() for value in curves())
     track = Track(rotvecs, translation, torch.zeros(len(xy), 52), known.camera, weight)
     binding = TrackBinding(np.zeros(0, np.int64), np.zeros((len(xy), 0, 2), np.float32))
-    return rig, curves, track, clip_refine.make_clip(pictures, binding, xy, weight, config.cutoff_hz)
+    return (
+        rig,
+        curves,
+        track,
+        clip_refine.make_clip(pictures, track.camera, binding, xy, weight, config.cutoff_hz),
+    )
 
 
 def _fit_step():

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from avatar_core.fit.align import below_head
-from avatar_core.fit.clip_refine import render_window
+from avatar_core.fit.clip_refine import make_clip, render_window
+from avatar_core.fit.config import FitConfig
 from avatar_core.fit.deform import in_view
 from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.pictures import GRID, make_pictures, person_box
 from avatar_core.fit.rig import bones, make_rig, orient, place, ride, subset
 from avatar_core.fit.track import Track
 from avatar_core.particles.budgets import ParticleBudgets
 from avatar_core.particles.layout import make_layout
+from avatar_core.perception.tracks import TrackBinding
 from avatar_core.template import load_template
 from tests.fit.clip_scene import BUDGETS, scene
 
@@ -58,3 +61,27 @@ def test_the_head_is_held_where_nothing_of_it_is_seen(rig):
     below = np.flatnonzero(rig.skin[rig.skeleton.index("head")[0], : rig.n_base].numpy() < 0.5)
     torch.testing.assert_close(below_head(subset(rig, below)), below_head(rig))
     assert below_head(rig)[:, 0].min() < 0.05 and below_head(rig)[:, 0].max() > 0.95
+
+
+def test_the_persons_box_holds_every_frames_mask_and_some_more():
+    masks = np.zeros((2, 100, 80), np.uint8)
+    masks[0, 30:50, 20:30], masks[1, 40:95, 25:41] = 255, 255
+    left, top, width, height = person_box(masks)
+    assert left % GRID == top % GRID == 0
+    assert left <= 20 - 4 and top <= 30 - 6 and left + width >= 41 + 4 and top + height == 100
+    assert width < 50
+
+
+def test_a_part_of_the_picture_is_what_the_whole_shows_there(rig, track):
+    s = scene()
+    masks = np.zeros_like(s.masks)
+    masks[:, 20:60, 30:50] = 255
+    whole = make_pictures(s.frames, masks, s.xy, s.confidence, FitConfig().weights)
+    binding = TrackBinding(np.zeros(0, np.int64), np.zeros((len(masks), 0, 2), np.float32))
+    clip = make_clip(whole, s.camera, binding, s.xy, torch.ones(s.confidence.shape), 6.0)
+    x, y, w, h = person_box(masks)
+    assert clip.share == w * h / masks[0].size < 0.7
+    torch.testing.assert_close(clip.pictures.target, whole.target[..., y : y + h, x : x + w])
+    whole_picture = drawn(rig, track)[..., y : y + h, x : x + w]
+    part = drawn(rig, replace(track, camera=clip.camera))
+    torch.testing.assert_close(part, whole_picture, atol=1e-4, rtol=0)
