@@ -1,7 +1,8 @@
 """Stage 3, teacher: talking videos of the planned clips, with foreground masks and point tracks.
 
 Writes per shard `<clip>.mp4` (25 fps, H.264 + AAC), `aux.zarr` (masks/<clip>, tracks/<clip>) and `catalog.parquet`; apart from them
-`data/truth/shard-<k>.zarr`, the true surface where a clip comes with it, which only evaluation reads.
+`data/truth/shard-<k>.zarr`, the true surface and mask where a clip comes with them, which only evaluation reads. How near the found
+masks come to the true ones is a number of the report here and goes nowhere else.
 Videos come from backends: `avatar_core.teacher`; several share the clips by weight.
 """
 
@@ -44,6 +45,16 @@ class Job:
     scratch: Path
 
 
+@dataclass(frozen=True)
+class Made:
+    """What is to be said of a clip that lies in the scratch folder: numbers for the catalogue, a picture, and how near its masks
+    come to the true ones where those are known, for this stage's report alone."""
+
+    qc: dict[str, float]
+    picture: np.ndarray
+    mask_iou: float | None
+
+
 def main(stage: Stage) -> None:
     """Make the talking videos of one shard."""
     data = Artifacts.of(stage)
@@ -64,7 +75,7 @@ def main(stage: Stage) -> None:
         arrays |= {f"{kind}/{row['id']}": store.read(kind) for kind in ("masks", "tracks")}
         if "positions" in store:
             truth[row["id"]] = store.read("positions")
-            for name in ("viewmat", "K"):
+            for name in ("viewmat", "K", *(("alpha",) if "alpha" in store else ())):
                 truth[f"{name}/{row['id']}"] = store.read(name)
             truth.setdefault("vertex_ids", store.read("vertex_ids"))
             if not np.array_equal(truth["vertex_ids"], store.read("vertex_ids")):
@@ -79,10 +90,10 @@ def main(stage: Stage) -> None:
                 **job.row,
                 "backend": job.teacher,
                 "sha256": sha256_file(out / f"{job.row['id']}.mp4"),
-                "qc": qc,
+                "qc": made.qc,
                 **(models[job.teacher].card.row if job.teacher in models else {}),
             }
-            for job, (qc, _) in zip(jobs, done, strict=True)
+            for job, made in zip(jobs, done, strict=True)
         ],
     )
     _report(stage, jobs, done)
@@ -130,7 +141,7 @@ def _filmed(stage: Stage, name: str, model: VideoModel, jobs: list[Job], folder:
     return [replace(job, source=FolderTeacher(str(folder))) if job.teacher == name else job for job in jobs]
 
 
-def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
+def _make(job: Job) -> Made:
     """One clip into the scratch folder, unless a killed run left it there whole."""
     name = job.row["id"]
     video, store = job.scratch / f"{name}.mp4", job.scratch / f"{name}.zarr"
@@ -144,10 +155,12 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
         if clip.truth is not None:
             arrays |= {"vertex_ids": clip.truth.vertex_ids, "positions": clip.truth.positions}
             arrays |= {"viewmat": clip.truth.camera.viewmat, "K": clip.truth.camera.K}
+            if clip.truth.alpha is not None:
+                arrays["alpha"] = clip.truth.alpha
         write_arrays(store, arrays)
         write_mp4(video, clip.frames, audio=audio, crf=job.crf)
-    frames = read_video(video, MAX_FRAMES)
-    masks, tracks = Store(store).read("masks"), Store(store).read("tracks")
+    frames, found = read_video(video, MAX_FRAMES), Store(store)
+    masks, tracks = found.read("masks"), found.read("tracks")
     alive = np.isfinite(tracks[..., 0])
     qc = {
         "foreground_share": float((masks > 127).mean()),
@@ -159,7 +172,14 @@ def _make(job: Job) -> tuple[dict[str, float], np.ndarray]:
     picture = frames[int(len(frames) * 0.4)].copy()
     for x, y in tracks[int(len(frames) * 0.4)][alive[int(len(frames) * 0.4)]]:
         picture[min(int(y), len(picture) - 1), min(int(x), picture.shape[1] - 1)] = (255, 40, 40)
-    return qc, picture
+    return Made(qc, picture, mask_iou(masks, found.read("alpha")) if "alpha" in found else None)
+
+
+def mask_iou(masks: np.ndarray, truth: np.ndarray) -> float:
+    """Intersection over union of the person in masks and true masks (T,H,W) uint8, all frames together; 1 for nobody in both."""
+    ours, true = masks > 127, truth > 127
+    union = int((ours | true).sum())
+    return float((ours & true).sum()) / union if union else 1.0
 
 
 def _clip(job: Job, audio: np.ndarray) -> TeacherClip:
@@ -179,13 +199,13 @@ def _request(job: Job, audio: np.ndarray | None = None) -> ClipRequest:
     return clip_request(job.data, job.row, job.person, size=job.size, seed=job.seed, audio=audio)
 
 
-def _by_teacher(
-    jobs: list[Job], done: list[tuple[dict[str, float], np.ndarray]], models: Mapping[str, VideoModel]
-) -> list[dict[str, Any]]:
+def _by_teacher(jobs: list[Job], done: list[Made], models: Mapping[str, VideoModel]) -> list[dict[str, Any]]:
     """A line for each teacher that made clips of this shard: whose model, how many clips, what they look like on average."""
     lines = []
     for name in sorted({job.teacher for job in jobs}):
-        own = [(job.row["t_len"], qc) for job, (qc, _) in zip(jobs, done, strict=True) if job.teacher == name]
+        own = [
+            (job.row["t_len"], made.qc) for job, made in zip(jobs, done, strict=True) if job.teacher == name
+        ]
         unknown = {"model": "", "revision": "", "licence": ""}
         card = models[name].card.row if name in models else unknown
         means = {kind: float(np.mean([qc[kind] for _, qc in own])) for kind in own[0][1]}
@@ -193,7 +213,7 @@ def _by_teacher(
     return lines
 
 
-def _report(stage: Stage, jobs: list[Job], done: list[tuple[dict[str, float], np.ndarray]]) -> None:
+def _report(stage: Stage, jobs: list[Job], done: list[Made]) -> None:
     rows, mixed = [job.row for job in jobs], len(stage.params.teacher.sources) > 1
     captions = [
         f"{job.teacher + ': ' if mixed else ''}{job.row['id']}\n{(job.row['text'] or '')[:40]}"
@@ -201,21 +221,26 @@ def _report(stage: Stage, jobs: list[Job], done: list[tuple[dict[str, float], np
     ]
     contact_sheet(
         stage.reports / "contact_sheet.png",
-        [picture for _, picture in done][:30],
+        [made.picture for made in done][:30],
         captions[:30],
         columns=6,
         cell=256,
         title=f"teacher, shard {stage.shard}: red = point tracks by optical flow",
     )
     frames = [row["t_len"] for row in rows]
+    known = [made.mask_iou for made in done if made.mask_iou is not None]
     stage.write_metrics(
         {
             "clips": len(rows),
             "frames": sum(frames),
-            "tracks_alive": float(np.average([qc["tracks_alive"] for qc, _ in done], weights=frames)),
-            "foreground_share": float(np.average([qc["foreground_share"] for qc, _ in done], weights=frames)),
+            "mask_iou": float(np.mean(known)) if known else None,
+            "mask_iou_worst": min(known, default=None),
+            "tracks_alive": float(np.average([made.qc["tracks_alive"] for made in done], weights=frames)),
+            "foreground_share": float(
+                np.average([made.qc["foreground_share"] for made in done], weights=frames)
+            ),
         },
-        headline=("clips", "tracks_alive"),
+        headline=("clips", "tracks_alive", "mask_iou"),
     )
 
 

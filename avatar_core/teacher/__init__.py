@@ -66,11 +66,12 @@ class ClipRequest:
 @dataclass(frozen=True)
 class ClipTruth:
     """What only evaluation may see: vertex_ids (Q,) int32 in base.obj numbering, the same in all clips of a run; positions
-    (T,Q,3) float32 metres, world; the true camera."""
+    (T,Q,3) float32 metres, world; the true camera; alpha (T,H,W) uint8, how much of each pixel the person covers, or None."""
 
     vertex_ids: np.ndarray
     positions: np.ndarray
     camera: Camera
+    alpha: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

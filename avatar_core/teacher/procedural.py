@@ -54,20 +54,23 @@ class ProceduralTeacher:
         shot = sample_shot(rng) if self.cameras else None
         camera = framing_camera(person.vertices(None, relaxed_pose()), request.framing, request.size, shot)
         neutral, vertex_ids = neutral_face(), truth_vertex_ids()
-        frames, positions = [], []
+        frames, positions, alphas = [], [], []
         room = sample_room(rng, request.size) if self.rooms else None
         lates = _late_frames(person, performance) if self.secondary else [None] * request.num_frames
         for t, late in enumerate(lates):
             face = np.maximum(neutral, performance.face_weights[t])
             pose = (face, performance.rotvecs[t], performance.translation[t])
-            rgb, _ = person.render(*pose, camera, supersample=self.supersample, background=room, late=late)
+            rgb, alpha = person.render(
+                *pose, camera, supersample=self.supersample, background=room, late=late
+            )
             frames.append(rgb)
+            alphas.append(alpha)
             positions.append(person.vertices(*pose, late)[vertex_ids])
         truth = (np.round(np.stack(positions) / TRUTH_STEP_M) * TRUTH_STEP_M).astype(np.float32)
         film = np.stack(frames)
         if self.grain:
             film = with_grain(film, sample_grain(rng), rng)
-        return TeacherClip(film, None, ClipTruth(vertex_ids, truth, camera))
+        return TeacherClip(film, None, ClipTruth(vertex_ids, truth, camera, np.stack(alphas)))
 
     def _perform(self, request: ClipRequest) -> Performance:
         from avatar_core.procedural.performance import perform, sample_style

@@ -56,7 +56,7 @@ class StickTeacher:
             masks[t, :, 20 + t : 20 + t + self.width] = 255
         frames[masks > 0] = request.seed % 200
         truth = ClipTruth(np.arange(4, dtype=np.int32), np.zeros((len(frames), 4, 3), np.float32),
-                          Camera(np.eye(3), np.eye(4), request.size, request.size))
+                          Camera(np.eye(3), np.eye(4), request.size, request.size), np.roll(masks, 1, 2))
         return TeacherClip(frames, masks, None if self.lazy else truth)
 '''
 

@@ -208,6 +208,11 @@ def test_a_backend_is_one_file_and_one_line_and_shares_the_clips(planned, files,
         assert (name in truth) == by_stick
         if by_stick:
             assert ((store.read(f"masks/{name}") > 0).sum((1, 2)) == 12 * 96).all()
+            true = truth.read(f"alpha/{name}")
+            assert (true == np.roll(store.read(f"masks/{name}"), 1, 2)).all()
+        assert "mask_iou" not in row["qc"] and f"alpha/{name}" not in store  # nobody but the report is told
+    report = json.loads((stage.reports / "metrics.json").read_text())
+    assert report["mask_iou"] == pytest.approx(11 / 13, abs=1e-5)
     for name in (n for n, r in rows.items() if r["split"] == "test" and r["framing"] == "face"):
         assert rows[name]["backend"] == rows[name.replace("-face-", "-waist_up-")]["backend"]
 
