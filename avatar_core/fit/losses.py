@@ -107,7 +107,7 @@ def shrink(x: Tensor, factor: int) -> Tensor:
 
 
 def enlarge(x: Tensor, factor: int, size: tuple[int, ...]) -> Tensor:
-    """Each pixel as a block of factor x factor, zeros at the right and bottom up to `size`."""
+    """Each pixel as a block of factor x factor, zeros at the right and bottom up to `size`. Locked by test_enlarge_undoes_shrink."""
     big = F.interpolate(x, scale_factor=factor)
     height, width = big.shape[-2:]
     return big if (height, width) == tuple(size) else F.pad(big, (0, size[1] - width, 0, size[0] - height))
@@ -226,7 +226,8 @@ def arap_edges(
 
 
 def edge_strain(shift: Tensor, turn: Tensor, rest: Tensor, edges: Tensor) -> Tensor:
-    """(T,E,3) m: how far the end of each edge is from where its node's motion takes it; linear in the motion."""
+    """(T,E,3) m: how far the end of each edge is from where its node's motion takes it; linear in the motion. Locked by
+    test_arap_is_zero_for_rigid_motion_and_for_static_misfit."""
     i, j = edges[:, 0], edges[:, 1]
     (x, y, z), (u, v, w) = turn[:, i].unbind(-1), (rest[j] - rest[i]).unbind(-1)
     turned = torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], -1)
@@ -234,7 +235,8 @@ def edge_strain(shift: Tensor, turn: Tensor, rest: Tensor, edges: Tensor) -> Ten
 
 
 def strain_energy(strain: Tensor, edge_weight: Tensor, real: Tensor | None = None) -> Tensor:
-    """Mean weighted square of strains (T,E,3), of none 0. real: as in `frame_mean`."""
+    """Mean weighted square of strains (T,E,3), of none 0. real: as in `frame_mean`. Locked by
+    test_arap_is_zero_for_rigid_motion_and_for_static_misfit."""
     if not len(strain):
         return strain.sum()
     return frame_mean(strain.square().sum(-1) * edge_weight, real)

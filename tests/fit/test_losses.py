@@ -86,6 +86,13 @@ def test_shrink_is_average_pooling(factor):
     torch.testing.assert_close(losses.shrink(image, factor), torch.nn.functional.avg_pool2d(image, factor))
 
 
+def test_enlarge_undoes_shrink():
+    small = _pictures()[0][..., :10, :12]
+    big = losses.enlarge(small, 2, (21, 24))
+    assert big.shape[-2:] == (21, 24) and (big[..., 20, :] == 0).all()
+    torch.testing.assert_close(losses.shrink(big[..., :20, :], 2), small)
+
+
 def test_structure_of_a_window_is_the_window_of_the_structure():
     image, weight = _pictures()
     whole, part = losses.structure(image, weight), losses.structure(image[1:], weight[1:])
