@@ -107,7 +107,7 @@ def shrink(x: Tensor, factor: int) -> Tensor:
 
 
 def enlarge(x: Tensor, factor: int, size: tuple[int, ...]) -> Tensor:
-    """Each pixel as a block of factor x factor, zeros at the right and bottom up to `size`. Locked by test_enlarge_undoes_shrink."""
+    """Each pixel as a block of factor x factor, zeros beyond them up to `size`. Locked by test_enlarge_undoes_shrink."""
     big = F.interpolate(x, scale_factor=factor)
     height, width = big.shape[-2:]
     return big if (height, width) == tuple(size) else F.pad(big, (0, size[1] - width, 0, size[0] - height))
