@@ -1,7 +1,8 @@
 """Stage 9, evaluate: unseen people saying unseen sentences, judged against what the teacher does with the same sound.
 
 Rows: `ours`, `before_distill` (the generator without fine-tuning), `pose_driven` (stage baseline: the same sound moves bones and 52
-face actions). Bounds: `ground_truth` (the teacher's own video; for FID and FVD half of the videos against the other half),
+face actions), `video_diffusion` (mouths sampled from the score teacher, set into ours: `evaluate_diffusion`). Bounds:
+`ground_truth` (the teacher's own video; for FID and FVD half of the videos against the other half),
 `mismatched_audio` (ours driven by another sentence, judged with the clip's own) and `another_take` (the same person's own video of
 another sentence; as a set the same videos, so FID and FVD are 0): what knows nothing of the sound, as ours and as the teacher look.
 A metric that does not tell a bound from ours says nothing here. Published systems are rows where `evaluate.baselines` names them.
@@ -43,12 +44,13 @@ from avatar_core.teacher import conventional_camera
 from stages.artifacts import Artifacts, PersonRecord, Row
 from stages.common import Stage, run_stage
 from stages.evaluate_baselines import baseline_frames, baseline_videos, check_baselines, not_run
+from stages.evaluate_diffusion import diffused, load_talker, noted, why_not
 from stages.evaluate_teachers import by_teacher
 from stages.evaluate_truth import DrivenClip, drive_report, fit_report, silence_report
 from stages.requests import clip_request
 
 DRIVEN = ("ours", "before_distill", "pose_driven", "mismatched_audio")
-ROWS = ("ground_truth", *DRIVEN, "another_take")
+ROWS = ("ground_truth", *DRIVEN, "video_diffusion", "another_take")
 NOT_RUN = {
     "pose_driven": "not run: params.yaml: baseline.steps is 0",
     "mismatched_audio": "not run: there is no other sentence (params.yaml: speech.test_clips)",
@@ -112,11 +114,14 @@ def main(stage: Stage) -> None:
     ]
     outcomes = stage.map(_judge_clip, jobs)
     names, why = (*ROWS, *params.compared), NOT_RUN | not_run(params.compared)
+    why["video_diffusion"] = why_not(stage) or "not run: no mouth is seen in any of our videos"
     scored = {name: [o.scored[name] for o in outcomes if name in o.scored] for name in names}
     table = {
         name: summarise(clips, params.chosen, draws=params.bootstrap, seed=stage.seed, why=why.get(name))
         for name, clips in scored.items()
     }
+    if scored["video_diffusion"]:
+        table["video_diffusion"] = noted(table["video_diffusion"], stage.params.score.teacher.size)
     stage.write_csv(
         "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
     )
@@ -201,6 +206,12 @@ def _judge_clip(job: Job) -> Outcome:
         videos[name] = np.concatenate(list(render_motion(model, canonical, layout, x, camera, "full")))
         scored[name] = judge(replace(template, row=name, frames=videos[name], truth=truth))
         driven[name] = DrivenClip(row, _particles(model, canonical, layout, x), data.truth(row), canonical)
+    if talker := load_talker(stage):
+        made = diffused(talker, videos["ours"], mel, critics, _clip_seed(stage, row))
+        if made is not None:
+            scored["video_diffusion"] = judge(
+                replace(template, row="video_diffusion", frames=made, truth=truth)
+            )
     request = clip_request(data, row, job.person, size=max(truth.shape[1:3]), seed=0, audio=audio)
     for name, folder in job.baselines.items():
         if (frames := baseline_frames(folder, request)) is not None:

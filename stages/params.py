@@ -94,6 +94,7 @@ class EvaluateParams:
     bootstrap: int = ranged(1000, 1)  # resamplings of the clips behind each interval
     metrics: list[str] = list_of(*METRICS)
     baselines: list[str] = list_of()
+    video_diffusion: bool = True  # the row sampled from the embedded score teacher
     chosen: dict[str, Any] = derived_by(all_metrics)  # name -> Metric
     compared: dict[str, Any] = derived_by(dict)  # name -> Baseline
 

@@ -31,6 +31,7 @@ ARROWS = (
     ("embed", "baseline"),
     ("baseline", "evaluate"),
     ("score", "distill"),
+    ("score", "evaluate"),
     ("distill", "evaluate"),
 )
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".svg": "image/svg+xml"}

@@ -1,4 +1,4 @@
-"""Square windows that move with a clip's frames: cropping pictures, mapping points and intrinsics, storing.
+"""Square windows that move with a clip's frames: cropping pictures and setting them in, mapping points and intrinsics, storing.
 
 Pixel centres lie at +0.5. Shapes: T frames, P points, H height, W width, C channels.
 """
@@ -44,6 +44,27 @@ class Window:
             out.append(
                 cv2.warpAffine(frame, place, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
             )
+        return np.stack(out)
+
+    def paste(self, frames: np.ndarray, patches: np.ndarray, soft: float) -> np.ndarray:
+        """The inverse of `cut`: frames (T,H,W,3) uint8 with patches (T,size,size,3) set in, both uint8 -> the same shape.
+
+        soft: share of the side along which the edge fades. Locked by test_what_was_cut_is_set_in_where_it_was.
+        """
+        size, (height, width) = patches.shape[1], frames.shape[1:3]
+        step = self.side / size
+        inside = np.minimum(np.arange(size) + 0.5, size - 0.5 - np.arange(size)) / size
+        fade = np.clip(inside / soft, 0, 1)
+        fade = fade * fade * (3 - 2 * fade)
+        mask = np.outer(fade, fade).astype(np.float32)
+        out = []
+        for frame, patch, (x, y) in zip(frames, patches, self.corner + 0.5 * step - 0.5, strict=True):
+            place = np.array([[step, 0, x], [0, step, y]])
+            picture = cv2.warpAffine(
+                patch.astype(np.float32), place, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )  # fmt: skip
+            share = cv2.warpAffine(mask, place, (width, height), flags=cv2.INTER_LINEAR)[..., None]
+            out.append(np.clip(share * picture + (1 - share) * frame + 0.5, 0, 255).astype(np.uint8))
         return np.stack(out)
 
     def points(self, xy: np.ndarray, size: int) -> np.ndarray:

@@ -56,6 +56,21 @@ def test_cut_points_and_intrinsics_agree():
     assert np.array_equal(whole_window(frames.shape[:3]).cut(frames, 128), frames)
 
 
+def test_what_was_cut_is_set_in_where_it_was():
+    rows, columns = np.mgrid[:96, :96]
+    picture = np.stack([128 + 60 * np.sin(rows / 9), 128 + 60 * np.cos(columns / 7), 0 * rows + 128], -1)
+    frames = np.stack([picture, picture[:, ::-1]]).astype(np.uint8)
+    window = Window(np.array([[20.25, 31.5], [25.0, 30.0]]), 40.0)
+    again = window.paste(np.zeros_like(frames), window.cut(frames, 32), 0.2)
+    for t, (x, y) in enumerate(np.round(window.corner).astype(int)):
+        inside = np.s_[t, y + 9 : y + 31, x + 9 : x + 31]
+        assert np.abs(again[inside].astype(int) - frames[inside]).max() <= 6
+        again[t, y - 1 : y + 41, x - 1 : x + 41] = 0
+    assert not again.any()  # nothing beside the window
+    same = window.paste(frames, window.cut(frames, 32), 0.2)
+    assert np.abs(same.astype(int) - frames).max() <= 6
+
+
 def test_windows_survive_storing_to_the_last_bit(tmp_path):
     windows = {
         f"clip-{n}": Window(np.random.default_rng(n).normal(50, 20, (n, 2)), 50 / 3 + n) for n in (5, 9)

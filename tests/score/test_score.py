@@ -7,6 +7,7 @@ from avatar_core.score.clips import AUDIO_CONTEXT, ScoreClip, pad_mel, to_signed
 from avatar_core.score.config import ScoreConfig
 from avatar_core.score.network import ScoreNetwork
 from avatar_core.score.train import evaluate_score, train_score
+from avatar_core.score.whole import sample_whole, starts_of, sum_windows
 from avatar_core.training.loop import mean_losses
 
 CONFIG = ScoreConfig(
@@ -45,6 +46,31 @@ def test_sampled_mouth_follows_the_sound(trained):
     out = trained[0].sample(mel, reference, steps=8)[0, :, :, 9:14, 4:12].mean((1, 2, 3))
     truth = to_signed(torch.from_numpy(clip.frames[:4]))[:, :, 9:14, 4:12].mean((1, 2, 3))
     assert (out - truth).abs().max() < 0.5
+
+
+def test_a_whole_clip_is_sampled_from_windows_that_overlap(trained):
+    """All of it follows the sound, also where no window of the clip's grid ends; the same for the same seed."""
+    clip = make_clip(200)
+    mel = torch.from_numpy(clip.log_mel)[: 4 * 27]
+    reference = to_signed(torch.from_numpy(clip.frames[10]))
+    out = sample_whole(trained[0], mel, reference, seed=3)
+    assert out.shape == (27, 3, 16, 16)
+    mouth = out[:, :, 9:14, 4:12].mean((1, 2, 3))
+    truth = to_signed(torch.from_numpy(clip.frames[:27]))[:, :, 9:14, 4:12].mean((1, 2, 3))
+    assert torch.corrcoef(torch.stack([mouth, truth]))[0, 1] > 0.9
+    assert torch.equal(out, sample_whole(trained[0], mel, reference, seed=3))
+    assert not torch.equal(out, sample_whole(trained[0], mel, reference, seed=4))
+    short = sample_whole(trained[0], mel[:8], reference, seed=3)  # less than a window
+    assert short.shape == (2, 3, 16, 16)
+
+
+def test_windows_cover_a_clip_to_its_end():
+    for total in (3, 8, 9, 12, 27):
+        starts = starts_of(total, 8, 4)
+        assert starts[0] == 0 and max(starts) + 8 == max(total, 8) and sorted(set(starts)) == starts
+        assert max(np.diff(starts), default=0) <= 4
+    windows = torch.arange(6.0).reshape(2, 3)
+    assert sum_windows(windows, torch.tensor([0, 2]), 5).tolist() == [0, 1, 2 + 3, 4, 5]
 
 
 def test_noise_and_prediction_agree():

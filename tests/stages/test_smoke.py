@@ -1,5 +1,6 @@
 """The smoke profile end to end, through real `dvc repro` and through the Prefect flow, in scratch copies of the repository."""
 
+import csv
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ from avatar_core.io.audio import read_audio
 from avatar_core.io.catalog import read_catalog
 from avatar_core.io.checkpoints import load_checkpoint
 from avatar_core.io.images import read_image
-from avatar_core.io.store import Trajectories
+from avatar_core.io.store import Store, Trajectories
 from avatar_core.io.video import read_video
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,26 @@ def test_metrics_say_unavailable_never_zero(smoke):
     assert set((headline | details).values()) - {"unavailable"} and all(
         v == "unavailable" for v in (headline | details).values() if isinstance(v, str)
     )
+
+
+def test_the_score_teachers_samples_are_a_row(smoke):
+    with open(smoke.root / "data/reports/evaluate/table.csv", newline="") as file:
+        table = {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
+    row = {metric: line for (name, metric), line in table.items() if name == "video_diffusion"}
+    assert len(row) == 10 and all("mouth window of 32 px" in line["note"] for line in row.values())
+    for metric in ("SyncD", "SSIM"):  # a mouth of its own, in as many clips as ours
+        mine = table["ours", metric]
+        assert row[metric]["samples"] == mine["samples"] and row[metric]["value"] != mine["value"]
+    assert row["HKC"]["value"] == table["ours", "HKC"]["value"]  # the hands are ours
+
+
+def test_the_teacher_says_how_near_its_masks_are(smoke):
+    for shard in SHARDS:
+        folder = smoke.root / f"data/reports/teacher/shard-{shard}"
+        assert 0.8 < json.loads((folder / "metrics.json").read_text())["mask_iou"] <= 1
+        truth = Store(smoke.root / f"data/truth/shard-{shard}.zarr")
+        for row in read_catalog(smoke.root / f"data/teacher/shard-{shard}/catalog.parquet"):
+            assert truth.shape(f"alpha/{row['id']}")[0] == row["t_len"]
 
 
 def test_report_is_self_contained(smoke):
