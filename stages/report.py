@@ -20,7 +20,8 @@ ABOUT = {
     "generator": "The diffusion transformer from sound to motion, and the refiner of face and hands.",
     "baseline": "The pose-driven way: bones and face actions of the fits, the same generator; a row of the last table.",
     "distill": "End-to-end fine-tuning through decoder and renderer, with video score distillation (VSD).",
-    "evaluate": "Unseen people saying unseen sentences. Each number names its backend; what could not run says so.",
+    "evaluate": "Unseen people saying unseen sentences. Each number names its backend; what could not run says so. In the row "
+    "video_diffusion a small mouth window is sampled and set into our video: the rest of its picture is ours.",
 }
 VIDEOS = {"teacher": 8, "evaluate": 16, "distill": 6}  # shown at most
 VIDEO_BYTES = 4_000_000
