@@ -42,8 +42,8 @@ class MatteMasks:
         """The person that the keypoints lie on, before the room that the person hides."""
         from avatar_core.perception.holistic.people import find_people
         from avatar_core.perception.matte_colors import separate_colors
-        from avatar_core.perception.matte_person import person_alpha
-        from avatar_core.perception.matte_room import fill_room
+        from avatar_core.perception.matte_person import head_box, person_alpha
+        from avatar_core.perception.matte_room import fill_room, strands
 
         image = as_float(image)
         plain = _plain(image, self.person_mask(to_uint8(image)) > OWN)
@@ -51,7 +51,9 @@ class MatteMasks:
             return hard_matte(image, *plain)
         alpha = person_alpha(image, xy, confidence, self.person_mask, find_people(to_uint8(image)))
         colors, behind = separate_colors(image, alpha)
-        room = Room(to_uint8(fill_room(np.where(alpha[..., None] < NOTHING, image, behind), alpha > NOTHING)))
+        hole = alpha > NOTHING
+        hole |= strands(image, hole, head_box(xy))
+        room = Room(to_uint8(fill_room(np.where(alpha[..., None] < NOTHING, image, behind), hole)))
         height, width = alpha.shape
         picture = alpha[..., None] * colors + (1 - alpha[..., None]) * room.image(width, height)
         return Matte(alpha, alpha > OWN, alpha > HINT, colors, picture.astype(np.float32), room)

@@ -14,7 +14,7 @@ from avatar_core.perception.matte_alpha import solve_alpha
 from avatar_core.perception.matte_colors import separate_colors
 from avatar_core.perception.matte_others import others_of, without_others
 from avatar_core.perception.matte_person import own_part, without_holes
-from avatar_core.perception.matte_room import fill_room
+from avatar_core.perception.matte_room import fill_room, strands
 from avatar_core.perception.matte_table import without_table
 from avatar_core.procedural.people import (
     Person,
@@ -196,6 +196,26 @@ def test_a_table_under_the_hands_is_not_the_person():
 def test_clothes_under_the_hands_stay(clothes):
     probability, image, *person = at_a_table(below=clothes, room=[200, 160, 110])
     assert without_table(probability, image, *person)[90:, 45:115].min() == 1
+
+
+def test_a_strand_that_the_matte_misses_does_not_stay_in_the_room():
+    wall = np.tile(np.linspace(0.5, 0.6, 200, dtype=np.float32)[None, :, None], (200, 1, 3))
+    hole = np.zeros((200, 200), bool)
+    hole[60:, 70:130] = True
+    head = np.array([70.0, 60, 130, 120])
+    hair = wall.copy()
+    hair[100:150, 140:142] = 0.2
+    found = strands(hair, hole, head)
+    assert found[100:150, 140:142].mean() > 0.9 and found.mean() < 0.01
+    room = fill_room(hair, hole | found)
+    assert (
+        np.abs(room - wall)[:, 135:150].max() < 0.03 < np.abs(fill_room(hair, hole) - wall)[:, 135:150].max()
+    )
+    assert not strands(wall, hole, head).any()
+    pattern = np.where(np.indices((200, 200)).sum(0) // 12 % 2, 0.3, 0.7)[..., None].astype(
+        np.float32
+    ) * np.ones(3)
+    assert strands(pattern.astype(np.float32), hole, head).mean() < 0.005  # no wall to tell hair from
 
 
 def test_small_holes_are_filled_and_gaps_between_arm_and_body_stay():
