@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import avatar_core
@@ -18,6 +19,7 @@ from flows.errors import StageUnfit
 
 INSTALLED = Path(avatar_core.__file__ or "").resolve().parents[1]
 SOURCES, KERNEL = Path("avatar_core/render/csrc"), Path("avatar_core/render/_native.so")
+_MAKING = threading.Lock()  # flows start stages from threads, and the first two would build the same kernel
 _FIND = "from avatar_core.render.native import _library_path as find; print(find() or '')"
 
 
@@ -28,7 +30,11 @@ def make_ready(root: Path) -> None:
     """
     if root.resolve() == INSTALLED or not (root / "avatar_core").is_dir():
         return
-    wanted, stamp = digest(root / SOURCES), root / "build" / "kernel.of"
+    with _MAKING:
+        _make(root, digest(root / SOURCES), root / "build" / "kernel.of")
+
+
+def _make(root: Path, wanted: str, stamp: Path) -> None:
     if (root / KERNEL).is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return
     if digest(INSTALLED / SOURCES) == wanted and (kernel := _run(INSTALLED, "-c", _FIND)):

@@ -1,7 +1,7 @@
 """Files and directories that are either the old ones or the new ones, never half of each.
 
-Written beside the target under a name starting with `.tmp-<pid>-`, synced, then renamed over it. What a killed process left is
-recognisable by that name: `clean_leftovers` removes it.
+Written beside the target under a name starting with `.tmp-<pid>-<thread>-`, synced, then renamed over it. What a killed process
+left is recognisable by that name: `clean_leftovers` removes it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ PREFIX = ".tmp-"
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{PREFIX}{os.getpid()}-{path.name[-50:]}")  # a name may have 255 bytes
+    writer = f"{os.getpid()}-{threading.get_native_id()}"  # threads of one process write the same file at once, too
+    return path.with_name(f"{PREFIX}{writer}-{path.name[-50:]}")  # a name may have 255 bytes
 
 
 def _sync(path: Path) -> None:

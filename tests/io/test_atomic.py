@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,6 +33,20 @@ def test_file_replaced_only_when_the_block_ends_well(tmp_path):
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
     write_text(target, "new")
     assert target.read_text() == "new"
+
+
+def test_two_threads_write_one_file_at_once(tmp_path):
+    path, both = tmp_path / "a.txt", threading.Barrier(2, timeout=20)
+
+    def write(text: str) -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text(text)
+            both.wait()  # both hold their temporaries now
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write, "one"), pool.submit(write, "two")]:
+            done.result()
+    assert path.read_text() in ("one", "two") and list(tmp_path.iterdir()) == [path]
 
 
 def test_directory_replaced_whole(tmp_path):
