@@ -29,7 +29,7 @@ def inspect(context: typer.Context) -> None:
 
 
 def profile(context: typer.Context) -> None:
-    """Which parameters the pipeline runs with: smoke, laptop, studio, cluster. Same as `python -m stages profile`."""
+    """Which parameters the pipeline runs with: smoke, laptop, studio-lite, studio, cluster. Same as `python -m stages profile`."""
     _run_in_project("stages", "profile", *context.args)
 
 

@@ -25,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 profile_app = typer.Typer(
-    help="Which parameters the pipeline runs with: smoke, laptop, studio, cluster.", no_args_is_help=True
+    help="Which parameters the pipeline runs with: smoke, laptop, studio-lite, studio, cluster.",
+    no_args_is_help=True,
 )
 app.add_typer(profile_app, name="profile")
 models_app = typer.Typer(
@@ -81,7 +82,9 @@ def profile_show() -> None:
 
 
 @profile_app.command("use")
-def profile_use(name: Annotated[str, typer.Argument(help="smoke, laptop, studio or cluster")]) -> None:
+def profile_use(
+    name: Annotated[str, typer.Argument(help="smoke, laptop, studio-lite, studio or cluster")],
+) -> None:
     """Write a profile into params.yaml; `dvc repro` then makes what has changed."""
     stale = use_profile(name)
     console.print(f"params.yaml: profile {name}. Next: dvc repro")

@@ -16,7 +16,7 @@ from stages.params import PARAMS, load_params, parse_params
 
 FOLDER = Path("params")
 BASE = "laptop"
-NAMES = ("smoke", "laptop", "studio", "cluster")
+NAMES = ("smoke", "laptop", "studio-lite", "studio", "cluster")
 
 
 def profile_values(name: str, root: Path = Path(".")) -> dict[str, Any]:

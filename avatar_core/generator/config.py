@@ -56,10 +56,26 @@ class LinearConfig:
 
 
 @dataclass(frozen=True)
+class ClosureConfig:
+    """What draws the lips shut where the sound has them pressed; see `closure`. Numbers chosen on val (docs/decisions.md)."""
+
+    enabled: bool = True
+    radius: int = ranged(2)  # frames to either side that it hears
+    decay: float = ranged(0.01, 1e-6)  # of features of unit deviation
+    pressed: float = ranged(0.0003)  # m below the rest: what counts as pressed in the fits
+    opened: float = ranged(0.0015)  # m above the rest: what counts as open,
+    near: int = ranged(3)  # and frames round it that are asked about
+    low: float = ranged(0.22, 0, 1)  # probability from which lips are drawn shut
+    high: float = ranged(0.45, 0, 1)  # and at which they are shut
+    depth: float = ranged(0.001)  # m below the rest: where to
+
+
+@dataclass(frozen=True)
 class GeneratorConfig:
     dit: DiTConfig = section(DiTConfig)
     refiner: RefinerConfig = section(RefinerConfig)
     linear: LinearConfig = section(LinearConfig)
+    closure: ClosureConfig = section(ClosureConfig)
     motion_smooth: float = ranged(
         1.5, 0, 25
     )  # frames: F's body and hand outputs are low-passed, they would jitter with the sound

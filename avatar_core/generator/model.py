@@ -16,7 +16,14 @@ from avatar_core.audio.backends import AudioConfig
 from avatar_core.device import full_precision
 from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.config import AudioEncoderConfig
-from avatar_core.generator.config import DiTConfig, GeneratorConfig, LinearConfig, RefinerConfig
+from avatar_core.generator.closure import LipClosure
+from avatar_core.generator.config import (
+    ClosureConfig,
+    DiTConfig,
+    GeneratorConfig,
+    LinearConfig,
+    RefinerConfig,
+)
 from avatar_core.generator.dit import DiT
 from avatar_core.generator.linear import LinearReading
 from avatar_core.generator.refiner import Refiner
@@ -87,6 +94,9 @@ class Generator(nn.Module):
             self.aligned = AudioEncoder(config.aligned, config.dit.mels)
             self.from_aligned = nn.Linear(config.aligned.embedding, config.dit.channels, bias=False)
         self.linear = LinearReading(config.dit.mels, config.linear.radius, config.face_dims)
+        self.closure = (
+            LipClosure(config.dit.mels, config.closure, config.face_dims) if config.closure.enabled else None
+        )
         self.register_buffer(
             "noise_velocity", torch.full((config.dit.dims,), 0.1)
         )  # of unit-variance latents, per frame
@@ -102,7 +112,10 @@ class Generator(nn.Module):
         filtered = len(gaussian_kernel(config.motion_smooth)) // 2 if config.motion_smooth > 0 else 0
         refined = self.refiner.receptive_field if self.refiner else 0
         heard = config.aligned.receptive_field if config.aligned else 0
-        self.context = max(config.dit.receptive_field, refined, heard, config.linear.radius) + filtered
+        self.context = (
+            max(config.dit.receptive_field, refined, heard, config.linear.radius, config.closure.radius)
+            + filtered
+        )
 
     def hear_with(self, encoder: AudioEncoder) -> None:
         """Take over the weights of an aligned encoder."""
@@ -137,6 +150,14 @@ class Generator(nn.Module):
         out[..., self.face] = self.face_gain * ((1 - share) * x0[..., self.face] + share * read)
         return out
 
+    def drawn_shut(self, x0: Tensor, share: Tensor) -> Tensor:
+        """x0 (...,D) with lips drawn shut by `share` (...) where the generator has a closure."""
+        if self.closure is None:
+            return x0
+        out = x0.clone()
+        out[..., self.face] = self.closure.shut(x0[..., self.face], share)
+        return out
+
     def _low_pass_body(self, x: Tensor) -> Tensor:
         with full_precision(x.device):
             x = x.float()
@@ -160,13 +181,16 @@ class Generator(nn.Module):
         described = asdict(self.config)
         if self.config.aligned is None:  # as checkpoints always were
             del described["aligned"]
+        if self.closure is None:
+            del described["closure"]
         return dict(self.state_dict()), described
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping) -> Generator:
         """The inverse of `tensors`, in eval mode."""
-        parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig}
+        parts = {"dit": DiTConfig, "refiner": RefinerConfig, "linear": LinearConfig, "closure": ClosureConfig}
         parts |= {"aligned": AudioEncoderConfig} if config.get("aligned") else {}
+        config = {"closure": {"enabled": False}, **config}  # a checkpoint from before there was one has none
         values = {**config, **{name: part(**config[name]) for name, part in parts.items()}}
         with torch.device("cpu"):
             model = cls(GeneratorConfig(**values))

@@ -61,8 +61,9 @@ def sample(
     config: SampleConfig = SampleConfig(),
     progress: Progress = silent,
 ) -> Tensor:
-    """As generate, from encoded audio (T,C+F). Locked by test_windows_are_exactly_one_long_pass."""
-    features, read = features.split([features.shape[1] - model.config.face_dims, model.config.face_dims], 1)
+    """As generate, from encoded audio (T,C+F+1). Locked by test_windows_are_exactly_one_long_pass."""
+    face = model.config.face_dims
+    features, read, pressed = features.split([features.shape[1] - face - 1, face, 1], 1)
     scheduler = make_scheduler()
     scheduler.set_timesteps(config.steps)
     frames = len(features)
@@ -82,6 +83,7 @@ def sample(
         return _refined(model, x0[a:b], features[a:b], a)
 
     x0 = model.with_linear(_windows(refine, frames, config.window, model.context), read)
+    x0 = model.drawn_shut(x0, pressed[:, 0])
     for sigma in model.sigma_frames[model.motion].unique().tolist():
         chosen = model.motion & (model.sigma_frames == sigma)
         x0[:, chosen] = low_pass(x0[:, chosen], sigma)
@@ -107,8 +109,11 @@ def cap_energy(x: Tensor, scale: Tensor, cap: float) -> Tensor:
 
 
 def encode_audio(model: Generator, heard: Tensor) -> Tensor:
-    """Audio features (4T,M) -> (T,C+F): what the audio trunk makes of them, beside the linear reading."""
-    return torch.cat([model.encode_audio(heard[None])[0], model.linear(heard[None])[0]], 1)
+    """Audio features (4T,M) -> (T,C+F+1): what the audio trunk makes of them, the linear reading, how far lips are drawn shut."""
+    heard = heard[None]
+    own, read = model.encode_audio(heard)[0], model.linear(heard)[0]
+    pressed = model.closure(heard)[0] if model.closure is not None else own.new_zeros(len(own))
+    return torch.cat([own, read, pressed[:, None]], 1)
 
 
 def _clean(model: Generator, x: Tensor, step: Tensor, features: Tensor, guidance: float) -> Tensor:

@@ -24,6 +24,7 @@ from avatar_core.device import CPU, Compute
 from avatar_core.embed.audio_encoder import AudioEncoder
 from avatar_core.embed.batches import Batches, LatentClip, some_clips
 from avatar_core.embed.codec import MotionCodec
+from avatar_core.generator.closure import fit_closure
 from avatar_core.generator.config import GeneratorConfig, MotionLossConfig, TrainConfig
 from avatar_core.generator.linear import fit_linear
 from avatar_core.generator.model import Generator, NoiseMaker
@@ -95,6 +96,8 @@ def train_generator(
         fit_linear(
             model.linear, clips, batches.silence, codec.neutral(), codec.slices["face"], model_config.linear
         )
+        if model.closure is not None:
+            fit_closure(model.closure, clips, codec)
 
     def draw(rng: torch.Generator) -> tuple[Tensor, ...]:
         return draw_windows(batches, audio, noise, config, rng)

@@ -199,5 +199,5 @@ def test_short_and_odd_audio(trained):
 def test_audio_features_have_one_row_a_frame(trained, talk):
     assert encode_audio(trained[0], log_mel(torch.from_numpy(talk(1)[0]))).shape == (
         75,
-        32 + trained[0].config.face_dims,
+        32 + trained[0].config.face_dims + 1,
     )

@@ -54,7 +54,7 @@ def test_the_share_moves_the_face_and_nothing_else(talk):
     model = Generator(MODEL).eval()
     torch.nn.init.normal_(model.linear.weight, std=0.1)
     audio = talk(3)[0]
-    read = encode_audio(model, CLEAN.hear(torch.from_numpy(audio)))[:, -6:]
+    read = encode_audio(model, CLEAN.hear(torch.from_numpy(audio)))[:, -7:-1]
     alone, mixed, only = (generate(_with_share(model, share), audio, seed=1) for share in (0.0, 0.5, 1.0))
     face = model.face
     assert torch.allclose(only[:, face], read, atol=1e-5)
