@@ -79,7 +79,8 @@ def test_embed(watched, data, codec):
 
 
 def test_generator(watched, data, codec, monkeypatch):
-    monkeypatch.setattr(generator_train, "fit_linear", lambda *_: None)  # once, before the loop
+    for once in ("fit_linear", "fit_closure"):  # before the loop
+        monkeypatch.setattr(generator_train, once, lambda *_: None)
     config = TrainConfig(steps=9, batch=4, window=24)
     traffic = watched(
         generator_train, lambda: generator_train.train_generator(data, codec, config, MODEL, compute=CARD)
