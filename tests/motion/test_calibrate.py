@@ -112,6 +112,24 @@ def test_a_mouth_that_opens_too_little_opens_as_in_the_fits(data, codec, nervous
     assert float(nervous.face_gain) == pytest.approx(1.1 * before, rel=1e-3)
 
 
+def test_the_closure_does_not_change_the_gain(data, codec, nervous):
+    nervous.dit.prior.weight.data[FACE] *= 0.005
+    calibrate_motion(nervous, data, [], codec, SampleConfig(), seed=0)
+    gain, features = float(nervous.face_gain), encode_audio(nervous, _t(data[0].audio))
+    free = codec.aperture(sample(nervous, features))
+    row, _ = codec.aperture_row()
+    nervous.closure.row.copy_(row)
+    nervous.closure.along.copy_(row / row.square().sum())
+    nervous.closure.rest.fill_(
+        -1.0
+    )  # all lips are open by a metre, and half shut by a sound at probability .335
+    nervous.closure.reading.bias.fill_(float(torch.logit(torch.tensor(0.335))))
+    features = encode_audio(nervous, _t(data[0].audio))
+    assert codec.aperture(sample(nervous, features)).std() < 0.6 * free.std()
+    calibrate_motion(nervous, data, [], codec, SampleConfig(), seed=0)
+    assert 1 < gain == float(nervous.face_gain) and nervous.closure is not None
+
+
 def _wider(x, gain):
     """Face latents stretched about zero."""
     out = np.array(x)
