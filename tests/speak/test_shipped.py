@@ -36,7 +36,7 @@ def test_it_drives_the_particles_of_today():
 def test_its_file_says_where_it_is_from():
     about = json.loads(SHIPPED.with_suffix(".json").read_text())
     run = about["config"]["run"]
-    assert run["profile"] == "laptop" and len(run["sha256"]) == 64
+    assert run["profile"] == "studio-lite" and len(run["sha256"]) == 64
     assert run["measured"]["ours.lip_correlation"] > 0.9
     assert run["parity"]["greatest_mm"] < 0.5
     assert {kind for kind, *_ in about["tensors"].values()} <= {"float16", "int64", "bool"}
