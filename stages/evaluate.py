@@ -125,9 +125,9 @@ def main(stage: Stage) -> None:
     stage.write_csv(
         "table", [_csv_row(name, m, v) for name, values in table.items() for m, v in values.items()]
     )
-    stage.write_csv(
-        "clips", [_clip_row(name, c, list(params.chosen)) for name in names for c in scored[name]]
-    )
+    judged = [c for name in names for c in scored[name]]
+    of_clips = [m for m in params.chosen if any(isinstance(c.parts.get(m), float) for c in judged)]
+    stage.write_csv("clips", [_clip_row(name, c, of_clips) for name in names for c in scored[name]])
     if lines := by_teacher(rows, scored, params.chosen):
         stage.write_csv("by_teacher", lines)
     metrics: dict[str, Any] = {f"{row}.{m}": table[row][m].value for row in names for m in params.chosen}

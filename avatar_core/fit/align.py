@@ -40,7 +40,7 @@ class Level:
         return 0.2 + 0.4 * (1 + float(np.cos(np.pi * step / self.steps)))
 
 
-LEVELS = (Level(8, 0.25, 10, 4.0), Level(4, 0.12, 10, 2.0), Level(2, 0.06, 8, 1.0))
+LEVELS = (Level(8, 0.25, 10, 8.0), Level(4, 0.12, 20, 4.0), Level(2, 0.06, 20, 2.0), Level(1, 0.03, 16, 1.0))
 FRAMES = 5
 STIFF = 100.0  # cost of strain
 TIE = 0.02  # cost of a pixel of the keypoints: the face stays where they put it

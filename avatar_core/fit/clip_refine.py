@@ -20,8 +20,9 @@ from avatar_core.fit import losses
 from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.config import FitConfig
 from avatar_core.fit.pictures import Pictures
+from avatar_core.fit.pose_prior import pose_prior
 from avatar_core.fit.rig import FitRig, Ride, bones, orient, place, ride, splats
-from avatar_core.fit.track import Curves, Track, opening_loss, pose_prior
+from avatar_core.fit.track import Curves, Track, opening_loss
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.particles.splats import rasterize_splats
 from avatar_core.perception.tracks import TrackBinding

@@ -32,6 +32,7 @@ from avatar_core.fit.clip_refine import (
 )
 from avatar_core.fit.config import FitConfig, SkeletonTrackConfig
 from avatar_core.fit.pictures import Pictures
+from avatar_core.fit.pose_prior import pose_prior
 from avatar_core.fit.rig import FitRig, bones, orient, place, ride
 from avatar_core.fit.several import Parameters, Several, filled, stacked_curves
 from avatar_core.fit.track import (
@@ -40,7 +41,6 @@ from avatar_core.fit.track import (
     Track,
     keypoint_weights,
     make_curves,
-    pose_prior,
     track_decay,
     track_loss,
     track_optimizer,

@@ -21,17 +21,10 @@ from avatar_core.errors import UserError
 from avatar_core.fit.adam import FlooredAdam
 from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.losses import bounds_loss, frame_mean, point_loss
+from avatar_core.fit.pose_prior import SLOW, pose_prior
 from avatar_core.fit.rig import FitRig, bones, place
 from avatar_core.geometry.camera import Camera, project
 from avatar_core.template.landmarks import KEYPOINTS, indices, opening_pairs
-
-SLOW = ("root", "spine04", "spine02", "neck01", "clavicle.L", "clavicle.R", "upperleg01.L", "upperleg01.R")
-# Cost of a radian squared: twists and trunk stay near the canonical pose unless the picture insists.
-_STIFFNESS = {
-    "root": 0.3, "spine": 0.3, "clavicle": 0.3, "neck": 0.3, "upperarm02": 0.02, "lowerarm02": 0.02, "finger": 0.04,
-    "upperleg": 0.1, "lowerleg": 0.1, "foot": 0.1,
-}  # fmt: skip
-
 
 _RARE = (
     "jawForward",
@@ -47,6 +40,9 @@ _RARE = (
     "eyeWide",
 )
 _RARE_COST = 5.0
+# Radians about the axis across the body, forward. People who talk hold elbows and hands ahead of the trunk; how far, a picture
+# hardly says (an upper arm that points 30 degrees forward looks a seventh shorter), so where the search starts tells.
+_FORWARD = {"upperarm01": -0.5, "lowerarm01": -0.5}
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Curves:
 
 
 def make_curves(rig: FitRig, frames: int, config: SkeletonTrackConfig) -> Curves:
-    """Curves at the canonical pose but for elbows slightly flexed forward: which way an elbow bends is not seen in 2D."""
+    """Curves at the canonical pose but for arms that reach forward: which way, and how far, is not seen in 2D."""
     names = rig.skeleton.names
     slow = [i for i, name in enumerate(names) if name in SLOW]
     quick = [i for i in range(len(names)) if i not in slow]
@@ -103,8 +99,7 @@ def make_curves(rig: FitRig, frames: int, config: SkeletonTrackConfig) -> Curves
     quick_basis = spline_basis(frames, config.quick_knots).to(device)
     start = torch.zeros(quick_basis.shape[1], len(quick), 3, device=device)
     for i, bone in enumerate(quick):
-        if names[bone].startswith("lowerarm01"):
-            start[:, i, 0] = -0.7
+        start[:, i, 0] = next((angle for arm, angle in _FORWARD.items() if names[bone].startswith(arm)), 0.0)
     return Curves(
         slow=start.new_zeros(slow_basis.shape[1], len(slow), 3).requires_grad_(),
         quick=start.requires_grad_(),
@@ -158,38 +153,6 @@ def action_pairs(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
                 left.append(i)
                 right.append(index[other])
     return left, right
-
-
-@lru_cache(maxsize=16)
-def _pose_costs(names: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Costs of the bones (R,) and of the axes (3,), and which bones are slow; made once, as `_openings`."""
-    stiff = [next((v for k, v in _STIFFNESS.items() if n.startswith(k)), 3e-3) for n in names]
-    slow = [i for i, name in enumerate(names) if name in SLOW]
-    return (
-        torch.tensor(stiff, device=device),
-        torch.tensor([2.0, 60.0, 2.0], device=device),
-        torch.tensor(slow, dtype=torch.int64, device=device),
-    )
-
-
-def pose_prior(
-    rig: FitRig, rotvecs: Tensor, translation: Tensor, config: SkeletonTrackConfig, real: Tensor | None = None
-) -> Tensor:
-    """Cost of leaving the canonical pose, of speed and of acceleration. real: as in `losses.frame_mean`.
-
-    A trunk that leans forward and back hardly changes the picture, so half a pixel of keypoint noise would swing it, and the
-    head with it, in depth: the speed of trunk bones is penalised.
-    """
-    stiff, axes, slow = _pose_costs(rig.skeleton.names, rotvecs.device)
-    loss = 2 * frame_mean(rotvecs.square().sum(-1) * stiff, real)
-    loss = loss + frame_mean((translation.square() * axes).sum(-1), real)
-    if len(rotvecs) > 2:
-        speed, bend = rotvecs.diff(dim=0), rotvecs.diff(n=2, dim=0)
-        loss = loss + config.trunk_speed * frame_mean(speed[:, slow].square().sum((-1, -2)), real)
-        quick = frame_mean(speed.square().sum(-1), real) + 3 * frame_mean(bend.square().sum(-1), real)
-        loss = loss + config.pose_smooth * quick
-        loss = loss + 300 * frame_mean(translation.diff(n=2, dim=0).square().sum(-1), real)
-    return loss
 
 
 def track_clip(

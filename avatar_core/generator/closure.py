@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from avatar_core.embed.batches import LatentClip, some_clips
 from avatar_core.generator.config import ClosureConfig
-from avatar_core.generator.linear import LinearReading
+from avatar_core.generator.linear import LinearReading, clip_confidence
 
 if TYPE_CHECKING:
     from avatar_core.embed.codec import MotionCodec
@@ -77,8 +77,7 @@ def fit_closure(closure: LipClosure, clips: Sequence[LatentClip], codec: MotionC
         """x (T,F), aperture over rest (T,), weights of the question (T,) and of the clip (T,), all double; and features."""
         for clip in faces:
             x = torch.from_numpy(np.asarray(clip.x, np.float64)[:, face]).to(device)
-            given = np.ones(len(x)) if clip.confidence is None else np.asarray(clip.confidence, np.float64)
-            sure, opened = torch.from_numpy(given).to(device), x @ row - rest
+            sure, opened = clip_confidence(clip).to(device), x @ row - rest
             near = nn.functional.max_pool1d(
                 (opened > config.opened).double()[None], 2 * config.near + 1, 1, config.near
             )[0]

@@ -75,7 +75,7 @@ def fit_linear(
     reading.deviation.copy_(spoken.std(0) + 1e-3)
     window = silence.shape[1] // MEL_PER_FRAME
     rest = neutral[face].double().to(device).expand(window, -1)
-    total = sum(float(_weight(clip).sum()) for clip in faces)
+    total = sum(float(clip_confidence(clip).sum()) for clip in faces)
     quiet = rest.new_full((window,), total * config.silence / (len(silence) * window))
     for _ in silence:
         total += float(quiet.sum())
@@ -85,7 +85,7 @@ def fit_linear(
         for clip in faces:
             heard = torch.from_numpy(np.asarray(clip.audio, np.float32)).to(device)
             y = torch.from_numpy(np.asarray(clip.x, np.float64)[:, face]).to(device)
-            yield heard, y, _weight(clip).to(device)
+            yield heard, y, clip_confidence(clip).to(device)
         yield from ((heard, rest, quiet) for heard in silence.to(device))
 
     middle = torch.stack([w @ y for _, y, w in rows()]).sum(0) / total
@@ -105,7 +105,7 @@ def fit_linear(
     reading.bias.copy_(middle - mean @ solved)
 
 
-def _weight(clip: LatentClip) -> Tensor:
-    """(T,) double"""
+def clip_confidence(clip: LatentClip) -> Tensor:
+    """(T,) double, of its fit; 1 where none was kept."""
     given = np.ones(len(clip.x)) if clip.confidence is None else np.asarray(clip.confidence)
     return torch.from_numpy(given).double()

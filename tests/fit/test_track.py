@@ -10,6 +10,7 @@ from avatar_core.errors import UserError
 from avatar_core.fit.camera import PITCH_BIAS, STEADY, clip_camera, pitched, solve_camera
 from avatar_core.fit.config import SkeletonTrackConfig
 from avatar_core.fit.nodes import make_nodes
+from avatar_core.fit.pose_prior import bend_cost
 from avatar_core.fit.rig import bones, make_rig, place, subset
 from avatar_core.fit.skeleton import forward_kinematics, make_skeleton
 from avatar_core.fit.track import action_pairs, spline_basis, track_clip
@@ -155,6 +156,53 @@ def test_a_close_up_keeps_its_camera_level_and_stands_where_the_portrait_was_tak
     assert rest[indices(*STEADY), 1].mean() - near.position[1] == pytest.approx(1.2, abs=0.02)
     np.testing.assert_allclose(near.viewmat[:3, :3], by_rule.viewmat[:3, :3])
     assert pitched(near, rest, s.xy, np.zeros_like(s.confidence), 1.2) is near
+
+
+@pytest.fixture(scope="module")
+def upper():
+    """A whole person's rig, from the waist up."""
+    template = load_template()
+    layout = make_layout(ParticleBudgets(**BUDGETS), template)
+    return make_rig(scene().canonical, layout, template, "waist_up", make_nodes(template, layout, 40, 8, 20))
+
+
+def test_the_second_half_of_an_arm_may_twist_and_not_bend(rig, upper):
+    names, joints = upper.skeleton.names, upper.skeleton.joints
+    half, end = names.index("lowerarm02.R"), names.index("wrist.R")
+    along = torch.nn.functional.normalize(joints[end] - joints[half], dim=0)
+    across = torch.linalg.cross(along, torch.tensor([0.0, 1.0, 0.0]))
+    across = across / across.norm()
+
+    def cost(turn: torch.Tensor) -> float:
+        rotvecs = torch.zeros(4, len(names), 3)
+        rotvecs[:, half] = turn
+        return float(bend_cost(upper, rotvecs))
+
+    assert cost(0.8 * along) == pytest.approx(0, abs=1e-9)
+    assert cost(0.1 * across + 0.5 * along) == pytest.approx(2 * 20 * 0.01, rel=1e-4)
+    assert float(bend_cost(rig, torch.ones(4, len(rig.skeleton.names), 3))) == 0  # a close-up has no arms
+
+
+@pytest.mark.parametrize(("elbow", "hand"), [(-0.3, -1.1), (-0.5, -0.6)])
+def test_hands_are_held_as_far_ahead_as_they_are(upper, elbow, hand):
+    """Depth of wrists that one camera sees, in a gesture with the elbows ahead of the trunk."""
+    names = upper.skeleton.names
+    rotvecs = torch.zeros(8, len(names), 3)
+    for side in "LR":
+        rotvecs[:, names.index(f"upperarm01.{side}"), 0] = elbow
+        rotvecs[:, names.index(f"lowerarm01.{side}"), 0] = hand
+    still = torch.zeros(8, len(upper.actions))
+    points = place(upper, bones(upper, rotvecs, torch.zeros(8, 3))[0], still)[:, upper.n_base :].numpy()
+    rest = upper.rest[:, upper.n_base :].T.numpy()
+    middle = rest[indices(*STEADY)].mean(0)
+    camera = look_at(middle + [0, -3.6, 0], middle, FIELD_OF_VIEW["waist_up"], 256, 256)
+    xy = np.stack([camera.project(p)[0] for p in points]).astype(np.float32)
+    _, track = track_clip(upper, xy, np.full(xy.shape[:2], 0.9, np.float32), camera)
+    transforms, _ = bones(upper, track.rotvecs, track.translation)
+    found = place(upper, transforms, track.weights)[:, upper.n_base :].numpy()
+    wrists, elbows = indices("hand.wrist."), indices("elbow.")
+    assert np.abs(found[:, wrists] - points[:, wrists])[..., 1].mean() < 0.06
+    assert np.abs(found[:, elbows] - points[:, elbows])[..., 1].mean() < 0.04
 
 
 def test_nobody_to_see(rig):
