@@ -28,7 +28,7 @@ class FitWeights:
     face: float = ranged(0.6)  # added to the pixels of the face
     hand: float = ranged(0.15)  # added to the pixels of the hands
     tracks: float = ranged(0.02)
-    keypoints: float = ranged(0.001)
+    keypoints: float = ranged(0.004)
     arap: float = ranged(1.0)
     locality: float = ranged(0.05)
     spectral: float = ranged(0.3)
@@ -72,6 +72,6 @@ class FitConfig:
     rate_shade: float = ranged(0.01)
     body_rates: BodyRates = section(BodyRates)  # instead, without a large face
     cutoff_hz: float = ranged(6.0, 0.1, 12.5)
-    action_prior: float = ranged(0.0001)  # holds face actions near the keypoints' estimate
+    action_prior: float = ranged(0.0005)  # holds face actions near the keypoints' estimate
     weights: FitWeights = section(FitWeights)
     track: SkeletonTrackConfig = section(SkeletonTrackConfig)

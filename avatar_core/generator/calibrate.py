@@ -6,10 +6,11 @@ floats, although every latent by itself has the right energy.
 
 So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
-Energy does not transfer to unheard voices, where it is highest: so the energy of an utterance's head is capped at a high quantile
-of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that gives it the fits' energy.
-Lips guessed from sound open and shut too little, of an unheard voice least: the face gets one gain, by which they do as in the
-fits of clips that the network has not learnt from. All else is found on training clips; everything once, after training.
+Of unheard voices heads move more than of those it has learnt, so both are found for such; still, the energy of an utterance's head
+is capped at a high quantile of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that
+gives it the fits' energy. Lips guessed from sound open and shut too little, of an unheard voice least: the face gets one gain, by
+which they do as in the fits of clips that the network has not learnt from. Body and hands are calibrated on training clips;
+everything once, after training.
 
 Shapes: T frames, D latents, K latents of a region.
 """
@@ -52,7 +53,7 @@ def calibrate_motion(
     """Set the generator's `sigma_frames`, `covariance_map`, `head_scale`, `head_energy_cap` and `face_gain` so that motion
     sampled for the clips' sound moves as their fits do. The codec is on the CPU, where all but the sampling is done.
 
-    clips: those it was trained on; unheard: others, for the face's gain (the same where there are none). Only clips that show a
+    clips: those it was trained on; unheard: others, for head and face (the same where there are none). Only clips that show a
     region count for it; what none shows gets the least sigma and no map. Lips are not drawn shut meanwhile: the gain is one of
     openings. Locked by test_the_closure_does_not_change_the_gain.
     """
@@ -74,7 +75,8 @@ def calibrate_motion(
         if region == "head":
             # In metres, so that what moves particles most is matched best.
             scale = codec.region(region).std[: codec.region(region).dims]
-            sigma, turn = _rigid([x * scale for x in fitted], [x * scale for x in sampled])
+            heads = [x[:, part] for clip, x in zip(judged[0], judged[2], strict=True) if clip.visible[region]]
+            sigma, turn = _rigid([x * scale for x in fitted], [x * scale for x in heads or sampled])
             generator.sigma_frames[part] = sigma
             generator.covariance_map[part, part] = scale[:, None] * _tensor(turn) / scale
             generator.head_scale[part] = scale
