@@ -52,6 +52,22 @@ def test_every_head_particle_gets_the_energy_of_the_fits(clips, data, codec, ner
     assert len(nervous.sigma_frames[HEAD].unique()) == 1
 
 
+def test_heads_of_voices_that_were_not_learnt_move_as_in_the_fits(data, codec, nervous):
+    """Here they move a third as far before; the cap bounds the other side."""
+    unheard = [dataclasses.replace(clip, audio=np.asarray(clip.audio, np.float32) / 3) for clip in data]
+    calibrate_motion(nervous, data, unheard, codec, SampleConfig(), seed=1)
+
+    def energy(clips):
+        made = [
+            sample(nervous, encode_audio(nervous, torch.tensor(np.asarray(c.audio))), 1, SampleConfig())
+            for c in clips
+        ]
+        return geometric([slow_energy(skull(codec, x.detach())) for x in made])
+
+    fits = geometric([slow_energy(skull(codec, clip.x)) for clip in data])
+    assert 0.67 < energy(unheard) / fits < 1.5
+
+
 def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nervous):
     # Everybody nods about one pivot: the second latent is always the first one's shadow.
     rng = np.random.default_rng(0)
