@@ -4,7 +4,7 @@ A network that regresses motion from sound gives several times the energy of the
 latents: a nod turns the head about the neck, so shift and turn are one movement. Generated without that correlation the head
 floats, although every latent by itself has the right energy.
 
-So the head, one rigid thing that every clip shows, gets one low-pass, which sets its tempo, and one linear map of its latents,
+So the head, one rigid thing that close clips show best, gets one low-pass, which sets its tempo, and one linear map of its latents,
 which sets the covariance of their slow velocities: then its particles have about the energy that they have in the fits.
 Of unheard voices heads move more than of those it has learnt, so both are found for such; still, the energy of an utterance's head
 is capped at a high quantile of the fits'. Few clips show arms, and arms have many latents: there each latent gets the low-pass that
@@ -73,9 +73,12 @@ def calibrate_motion(
             continue
         fitted, sampled = [fits[n][:, part] for n in rows], [generated[n][:, part] for n in rows]
         if region == "head":
+            # Where the face is large a fit knows the head best: from afar it shakes twice as much.
+            close = [n for n in rows if chosen[n].visible["face"]] or rows
+            fitted, sampled = [fits[n][:, part] for n in close], [generated[n][:, part] for n in close]
             # In metres, so that what moves particles most is matched best.
             scale = codec.region(region).std[: codec.region(region).dims]
-            heads = [x[:, part] for clip, x in zip(judged[0], judged[2], strict=True) if clip.visible[region]]
+            heads = [x[:, part] for clip, x in zip(judged[0], judged[2], strict=True) if clip.visible["face"]]
             sigma, turn = _rigid([x * scale for x in fitted], [x * scale for x in heads or sampled])
             generator.sigma_frames[part] = sigma
             generator.covariance_map[part, part] = scale[:, None] * _tensor(turn) / scale

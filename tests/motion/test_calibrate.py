@@ -68,6 +68,25 @@ def test_heads_of_voices_that_were_not_learnt_move_as_in_the_fits(data, codec, n
     assert 0.67 < energy(unheard) / fits < 1.5
 
 
+def test_heads_seen_from_afar_do_not_count_where_close_ones_are(data, codec, nervous):
+    def far(clip, rng):
+        shaken = np.array(clip.x) + 3 * rng.standard_normal(np.shape(clip.x))
+        return dataclasses.replace(
+            clip, x=shaken.astype(np.float32), visible={**clip.visible, "face": False, "head": True}
+        )
+
+    rng = np.random.default_rng(1)
+    close = [clip for clip in data if clip.visible["face"]]
+    distant = [far(clip, rng) for clip in close]
+    found = {}
+    for name, clips in (("close", close), ("both", close + distant), ("far", distant)):
+        calibrate_motion(nervous, clips, [], codec, SampleConfig(), seed=1)
+        found[name] = (nervous.head_energy_cap.item(), nervous.covariance_map[HEAD, HEAD].clone())
+    assert found["both"][0] == pytest.approx(found["close"][0])
+    assert torch.allclose(found["both"][1], found["close"][1], atol=1e-5)
+    assert found["far"][0] > 2 * found["close"][0]
+
+
 def test_calibrated_head_moves_with_its_latents_coupled(clips, data, codec, nervous):
     # Everybody nods about one pivot: the second latent is always the first one's shadow.
     rng = np.random.default_rng(0)
